@@ -1,0 +1,201 @@
+//! Reads typed fields out of a YAML mapping, noting every mistake instead of stopping at the first.
+
+use std::time::Duration;
+
+use super::diagnostic::Diagnostic;
+use super::yaml::{Key, Node, Position, Value};
+use crate::duration;
+
+/// A value and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written.
+    pub position: Position,
+}
+
+/// The fields of one mapping. Every getter takes its field away; [`Fields::finish`] warns about
+/// what nobody asked for.
+pub(crate) struct Fields<'d> {
+    path: String,
+    entries: Vec<(Key, Node)>,
+    known: Vec<&'static str>,
+    findings: &'d mut Vec<Diagnostic>,
+}
+
+impl<'d> Fields<'d> {
+    /// Opens `node`, which must be a mapping or nothing. `path` is its place in the config, empty
+    /// at the top.
+    pub(crate) fn open(
+        node: Node,
+        path: impl Into<String>,
+        findings: &'d mut Vec<Diagnostic>,
+    ) -> Self {
+        let path = path.into();
+        let entries = match node.value {
+            Value::Mapping(entries) => entries,
+            Value::Null => Vec::new(),
+            _ => {
+                findings.push(Diagnostic::error(
+                    node.position,
+                    path.clone(),
+                    "expected fields (`name: value`)",
+                ));
+                Vec::new()
+            }
+        };
+        Self {
+            path,
+            entries,
+            known: Vec::new(),
+            findings,
+        }
+    }
+
+    /// The field's path for messages.
+    pub(crate) fn path(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    pub(crate) fn error(&mut self, name: &str, position: Position, message: impl Into<String>) {
+        let path = self.path(name);
+        self.findings
+            .push(Diagnostic::error(position, path, message));
+    }
+
+    /// The field as a node; null and missing are the same.
+    pub(crate) fn node(&mut self, name: &'static str) -> Option<Node> {
+        self.known.push(name);
+        let at = self
+            .entries
+            .iter()
+            .position(|(key, _)| key.name == name)
+            .or_else(|| self.miscased(name))?;
+        let (_, node) = self.entries.swap_remove(at);
+        (!matches!(node.value, Value::Null)).then_some(node)
+    }
+
+    /// The predecessor's JSON decoder took field names in any case.
+    fn miscased(&mut self, name: &str) -> Option<usize> {
+        let at = self
+            .entries
+            .iter()
+            .position(|(key, _)| key.name.eq_ignore_ascii_case(name))?;
+        let (key, _) = self.entries.get(at)?;
+        let message = format!("read as `{name}`; write it so");
+        let warning = Diagnostic::warning(key.position, self.path(&key.name), message);
+        self.findings.push(warning);
+        Some(at)
+    }
+
+    /// A scalar's text; empty text is no value.
+    pub(crate) fn text(&mut self, name: &'static str) -> Option<Located<String>> {
+        let node = self.node(name)?;
+        let position = node.position;
+        match node.value {
+            Value::Scalar(value) if value.trim().is_empty() => None,
+            Value::Scalar(value) => Some(Located { value, position }),
+            _ => {
+                self.error(name, position, "expected text");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn boolean(&mut self, name: &'static str) -> Option<Located<bool>> {
+        let text = self.text(name)?;
+        let value = match text.value.trim().to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => true,
+            "false" | "no" | "off" => false,
+            _ => {
+                self.error(name, text.position, "expected `true` or `false`");
+                return None;
+            }
+        };
+        Some(Located {
+            value,
+            position: text.position,
+        })
+    }
+
+    pub(crate) fn integer(&mut self, name: &'static str) -> Option<Located<i64>> {
+        let text = self.text(name)?;
+        match text.value.trim().parse() {
+            Ok(value) => Some(Located {
+                value,
+                position: text.position,
+            }),
+            Err(_) => {
+                let message = format!("`{}` is not a whole number", text.value);
+                self.error(name, text.position, message);
+                None
+            }
+        }
+    }
+
+    /// A duration. A negative one is the default with a warning, as the predecessor had it.
+    pub(crate) fn duration(&mut self, name: &'static str) -> Option<Located<Duration>> {
+        let text = self.text(name)?;
+        match duration::parse(text.value.trim()) {
+            Ok(value) => Some(Located {
+                value,
+                position: text.position,
+            }),
+            Err(duration::DurationError::Negative) => {
+                let path = self.path(name);
+                let message = format!("`{}` is below zero; the default is used", text.value);
+                self.findings
+                    .push(Diagnostic::warning(text.position, path, message));
+                None
+            }
+            Err(error) => {
+                let message = format!("`{}`: {error}", text.value);
+                self.error(name, text.position, message);
+                None
+            }
+        }
+    }
+
+    /// A list of nodes. A single scalar counts as a list of one where `lenient` is set.
+    pub(crate) fn list(&mut self, name: &'static str, lenient: bool) -> Option<Located<Vec<Node>>> {
+        let node = self.node(name)?;
+        let position = node.position;
+        match node.value {
+            Value::Sequence(value) => Some(Located { value, position }),
+            Value::Scalar(_) if lenient => Some(Located {
+                value: vec![node],
+                position,
+            }),
+            _ => {
+                self.error(name, position, "expected a list (`- …`)");
+                None
+            }
+        }
+    }
+
+    /// Warns about every field that was not asked for, with the nearest name that exists.
+    pub(crate) fn finish(self) {
+        for (key, _) in &self.entries {
+            let nearest = self
+                .known
+                .iter()
+                .map(|known| (strsim::damerau_levenshtein(&key.name, known), *known))
+                .min()
+                .filter(|(distance, known)| *distance <= 1 + known.len() / 3);
+            let message = match nearest {
+                Some((_, known)) => format!("unknown field, ignored; did you mean `{known}`?"),
+                None => "unknown field, ignored".to_owned(),
+            };
+            self.findings.push(Diagnostic::warning(
+                key.position,
+                self.path(&key.name),
+                message,
+            ));
+        }
+    }
+}

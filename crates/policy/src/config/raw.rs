@@ -1,0 +1,285 @@
+//! The config as it was written: every field optional, every value where it stood, nothing expanded.
+//!
+//! What it *means* is [`super::Settings`]. The two are apart because a ConfigMap is merged with what
+//! was written, not with what it means, and because `${NAME}` must never be written back expanded.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::diagnostic::Diagnostic;
+use super::fields::{Fields, Located};
+use super::yaml::{self, Node, Position, Value};
+
+/// The whole file.
+#[derive(Clone, Debug, Default)]
+pub struct RawConfig {
+    /// Socket we listen on.
+    pub shim: Option<Located<String>>,
+    /// Socket of the runtime.
+    pub cri: Option<Located<String>>,
+    /// The offline registry.
+    pub address: Option<Located<String>>,
+    /// Its credentials.
+    pub auth: Option<Located<RawAuth>>,
+    /// Its priority.
+    pub offline_priority: Option<Located<i64>>,
+    /// Further registries; `None` is absent, an empty list is a list.
+    pub registries: Option<Located<Vec<RawRegistry>>>,
+    /// `imageRedirMapping`.
+    pub redirects: Option<Located<Vec<RawRedirect>>>,
+    /// Start although the runtime's socket isn't there yet.
+    pub force: Option<Located<bool>>,
+    /// Debug logs.
+    pub debug: Option<Located<bool>>,
+    /// Upper bound on one forwarded image call.
+    pub timeout: Option<Located<Duration>>,
+    /// How often file and ConfigMap are re-read without an event.
+    pub reload_interval: Option<Located<Duration>>,
+    /// Deadline of one probe.
+    pub probe_timeout: Option<Located<Duration>>,
+    /// Whether an image that nobody has is asked of where it came from.
+    pub fallback_to_origin: Option<Located<bool>>,
+    /// Where metrics are served.
+    pub metrics_address: Option<Located<String>>,
+    /// Directory for state.
+    pub image: Option<Located<String>>,
+    /// The `cache` group.
+    pub cache: RawCache,
+}
+
+/// The `cache` group.
+#[derive(Clone, Debug, Default)]
+pub struct RawCache {
+    /// Remembered resolutions; negative is off, zero the default.
+    pub image_cache_size: Option<Located<i64>>,
+    /// How long a found image is remembered.
+    pub image_cache_ttl: Option<Located<Duration>>,
+    /// How long what is known about a registry is remembered.
+    pub domain_cache_ttl: Option<Located<Duration>>,
+    /// How long an absent image is remembered.
+    pub negative_ttl: Option<Located<Duration>>,
+    /// How often the counters are logged.
+    pub stats_log_interval: Option<Located<Duration>>,
+    /// Whether they are not.
+    pub disable_stats: Option<Located<bool>>,
+}
+
+/// An entry of `registries`.
+#[derive(Clone, Debug, Default)]
+pub struct RawRegistry {
+    /// Where the entry starts.
+    pub position: Position,
+    /// Its address, maybe with a path.
+    pub address: Option<Located<String>>,
+    /// Its credentials.
+    pub auth: Option<Located<RawAuth>>,
+    /// Its priority as written.
+    pub priority: Option<Located<i64>>,
+    /// Hosts whose images it may serve.
+    pub mirror_of: Option<Located<Vec<Located<String>>>>,
+    /// PEM file with CAs.
+    pub ca_file: Option<Located<String>>,
+    /// Accept any certificate.
+    pub insecure_skip_verify: Option<Located<bool>>,
+}
+
+/// An entry of `imageRedirMapping`.
+#[derive(Clone, Debug, Default)]
+pub struct RawRedirect {
+    /// Where the entry starts.
+    pub position: Position,
+    /// Prefix that is replaced.
+    pub src: Option<Located<String>>,
+    /// What replaces it.
+    pub to: Option<Located<String>>,
+    /// Keep the canonical remainder (`library/nginx`), not the written one.
+    pub canonical: Option<Located<bool>>,
+    /// Credentials of the target.
+    pub auth: Option<Located<RawAuth>>,
+    /// Place among the registries, instead of after them.
+    pub priority: Option<Located<i64>>,
+    /// PEM file with CAs.
+    pub ca_file: Option<Located<String>>,
+    /// Accept any certificate.
+    pub insecure_skip_verify: Option<Located<bool>>,
+}
+
+/// Credentials as written, `${NAME}` unexpanded. Masked in debug output.
+#[derive(Clone)]
+pub enum RawAuth {
+    /// `user:password`, as the local file has it.
+    Pair(SecretString),
+    /// `{username: …, password: …}`, as the ConfigMap has it.
+    Split {
+        /// User name.
+        username: SecretString,
+        /// Password.
+        password: SecretString,
+    },
+}
+
+impl fmt::Debug for RawAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RawAuth(***)")
+    }
+}
+
+impl RawConfig {
+    /// Reads the local file's text. Every mistake is in the second part; a field with an error is
+    /// absent in the first.
+    pub fn read(text: &str) -> (Self, Vec<Diagnostic>) {
+        let mut findings = Vec::new();
+        let root = match yaml::parse(text) {
+            Ok(root) => root,
+            Err(error) => {
+                let message = format!("not valid YAML: {}", error.message);
+                findings.push(Diagnostic::error(error.position, "", message));
+                return (Self::default(), findings);
+            }
+        };
+        let mut fields = Fields::open(root, "", &mut findings);
+        let mut config = Self {
+            shim: fields.text("shim"),
+            cri: fields.text("cri"),
+            address: fields.text("address"),
+            auth: auth(&mut fields),
+            offline_priority: fields.integer("offlinePriority"),
+            force: fields.boolean("force"),
+            debug: fields.boolean("debug"),
+            timeout: fields.duration("timeout"),
+            reload_interval: fields.duration("reloadInterval"),
+            probe_timeout: fields.duration("probeTimeout"),
+            fallback_to_origin: fields.boolean("fallbackToOrigin"),
+            metrics_address: fields.text("metricsAddress"),
+            image: fields.text("image"),
+            ..Self::default()
+        };
+        // Accepted from old files; they never meant anything here.
+        fields.node("version");
+        fields.node("sync");
+        let registries = fields.list("registries", false);
+        let redirects = fields.list("imageRedirMapping", false);
+        let cache = fields.node("cache");
+        fields.finish();
+        config.registries = registries.map(|list| Located {
+            value: entries(list.value, "registries", &mut findings, registry),
+            position: list.position,
+        });
+        config.redirects = redirects.map(|list| Located {
+            value: entries(list.value, "imageRedirMapping", &mut findings, redirect),
+            position: list.position,
+        });
+        if let Some(cache) = cache {
+            config.cache = RawCache::read(Fields::open(cache, "cache", &mut findings));
+        }
+        (config, findings)
+    }
+}
+
+impl RawCache {
+    fn read(mut fields: Fields<'_>) -> Self {
+        let cache = Self {
+            image_cache_size: fields.integer("imageCacheSize"),
+            image_cache_ttl: fields.duration("imageCacheTTL"),
+            domain_cache_ttl: fields.duration("domainCacheTTL"),
+            negative_ttl: fields.duration("negativeTTL"),
+            stats_log_interval: fields.duration("statsLogInterval"),
+            disable_stats: fields.boolean("disableStats"),
+        };
+        fields.finish();
+        cache
+    }
+}
+
+fn entries<T>(
+    nodes: Vec<Node>,
+    list: &str,
+    findings: &mut Vec<Diagnostic>,
+    read: impl Fn(Position, Fields<'_>) -> T,
+) -> Vec<T> {
+    nodes
+        .into_iter()
+        .enumerate()
+        .map(|(at, node)| {
+            let path = format!("{list}[{}]", at + 1);
+            read(node.position, Fields::open(node, path, findings))
+        })
+        .collect()
+}
+
+fn registry(position: Position, mut fields: Fields<'_>) -> RawRegistry {
+    let entry = RawRegistry {
+        position,
+        address: fields.text("address"),
+        auth: auth(&mut fields),
+        priority: fields.integer("priority"),
+        mirror_of: texts(&mut fields, "mirrorOf"),
+        ca_file: fields.text("caFile"),
+        insecure_skip_verify: fields.boolean("insecureSkipVerify"),
+    };
+    fields.finish();
+    entry
+}
+
+fn redirect(position: Position, mut fields: Fields<'_>) -> RawRedirect {
+    let entry = RawRedirect {
+        position,
+        src: fields.text("src"),
+        to: fields.text("to"),
+        canonical: fields.boolean("canonical"),
+        auth: auth(&mut fields),
+        priority: fields.integer("priority"),
+        ca_file: fields.text("caFile"),
+        insecure_skip_verify: fields.boolean("insecureSkipVerify"),
+    };
+    fields.finish();
+    entry
+}
+
+fn texts(fields: &mut Fields<'_>, name: &'static str) -> Option<Located<Vec<Located<String>>>> {
+    let list = fields.list(name, true)?;
+    let mut texts = Vec::new();
+    for node in list.value {
+        let position = node.position;
+        match node.value {
+            Value::Scalar(value) => texts.push(Located { value, position }),
+            _ => fields.error(name, position, "expected text"),
+        }
+    }
+    Some(Located {
+        value: texts,
+        position: list.position,
+    })
+}
+
+fn auth(fields: &mut Fields<'_>) -> Option<Located<RawAuth>> {
+    let node = fields.node("auth")?;
+    let position = node.position;
+    let value = match node.value {
+        Value::Scalar(pair) if pair.trim().is_empty() => return None,
+        Value::Scalar(pair) => RawAuth::Pair(SecretString::from(pair.trim().to_owned())),
+        Value::Mapping(entries) => {
+            let part = |name: &str| {
+                entries.iter().find_map(|(key, node)| match &node.value {
+                    Value::Scalar(text) if key.name == name => Some(text.clone()),
+                    _ => None,
+                })
+            };
+            match (part("username"), part("password")) {
+                (None, None) => return None,
+                (username, password) => RawAuth::Split {
+                    username: SecretString::from(username.unwrap_or_default()),
+                    password: SecretString::from(password.unwrap_or_default()),
+                },
+            }
+        }
+        _ => {
+            // Never quotes what was written: it is somebody's password.
+            fields.error("auth", position, "expected `user:password`");
+            return None;
+        }
+    };
+    Some(Located { value, position })
+}

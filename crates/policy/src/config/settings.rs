@@ -1,0 +1,426 @@
+//! The config as it is meant: defaults filled in, addresses and credentials understood, rules sorted.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::diagnostic::Diagnostic;
+use super::fields::Located;
+use super::raw::{RawAuth, RawConfig, RawRedirect, RawRegistry};
+use crate::endpoint::{canonical_host, without_credentials};
+use crate::public_hosts;
+use crate::rules::{
+    MirrorOf, OFFLINE_PRIORITY, Origin, Priority, REGISTRY_PRIORITY, Redirect, Registry, Rules,
+};
+use crate::{Credentials, Endpoint, TlsOptions, reference};
+
+/// Looks up a variable of the environment; passed in, so that this stays pure.
+pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// What the config means.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Socket we listen on. Default `/var/run/image-cri-shim.sock`.
+    pub shim_socket: PathBuf,
+    /// Socket of the runtime; `None` means: look for one.
+    pub runtime_socket: Option<PathBuf>,
+    /// Start although the runtime's socket isn't there yet. Default false.
+    pub force: bool,
+    /// Debug logs. Default false.
+    pub debug: bool,
+    /// Upper bound on one forwarded image call. Default 15 minutes.
+    pub timeout: Duration,
+    /// How often file and ConfigMap are re-read without an event. Default 15 seconds.
+    pub reload_interval: Duration,
+    /// Deadline of one probe. Default 2 seconds.
+    pub probe_timeout: Duration,
+    /// Where metrics are served. Default `127.0.0.1:7441`.
+    pub metrics_address: SocketAddr,
+    /// Directory for state. Default `/var/lib/image-cri-shim`.
+    pub state_dir: PathBuf,
+    /// The `cache` group.
+    pub cache: CacheSettings,
+    /// Registries in the order of the file, the offline one first; for logs.
+    pub configured: Vec<Registry>,
+    /// Registries and redirects.
+    pub rules: Rules,
+}
+
+/// The `cache` group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Remembered resolutions; 0 is off. Default 1024.
+    pub image_cache_size: u64,
+    /// How long a found image is remembered. Default 30 minutes.
+    pub image_cache_ttl: Duration,
+    /// How long what is known about a registry is remembered. Default 10 minutes.
+    pub domain_cache_ttl: Duration,
+    /// How long an absent image is remembered. Default 30 seconds.
+    pub negative_ttl: Duration,
+    /// How often the counters are logged; `None` is never. Default one minute.
+    pub stats_log_interval: Option<Duration>,
+}
+
+const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7441);
+
+impl Settings {
+    /// Reads a file's text. Findings are sorted by their place; with an error among them the
+    /// settings are not to be used.
+    pub fn read(text: &str, environment: &Environment<'_>) -> (Self, Vec<Diagnostic>) {
+        let (raw, mut findings) = RawConfig::read(text);
+        let (settings, meant) = Self::from_raw(&raw, environment);
+        findings.extend(meant);
+        findings.sort_by_key(|finding| finding.position);
+        if settings.rules.is_empty() && !findings.iter().any(Diagnostic::is_error) {
+            let message = "nothing is routed: neither `address` nor `registries` nor \
+                           `imageRedirMapping` names a place; every pull goes to its origin";
+            findings.push(Diagnostic::warning(None, "", message));
+        }
+        (settings, findings)
+    }
+
+    /// What `raw` means. Findings are in the order of the fields; with an error among them the
+    /// settings are not to be used.
+    pub fn from_raw(raw: &RawConfig, environment: &Environment<'_>) -> (Self, Vec<Diagnostic>) {
+        let mut reader = Reader {
+            environment,
+            findings: Vec::new(),
+        };
+        let mut registries: Vec<Registry> = reader.offline(raw).into_iter().collect();
+        for (at, entry) in list(raw.registries.as_ref()).iter().enumerate() {
+            registries.extend(reader.registry(entry, at + 1));
+        }
+        let mut redirects = Vec::new();
+        for (at, entry) in list(raw.redirects.as_ref()).iter().enumerate() {
+            redirects.extend(reader.redirect(entry, at + 1));
+        }
+        let shim_socket = reader
+            .socket(raw.shim.as_ref(), "shim")
+            .unwrap_or_else(|| PathBuf::from("/var/run/image-cri-shim.sock"));
+        let runtime_socket = reader.socket(raw.cri.as_ref(), "cri");
+        if runtime_socket.as_ref() == Some(&shim_socket) {
+            let message = "is the same as `shim`; write the socket of the runtime itself";
+            let position = raw.cri.as_ref().map(|cri| cri.position).unwrap_or_default();
+            reader
+                .findings
+                .push(Diagnostic::error(position, "cri", message));
+        }
+        let fallback = raw.fallback_to_origin.as_ref().is_none_or(|f| f.value);
+        let cache = &raw.cache;
+        let settings = Self {
+            shim_socket,
+            runtime_socket,
+            force: raw.force.as_ref().is_some_and(|f| f.value),
+            debug: raw.debug.as_ref().is_some_and(|d| d.value),
+            timeout: or_default(raw.timeout.as_ref(), 15 * 60),
+            reload_interval: or_default(raw.reload_interval.as_ref(), 15),
+            probe_timeout: or_default(raw.probe_timeout.as_ref(), 2),
+            metrics_address: reader.metrics_address(raw),
+            state_dir: raw.image.as_ref().map_or_else(
+                || PathBuf::from("/var/lib/image-cri-shim"),
+                |dir| PathBuf::from(dir.value.trim()),
+            ),
+            cache: CacheSettings {
+                image_cache_size: match cache.image_cache_size.as_ref().map(|s| s.value) {
+                    None | Some(0) => 1024,
+                    Some(size) => u64::try_from(size).unwrap_or(0),
+                },
+                image_cache_ttl: or_default(cache.image_cache_ttl.as_ref(), 30 * 60),
+                domain_cache_ttl: or_default(cache.domain_cache_ttl.as_ref(), 10 * 60),
+                negative_ttl: or_default(cache.negative_ttl.as_ref(), 30),
+                stats_log_interval: (!cache.disable_stats.as_ref().is_some_and(|d| d.value))
+                    .then(|| or_default(cache.stats_log_interval.as_ref(), 60)),
+            },
+            configured: registries.clone(),
+            rules: Rules::new(registries, redirects, fallback),
+        };
+        (settings, reader.findings)
+    }
+}
+
+struct Reader<'a> {
+    environment: &'a Environment<'a>,
+    findings: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn offline(&mut self, raw: &RawConfig) -> Option<Registry> {
+        let address = raw.address.as_ref()?;
+        let (endpoint, inline) = self.endpoint(address, "address")?;
+        let priority = self.priority(
+            raw.offline_priority.as_ref(),
+            OFFLINE_PRIORITY,
+            "offlinePriority",
+        );
+        Some(Registry {
+            origin: Origin::Offline,
+            address: without_credentials(&address.value),
+            mirror_of: default_mirror_of(&endpoint),
+            endpoint,
+            priority,
+            default_priority: is_default(raw.offline_priority.as_ref()),
+            credentials: self.credentials(raw.auth.as_ref(), "auth").or(inline),
+            tls: TlsOptions::default(),
+        })
+    }
+
+    fn registry(&mut self, raw: &RawRegistry, number: usize) -> Option<Registry> {
+        let field = |name: &str| format!("registries[{number}].{name}");
+        let Some(address) = &raw.address else {
+            let message = "no address, so the entry is ignored; write `address: host[:port]`";
+            let path = format!("registries[{number}]");
+            self.findings
+                .push(Diagnostic::warning(raw.position, path, message));
+            return None;
+        };
+        let (endpoint, inline) = self.endpoint(address, &field("address"))?;
+        let mirror_of = match &raw.mirror_of {
+            Some(list) => self.mirror_of(&list.value, &field("mirrorOf")),
+            None => default_mirror_of(&endpoint),
+        };
+        Some(Registry {
+            origin: Origin::Listed(number),
+            address: without_credentials(&address.value),
+            priority: self.priority(raw.priority.as_ref(), REGISTRY_PRIORITY, &field("priority")),
+            default_priority: is_default(raw.priority.as_ref()),
+            mirror_of,
+            endpoint,
+            credentials: self
+                .credentials(raw.auth.as_ref(), &field("auth"))
+                .or(inline),
+            tls: tls(raw.ca_file.as_ref(), raw.insecure_skip_verify.as_ref()),
+        })
+    }
+
+    fn redirect(&mut self, raw: &RawRedirect, number: usize) -> Option<Redirect> {
+        let field = |name: &str| format!("imageRedirMapping[{number}].{name}");
+        let (Some(src), Some(to)) = (&raw.src, &raw.to) else {
+            let message = "a redirect needs `src` and `to`; the entry is ignored";
+            let path = format!("imageRedirMapping[{number}]");
+            self.findings
+                .push(Diagnostic::warning(raw.position, path, message));
+            return None;
+        };
+        let Some((src_domain, src_path)) = prefix(&src.value) else {
+            let message = format!(
+                "`{}` is not a prefix of image names; write a host and maybe a path, such as `docker.io/bitnami/`",
+                src.value
+            );
+            self.findings
+                .push(Diagnostic::error(src.position, field("src"), message));
+            return None;
+        };
+        let (to, inline) = self.endpoint(to, &field("to"))?;
+        let priority = raw
+            .priority
+            .as_ref()
+            .filter(|p| p.value != 0)
+            .map(|written| self.priority(Some(written), REGISTRY_PRIORITY, &field("priority")));
+        Some(Redirect {
+            number,
+            src_domain,
+            src_path,
+            to,
+            canonical: raw.canonical.as_ref().is_some_and(|c| c.value),
+            priority,
+            credentials: self
+                .credentials(raw.auth.as_ref(), &field("auth"))
+                .or(inline),
+            tls: tls(raw.ca_file.as_ref(), raw.insecure_skip_verify.as_ref()),
+        })
+    }
+
+    fn endpoint(
+        &mut self,
+        address: &Located<String>,
+        field: &str,
+    ) -> Option<(Endpoint, Option<Credentials>)> {
+        match Endpoint::parse(&address.value) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                self.findings.push(Diagnostic::error(
+                    address.position,
+                    field,
+                    error.to_string(),
+                ));
+                None
+            }
+        }
+    }
+
+    fn priority(
+        &mut self,
+        written: Option<&Located<i64>>,
+        default: Priority,
+        field: &str,
+    ) -> Priority {
+        let (priority, clamped) = Priority::from_written(written.map(|w| w.value), default);
+        if let Some(written) = written.filter(|_| clamped) {
+            let message = format!(
+                "{} is out of range; {} is used (priorities go from 1 to 10000)",
+                written.value,
+                priority.get()
+            );
+            self.findings
+                .push(Diagnostic::warning(written.position, field, message));
+        }
+        priority
+    }
+
+    fn mirror_of(&mut self, hosts: &[Located<String>], field: &str) -> MirrorOf {
+        let mut known = Vec::new();
+        for host in hosts {
+            let text = host.value.trim().trim_end_matches('/');
+            if text == "*" {
+                return MirrorOf::Any;
+            }
+            if reference::is_domain(text) {
+                known.push(canonical_host(text).to_owned());
+            } else {
+                let message = format!("`{text}` is not a host; write `host[:port]` or `\"*\"`");
+                self.findings
+                    .push(Diagnostic::error(host.position, field, message));
+            }
+        }
+        MirrorOf::Hosts(known)
+    }
+
+    fn credentials(&mut self, raw: Option<&Located<RawAuth>>, field: &str) -> Option<Credentials> {
+        let raw = raw?;
+        let expanded = match &raw.value {
+            RawAuth::Pair(pair) => self
+                .expand(pair.expose_secret())
+                .map(|pair| Credentials::from_pair(&pair)),
+            RawAuth::Split { username, password } => self
+                .expand(username.expose_secret())
+                .and_then(|u| Ok((u, self.expand(password.expose_secret())?)))
+                .map(|(username, password)| Some(Credentials::new(username, password))),
+        };
+        match expanded {
+            Ok(credentials) => credentials,
+            Err(name) => {
+                let message = format!(
+                    "`${{{name}}}` is not set in the environment; the registry is asked without credentials"
+                );
+                self.findings
+                    .push(Diagnostic::warning(raw.position, field, message));
+                None
+            }
+        }
+    }
+
+    /// Replaces every `${NAME}`; the error is the name that is not set.
+    fn expand(&self, text: &str) -> Result<String, String> {
+        let mut expanded = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            expanded.push_str(before);
+            let is_name = |name: &str| {
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            };
+            match after.split_once('}').filter(|(name, _)| is_name(name)) {
+                Some((name, tail)) => {
+                    expanded.push_str(&(self.environment)(name).ok_or_else(|| name.to_owned())?);
+                    rest = tail;
+                }
+                None => {
+                    expanded.push_str("${");
+                    rest = after;
+                }
+            }
+        }
+        expanded.push_str(rest);
+        Ok(expanded)
+    }
+
+    /// A unix socket's path; `unix://` and `unix:` before it are fine.
+    fn socket(&mut self, written: Option<&Located<String>>, field: &str) -> Option<PathBuf> {
+        let written = written?;
+        let text = written.value.trim();
+        let path = text
+            .strip_prefix("unix://")
+            .or_else(|| text.strip_prefix("unix:"))
+            .unwrap_or(text);
+        if path.starts_with('/') {
+            return Some(PathBuf::from(path));
+        }
+        let message = format!("`{text}` is not a unix socket's absolute path; write `/run/….sock`");
+        self.findings
+            .push(Diagnostic::error(written.position, field, message));
+        None
+    }
+
+    fn metrics_address(&mut self, raw: &RawConfig) -> SocketAddr {
+        let Some(written) = &raw.metrics_address else {
+            return DEFAULT_METRICS;
+        };
+        let text = written.value.trim();
+        // Go programs write `:9100` for every address and `localhost` for loopback.
+        let text = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None if text.starts_with(':') => format!("[::]{text}"),
+            None => text.to_owned(),
+        };
+        text.parse().unwrap_or_else(|_| {
+            let message = format!(
+                "`{}` is not an address to listen on; write `127.0.0.1:7441`",
+                written.value
+            );
+            self.findings.push(Diagnostic::error(
+                written.position,
+                "metricsAddress",
+                message,
+            ));
+            DEFAULT_METRICS
+        })
+    }
+}
+
+fn list<T>(raw: Option<&Located<Vec<T>>>) -> &[T] {
+    raw.map_or(&[], |list| list.value.as_slice())
+}
+
+fn is_default(written: Option<&Located<i64>>) -> bool {
+    written.is_none_or(|written| written.value == 0)
+}
+
+fn or_default(written: Option<&Located<Duration>>, default_seconds: u64) -> Duration {
+    written
+        .map(|written| written.value)
+        .filter(|duration| !duration.is_zero())
+        .unwrap_or(Duration::from_secs(default_seconds))
+}
+
+fn tls(ca_file: Option<&Located<String>>, skip: Option<&Located<bool>>) -> TlsOptions {
+    TlsOptions {
+        ca_file: ca_file.map(|file| PathBuf::from(file.value.trim())),
+        insecure_skip_verify: skip.is_some_and(|skip| skip.value),
+    }
+}
+
+/// Rule 5: a public registry serves its own images, a private one everybody's.
+fn default_mirror_of(endpoint: &Endpoint) -> MirrorOf {
+    if public_hosts::is_public(endpoint.host(), endpoint.path()) {
+        MirrorOf::Hosts(vec![endpoint.host().to_owned()])
+    } else {
+        MirrorOf::Any
+    }
+}
+
+/// `src` of a redirect: canonical host, and repository prefix as written. A prefix without host is
+/// Docker Hub's, as an image name without host is.
+fn prefix(written: &str) -> Option<(String, String)> {
+    let text = written.trim().trim_end_matches('/');
+    let (first, rest) = text.split_once('/').unwrap_or((text, ""));
+    let named =
+        first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase);
+    let (domain, path) = if named {
+        (first, rest)
+    } else {
+        ("docker.io", text)
+    };
+    let fits = reference::is_domain(domain) && (path.is_empty() || reference::is_repository(path));
+    fits.then(|| (canonical_host(domain).to_owned(), path.to_owned()))
+}

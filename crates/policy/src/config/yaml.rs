@@ -1,0 +1,296 @@
+//! YAML as a tree that remembers where everything stood.
+//!
+//! Serde would stop at the first wrong field and forget the lines; the config wants every mistake
+//! listed with its place, and a ConfigMap wants one bad field left out and the rest applied. Error
+//! texts come from the parser's own messages, which never quote the source (it holds passwords).
+
+use std::collections::HashMap;
+
+use granit_parser::{Event, Parser, ScalarStyle, Span};
+
+/// Place in the text, both counted from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column, in characters.
+    pub column: usize,
+}
+
+/// One YAML node.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) position: Position,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    /// `null`, `~`, or nothing at all.
+    Null,
+    /// Any scalar, as its text; what it means is for the field to say.
+    Scalar(String),
+    Sequence(Vec<Node>),
+    Mapping(Vec<(Key, Node)>),
+}
+
+/// A mapping's key and its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    pub(crate) position: Position,
+    pub(crate) name: String,
+}
+
+/// A text that is not YAML, or not YAML we accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct YamlError {
+    pub(crate) position: Position,
+    pub(crate) message: String,
+}
+
+/// Bounds what aliases can multiply: a config has some hundred nodes.
+const MAX_NODES: usize = 100_000;
+const MAX_DEPTH: usize = 64;
+
+/// Parses the first document of `text`. Empty text is a null node.
+pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
+    let mut builder = Builder {
+        parser: Parser::new_from_str(text),
+        anchors: HashMap::new(),
+        nodes: 0,
+    };
+    loop {
+        let (event, span) = builder.next()?;
+        match event {
+            Event::StreamStart | Event::DocumentStart(..) => {}
+            Event::StreamEnd | Event::DocumentEnd => {
+                return Ok(Node {
+                    position: start(&span),
+                    value: Value::Null,
+                });
+            }
+            event => return builder.node(event, &span, 0),
+        }
+    }
+}
+
+struct Builder<'a> {
+    parser: Parser<'a, granit_parser::StrInput<'a>>,
+    anchors: HashMap<usize, (Node, usize)>,
+    nodes: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), YamlError> {
+        match self.parser.next() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => Err(YamlError {
+                position: Position {
+                    line: error.marker().line(),
+                    column: error.marker().col() + 1,
+                },
+                message: error.info(),
+            }),
+            None => Err(YamlError {
+                position: Position::default(),
+                message: "the text ends too early".to_owned(),
+            }),
+        }
+    }
+
+    fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, YamlError> {
+        let position = start(span);
+        let before = self.nodes;
+        self.count(1, position)?;
+        if depth > MAX_DEPTH {
+            return Err(refused(position, "nested too deeply"));
+        }
+        let (value, anchor) = match event {
+            Event::Scalar(text, style, anchor, _) => {
+                let null = style == ScalarStyle::Plain
+                    && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL");
+                let value = if null {
+                    Value::Null
+                } else {
+                    Value::Scalar(text.into_owned())
+                };
+                (value, anchor)
+            }
+            Event::SequenceStart(_, anchor, _) => (self.sequence(depth)?, anchor),
+            Event::MappingStart(_, anchor, _) => (self.mapping(depth)?, anchor),
+            Event::Alias(anchor) => {
+                let Some((node, size)) = self.anchors.get(&anchor).cloned() else {
+                    return Err(refused(position, "an alias of something that is not there"));
+                };
+                self.count(size, position)?;
+                return Ok(Node { position, ..node });
+            }
+            _ => return Err(refused(position, "not a value")),
+        };
+        let node = Node { position, value };
+        if anchor != 0 {
+            let size = self.nodes.saturating_sub(before);
+            self.anchors.insert(anchor, (node.clone(), size));
+        }
+        Ok(node)
+    }
+
+    fn sequence(&mut self, depth: usize) -> Result<Value, YamlError> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::Sequence(items)),
+                (event, span) => items.push(self.node(event, &span, depth + 1)?),
+            }
+        }
+    }
+
+    fn mapping(&mut self, depth: usize) -> Result<Value, YamlError> {
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut merged: Vec<(Key, Node)> = Vec::new();
+        loop {
+            let key = match self.next()? {
+                (Event::MappingEnd, _) => break,
+                (event, span) => self.node(event, &span, depth + 1)?,
+            };
+            let name = match key.value {
+                Value::Scalar(name) => name,
+                Value::Null => String::new(),
+                _ => return Err(refused(key.position, "a key must be plain text")),
+            };
+            let (event, span) = self.next()?;
+            let value = self.node(event, &span, depth + 1)?;
+            let position = key.position;
+            if name == "<<" {
+                merged.extend(merge_sources(value, position)?);
+                continue;
+            }
+            if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
+                let message = format!(
+                    "`{name}` stands twice, first in line {}; keep one",
+                    first.position.line
+                );
+                return Err(YamlError { position, message });
+            }
+            entries.push((Key { position, name }, value));
+        }
+        // What is written beside a merge key wins over what is merged in.
+        for (key, value) in merged {
+            if !entries.iter().any(|(written, _)| written.name == key.name) {
+                entries.push((key, value));
+            }
+        }
+        Ok(Value::Mapping(entries))
+    }
+
+    fn count(&mut self, nodes: usize, position: Position) -> Result<(), YamlError> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > MAX_NODES {
+            return Err(refused(position, "too many values; aliases multiply them"));
+        }
+        Ok(())
+    }
+}
+
+fn merge_sources(value: Node, position: Position) -> Result<Vec<(Key, Node)>, YamlError> {
+    match value.value {
+        Value::Mapping(entries) => Ok(entries),
+        Value::Sequence(items) => {
+            let mut all = Vec::new();
+            for item in items {
+                all.extend(merge_sources(item, position)?);
+            }
+            Ok(all)
+        }
+        _ => Err(refused(position, "`<<` takes a mapping")),
+    }
+}
+
+fn refused(position: Position, message: &str) -> YamlError {
+    YamlError {
+        position,
+        message: message.to_owned(),
+    }
+}
+
+fn start(span: &Span) -> Position {
+    Position {
+        line: span.start.line(),
+        column: span.start.col() + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn get<'a>(node: &'a Node, name: &str) -> &'a Node {
+        let Value::Mapping(entries) = &node.value else {
+            panic!("not a mapping: {node:?}");
+        };
+        &entries.iter().find(|(key, _)| key.name == name).unwrap().1
+    }
+
+    fn text(node: &Node) -> &str {
+        match &node.value {
+            Value::Scalar(text) => text,
+            other => panic!("not a scalar: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn positions_and_texts_as_written() {
+        let node = parse("# c\na: 007\nb:\n  - x: ''\n    y: ~\n").unwrap();
+        assert_eq!(text(get(&node, "a")), "007");
+        assert_eq!(get(&node, "a").position, Position { line: 2, column: 4 });
+        let Value::Sequence(items) = &get(&node, "b").value else {
+            panic!();
+        };
+        assert_eq!(text(get(&items[0], "x")), "");
+        assert!(matches!(get(&items[0], "y").value, Value::Null));
+    }
+
+    #[test]
+    fn merge_keys_and_aliases() {
+        let node = parse("base: &b {x: 1, y: 2}\nuse:\n  <<: *b\n  y: 3\n").unwrap();
+        assert_eq!(text(get(get(&node, "use"), "x")), "1");
+        assert_eq!(text(get(get(&node, "use"), "y")), "3");
+    }
+
+    #[test]
+    fn empty_text_is_null() {
+        for empty in ["", "\n", "# only a comment\n", "---\n"] {
+            assert!(
+                matches!(parse(empty).unwrap().value, Value::Null),
+                "{empty:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_have_a_place_and_no_source_text() {
+        let error = parse("a: 1\nauth: 'hunter2\n").unwrap_err();
+        assert!(error.position.line >= 2, "{error:?}");
+        assert!(!error.message.contains("hunter2"), "{error:?}");
+        let twice = parse("a: 1\na: 2\n").unwrap_err();
+        assert_eq!(twice.position, Position { line: 2, column: 1 });
+    }
+
+    #[test]
+    fn a_billion_laughs_is_refused() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..12 {
+            let refs = vec![format!("*a{}", n - 1); 10].join(", ");
+            text.push_str(&format!("a{n}: &a{n} [{refs}]\n"));
+        }
+        assert!(parse(&text).unwrap_err().message.contains("aliases"));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "[-a-z0-9:{}\\[\\],&*'\"\n #~|>%@!?]{0,120}") {
+            let _ = parse(&text);
+        }
+    }
+}

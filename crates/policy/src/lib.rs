@@ -1,0 +1,48 @@
+//! Where an image may come from, and in which order.
+//!
+//! This crate is pure: no I/O, no clock (time comes in as an argument), no async runtime. What it
+//! decides, the shim, the webhook, the cache and the commands that explain all share.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`reference`] | image names, as `distribution/reference` reads them |
+//! | [`endpoint`] | registry addresses |
+//! | [`credentials`], [`tls`] | what goes with an address |
+//! | [`duration`] | Go's durations |
+//! | [`config`] | the file: what was written, and what it means |
+//! | [`rules`] | registries and redirects, understood and sorted |
+//! | [`plan`] | the ordered candidates for one image |
+//! | [`order`] | when probing is over, and what is pulled next |
+//! | [`breaker`] | when a registry is left alone, and for how long |
+//!
+//! ```
+//! use policy::config::Settings;
+//! use policy::{Plan, Reference};
+//!
+//! let file = "registries: [{address: 'https://harbor.corp/proxy', priority: 800}]";
+//! let (settings, _findings) = Settings::read(file, &|_name| None);
+//! let plan = Plan::new(&settings.rules, &Reference::parse("nginx:1.27").unwrap());
+//! assert_eq!(plan.candidates[0].image, "harbor.corp/proxy/library/nginx:1.27");
+//! assert_eq!(plan.candidates[0].reason, "priority 800, configured for every host");
+//! ```
+
+pub mod breaker;
+pub mod config;
+pub mod credentials;
+pub mod duration;
+pub mod endpoint;
+pub mod order;
+pub mod plan;
+mod public_hosts;
+mod redirect;
+pub mod reference;
+pub mod rules;
+pub mod tls;
+
+pub use credentials::Credentials;
+pub use endpoint::{Endpoint, Scheme};
+pub use order::{PullOrder, Step, Verdict};
+pub use plan::{Candidate, CredentialChoice, Plan, Role};
+pub use reference::Reference;
+pub use rules::{Priority, Rules};
+pub use tls::TlsOptions;

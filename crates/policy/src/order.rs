@@ -1,0 +1,127 @@
+//! When probing is over, and what is pulled in which order. Pure, so that the commands that explain
+//! and the daemon that acts share it.
+
+use crate::plan::{Plan, Role};
+
+/// What a probe says about one candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The registry has the manifest.
+    Found,
+    /// It says it does not (404).
+    NotFound,
+    /// It wants other credentials (401 or 403 after the token flow).
+    Unauthorized,
+    /// It asked to be left alone for a while (429).
+    RateLimited,
+    /// It gave no usable answer: refused, timeout, DNS, TLS, 5xx.
+    Unavailable,
+    /// It said it has the image, but the runtime failed to pull it from there.
+    PullFailed,
+}
+
+impl Verdict {
+    /// Whether nothing was learned about the image, only about the registry.
+    pub fn is_unanswered(self) -> bool {
+        matches!(self, Self::RateLimited | Self::Unavailable)
+    }
+}
+
+/// Whether more probing can change which candidate comes first: it can't once the best positive
+/// answer has no undecided candidate above it, or once everybody has answered.
+pub fn is_settled(verdicts: &[Option<Verdict>]) -> bool {
+    for verdict in verdicts {
+        match verdict {
+            Some(Verdict::Found) => return true,
+            Some(_) => {}
+            None => return false,
+        }
+    }
+    true
+}
+
+/// What to do next for one pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Pull this candidate.
+    Candidate(usize),
+    /// Every candidate known to have the image has failed, and some have not been asked to the end:
+    /// ask them, then come back.
+    ProbeRest,
+    /// Pull the original name, as the caller sent it.
+    Original,
+    /// Nothing is left.
+    Exhausted,
+}
+
+/// The pull's progress: which candidates were tried.
+#[derive(Clone, Debug)]
+pub struct PullOrder {
+    tried: Vec<bool>,
+    original_tried: bool,
+}
+
+impl PullOrder {
+    /// Nothing tried yet.
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            tried: vec![false; plan.candidates.len()],
+            original_tried: !plan.fallback_to_origin,
+        }
+    }
+
+    /// The next step (rule 4): found candidates by priority; then those whose probe was cut short;
+    /// then the redirect's target unless it said 404; then the original; last, candidates that never
+    /// answered, by priority. A step is handed out once.
+    pub fn next(&mut self, plan: &Plan, verdicts: &[Option<Verdict>]) -> Step {
+        let verdict = |at: usize| verdicts.get(at).copied().flatten();
+        let untried = |order: &Self, wanted: &dyn Fn(usize) -> bool| {
+            (0..plan.candidates.len())
+                .find(|&at| !order.tried.get(at).copied().unwrap_or(true) && wanted(at))
+        };
+        if let Some(at) = untried(self, &|at| verdict(at) == Some(Verdict::Found)) {
+            return self.take(plan, at);
+        }
+        if untried(self, &|at| verdict(at).is_none()).is_some() {
+            return Step::ProbeRest;
+        }
+        let is_target = |at: usize| {
+            plan.candidates
+                .get(at)
+                .is_some_and(|candidate| matches!(candidate.role, Role::Redirect(_)))
+        };
+        let target_stands = |at: usize| {
+            is_target(at) && !matches!(verdict(at), Some(Verdict::NotFound | Verdict::PullFailed))
+        };
+        if let Some(at) = untried(self, &target_stands) {
+            return self.take(plan, at);
+        }
+        if !self.original_tried {
+            self.original_tried = true;
+            return Step::Original;
+        }
+        match untried(self, &|at| verdict(at).is_some_and(Verdict::is_unanswered)) {
+            Some(at) => self.take(plan, at),
+            None => Step::Exhausted,
+        }
+    }
+
+    fn take(&mut self, plan: &Plan, at: usize) -> Step {
+        if let Some(tried) = self.tried.get_mut(at) {
+            *tried = true;
+        }
+        // A candidate that *is* the original need not be pulled a second time as such.
+        if plan
+            .candidates
+            .get(at)
+            .is_some_and(|candidate| plan.is_original(candidate))
+        {
+            self.original_tried = true;
+        }
+        Step::Candidate(at)
+    }
+}
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod tests;

@@ -1,0 +1,138 @@
+//! Pull order under every mixture of verdicts.
+
+use super::Verdict::{Found, NotFound, PullFailed, RateLimited, Unauthorized, Unavailable};
+use super::*;
+use crate::Reference;
+use crate::config::Settings;
+use proptest::prelude::*;
+
+fn plan(extra: &str) -> Plan {
+    let text = format!(
+        "registries: [{{address: a.io, priority: 3}}, {{address: b.io, priority: 2}}, {{address: c.io, priority: 1}}]\n\
+         imageRedirMapping: [{{src: docker.io, to: t.io}}]\n{extra}"
+    );
+    let (settings, _) = Settings::read(&text, &|_| None);
+    Plan::new(&settings.rules, &Reference::parse("x:1").unwrap())
+}
+
+fn steps(plan: &Plan, verdicts: &[Option<Verdict>]) -> Vec<Step> {
+    let mut order = PullOrder::new(plan);
+    let mut steps = Vec::new();
+    loop {
+        let step = order.next(plan, verdicts);
+        steps.push(step);
+        if matches!(step, Step::Exhausted | Step::ProbeRest) {
+            return steps;
+        }
+    }
+}
+
+#[test]
+fn settled_when_nothing_above_the_best_is_open() {
+    assert!(is_settled(&[Some(NotFound), Some(Found), None]));
+    assert!(is_settled(&[Some(Unavailable), Some(Found), None]));
+    assert!(!is_settled(&[None, Some(Found)]));
+    assert!(!is_settled(&[Some(NotFound), None]));
+    assert!(is_settled(&[Some(NotFound), Some(RateLimited)]));
+    assert!(is_settled(&[]));
+}
+
+#[test]
+fn found_then_target_then_original_then_unanswered() {
+    let plan = plan("");
+    assert_eq!(
+        steps(
+            &plan,
+            &[
+                Some(Unavailable),
+                Some(Found),
+                Some(Found),
+                Some(Unavailable)
+            ]
+        ),
+        [
+            Step::Candidate(1),
+            Step::Candidate(2),
+            Step::Candidate(3),
+            Step::Original,
+            Step::Candidate(0),
+            Step::Exhausted,
+        ]
+    );
+}
+
+#[test]
+fn only_a_404_rules_the_target_out() {
+    let plan = plan("");
+    let with = |target| {
+        steps(
+            &plan,
+            &[Some(NotFound), Some(NotFound), Some(NotFound), Some(target)],
+        )
+    };
+    assert_eq!(with(NotFound), [Step::Original, Step::Exhausted]);
+    for stands in [Unauthorized, RateLimited, Unavailable, Found] {
+        assert_eq!(
+            with(stands),
+            [Step::Candidate(3), Step::Original, Step::Exhausted],
+            "{stands:?}"
+        );
+    }
+}
+
+#[test]
+fn candidates_cut_short_are_still_in_the_running() {
+    let plan = plan("");
+    assert_eq!(
+        steps(&plan, &[Some(Found), None, None, None]),
+        [Step::Candidate(0), Step::ProbeRest]
+    );
+}
+
+#[test]
+fn without_fallback_the_original_is_never_pulled() {
+    let plan = plan("fallbackToOrigin: false");
+    assert_eq!(
+        steps(
+            &plan,
+            &[
+                Some(NotFound),
+                Some(PullFailed),
+                Some(Unauthorized),
+                Some(NotFound)
+            ]
+        ),
+        [Step::Exhausted]
+    );
+}
+
+#[test]
+fn a_candidate_that_is_the_original_is_pulled_once() {
+    let (settings, _) = Settings::read("registries: [{address: docker.io}]", &|_| None);
+    let plan = Plan::new(&settings.rules, &Reference::parse("x:1").unwrap());
+    assert_eq!(
+        steps(&plan, &[Some(Found)]),
+        [Step::Candidate(0), Step::Exhausted]
+    );
+    assert_eq!(
+        steps(&plan, &[Some(NotFound)]),
+        [Step::Original, Step::Exhausted]
+    );
+}
+
+proptest! {
+    /// No step twice, always an end, and the original always among the steps.
+    #[test]
+    fn every_order_ends_and_includes_the_original(
+        codes in prop::collection::vec(0usize..6, 4),
+    ) {
+        let all = [Found, NotFound, Unauthorized, RateLimited, Unavailable, PullFailed];
+        let verdicts: Vec<_> = codes.iter().map(|&code| Some(all[code])).collect();
+        let steps = steps(&plan(""), &verdicts);
+        let mut unique = steps.clone();
+        unique.dedup();
+        prop_assert_eq!(unique.len(), steps.len());
+        prop_assert!(steps.contains(&Step::Original));
+        prop_assert_eq!(steps.last(), Some(&Step::Exhausted));
+    }
+}

@@ -1,0 +1,191 @@
+//! The rules a site has written, understood: registries in the order they are asked, and redirects.
+
+use crate::{Credentials, Endpoint, Reference, TlsOptions};
+
+/// Priority of the offline registry where none is written.
+pub const OFFLINE_PRIORITY: Priority = Priority(1000);
+/// Priority of every other registry where none is written.
+pub const REGISTRY_PRIORITY: Priority = Priority(500);
+
+/// How early a registry is asked: 0 (last) to 10000 (first).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(u16);
+
+impl Priority {
+    /// The largest priority.
+    pub const MAX: Self = Self(10_000);
+
+    /// What a written number means: 0 is the default, what is out of range is clamped. The second
+    /// part says whether it was.
+    pub fn from_written(written: Option<i64>, default: Self) -> (Self, bool) {
+        match written {
+            None | Some(0) => (default, false),
+            Some(number) if number < 0 => (Self(0), true),
+            Some(number) => match u16::try_from(number) {
+                Ok(number) if number <= Self::MAX.0 => (Self(number), false),
+                _ => (Self::MAX, true),
+            },
+        }
+    }
+
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// Where an entry came from in the config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `address`, `auth`, `offlinePriority`.
+    Offline,
+    /// The entry of `registries` with this number, counted from 1.
+    Listed(usize),
+}
+
+/// Whose images a registry may serve (rule 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MirrorOf {
+    /// Every host's.
+    Any,
+    /// These hosts' only, as `host[:port]`.
+    Hosts(Vec<String>),
+}
+
+/// A place that may hold images.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    /// Where in the config it stands.
+    pub origin: Origin,
+    /// Its address as written, without credentials; for logs.
+    pub address: String,
+    /// Where it answers.
+    pub endpoint: Endpoint,
+    /// When it is asked.
+    pub priority: Priority,
+    /// Whether the priority is the default.
+    pub default_priority: bool,
+    /// Whose images it may serve.
+    pub mirror_of: MirrorOf,
+    /// What it is given, by the config.
+    pub credentials: Option<Credentials>,
+    /// How its certificate is checked.
+    pub tls: TlsOptions,
+}
+
+impl Registry {
+    /// Whether it may serve images of `reference`'s host.
+    pub fn serves(&self, reference: &Reference) -> bool {
+        match &self.mirror_of {
+            MirrorOf::Any => true,
+            MirrorOf::Hosts(hosts) => hosts.iter().any(|host| host == reference.domain()),
+        }
+    }
+
+    /// `priority 800, configured for every host`.
+    pub fn reason(&self) -> String {
+        let mut reason = format!("priority {}", self.priority.get());
+        if self.default_priority {
+            reason.push_str(" (default)");
+        }
+        if self.origin == Origin::Offline {
+            reason.push_str(", offline registry");
+        }
+        match &self.mirror_of {
+            MirrorOf::Any => reason.push_str(", configured for every host"),
+            MirrorOf::Hosts(hosts) => {
+                reason.push_str(", configured for ");
+                reason.push_str(&hosts.join(", "));
+            }
+        }
+        reason
+    }
+}
+
+/// A prefix rule that changes where the origin of an image is (rules 3 and 4).
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    /// Number in `imageRedirMapping`, counted from 1.
+    pub number: usize,
+    /// Canonical host of `src`.
+    pub src_domain: String,
+    /// Repository prefix of `src` as written, without slashes at its ends; may be empty.
+    pub src_path: String,
+    /// What replaces `src`.
+    pub to: Endpoint,
+    /// Keep the canonical remainder, not the written one.
+    pub canonical: bool,
+    /// Place among the registries; `None` is after them.
+    pub priority: Option<Priority>,
+    /// What the target is given, by the config.
+    pub credentials: Option<Credentials>,
+    /// How the target's certificate is checked.
+    pub tls: TlsOptions,
+}
+
+/// Everything a plan is made from.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// In the order they are asked (rule 1), each place once.
+    pub registries: Vec<Registry>,
+    /// Longest `src` first.
+    pub redirects: Vec<Redirect>,
+    /// Whether an image that nobody has is asked of where it came from.
+    pub fallback_to_origin: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::new(Vec::new(), Vec::new(), true)
+    }
+}
+
+impl Rules {
+    /// Sorts by rule 1, and folds entries for one place into one: the higher priority's, with the
+    /// credentials of whichever has them.
+    pub fn new(
+        mut registries: Vec<Registry>,
+        mut redirects: Vec<Redirect>,
+        fallback_to_origin: bool,
+    ) -> Self {
+        registries.sort_by(|a, b| {
+            b.priority
+                .cmp(&a.priority)
+                .then((a.origin != Origin::Offline).cmp(&(b.origin != Origin::Offline)))
+                .then_with(|| a.endpoint.host().cmp(b.endpoint.host()))
+                .then(
+                    a.endpoint
+                        .effective_port()
+                        .cmp(&b.endpoint.effective_port()),
+                )
+                .then_with(|| a.endpoint.path().cmp(b.endpoint.path()))
+        });
+        let mut kept: Vec<Registry> = Vec::with_capacity(registries.len());
+        for registry in registries {
+            match kept
+                .iter_mut()
+                .find(|other| other.endpoint.same_place(&registry.endpoint))
+            {
+                Some(first) => {
+                    if first.credentials.is_none() {
+                        first.credentials = registry.credentials;
+                    }
+                }
+                None => kept.push(registry),
+            }
+        }
+        redirects.sort_by_key(|redirect| {
+            std::cmp::Reverse(redirect.src_domain.len() + redirect.src_path.len())
+        });
+        Self {
+            registries: kept,
+            redirects,
+            fallback_to_origin,
+        }
+    }
+
+    /// Whether nothing is routed at all.
+    pub fn is_empty(&self) -> bool {
+        self.registries.is_empty() && self.redirects.is_empty()
+    }
+}

@@ -1,0 +1,326 @@
+//! Who asks: what a registry's challenge is answered with, and what is sent before it asks.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderValue, Method};
+use policy::Credentials;
+use tokio::time::Instant;
+use url::{Host, Url};
+
+use crate::challenge::{Challenge, challenges};
+use crate::knowledge::KnownAuth;
+use crate::outcome::{Cause, Outcome, Verdict};
+use crate::progress::Progress;
+use crate::redirect::host_of;
+use crate::retry_after::retry_after;
+use crate::target::{Origin, Target};
+use crate::token::{MAX_TOKEN_ANSWER, Token, TokenKey, Tokens, basic_header, pull_scope};
+use crate::transport::{Ask, Home, Role, Transport, read_body};
+
+/// What a request was sent with.
+pub(crate) enum Grant {
+    /// Nothing.
+    Anonymous,
+    /// User name and password.
+    Basic(HeaderValue),
+    /// A token.
+    Bearer(Box<TokenKey>, Arc<Token>),
+}
+
+impl Grant {
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Anonymous => None,
+            Self::Basic(header) => Some(header.clone()),
+            Self::Bearer(_, token) => token.header(),
+        }
+    }
+}
+
+/// What to do about a 401.
+pub(crate) enum Reply {
+    /// Ask again with this, and remember what kind it was.
+    Retry(Grant, Option<KnownAuth>),
+    /// There is nothing better to offer.
+    GiveUp(Verdict),
+}
+
+/// Answers challenges of one registry within one probe.
+pub(crate) struct Authorizer<'a> {
+    pub(crate) transport: &'a Transport,
+    pub(crate) tokens: &'a Tokens,
+    pub(crate) progress: &'a Progress,
+    pub(crate) target: &'a Target,
+    pub(crate) origin: &'a Origin,
+    pub(crate) home: &'a Home,
+    /// Tokens that came before are worth one refresh; younger ones were refused for good.
+    pub(crate) started: Instant,
+}
+
+impl Authorizer<'_> {
+    /// What the registry wanted the last time, sent along before it asks. `registry` is the URL that
+    /// will be asked.
+    ///
+    /// # Errors
+    /// The verdict, where the token service gave none.
+    pub(crate) async fn up_front(
+        &self,
+        known: Option<&KnownAuth>,
+        registry: &Url,
+    ) -> Result<Grant, Verdict> {
+        match known {
+            None => Ok(Grant::Anonymous),
+            Some(KnownAuth::Basic) => Ok(self
+                .target
+                .credentials
+                .as_ref()
+                .and_then(basic_header)
+                .map_or(Grant::Anonymous, Grant::Basic)),
+            Some(KnownAuth::Bearer { realm, service }) => {
+                let scope = pull_scope(&self.target.repository);
+                let key = self.key(realm.clone(), service.clone(), scope, registry);
+                let token = self.token(&key).await?;
+                Ok(Grant::Bearer(Box::new(key), token))
+            }
+        }
+    }
+
+    /// Finds an answer to a 401 from the registry itself. `sent` is what it refused.
+    pub(crate) async fn answer(&self, headers: &HeaderMap, sent: &Grant, registry: &Url) -> Reply {
+        let asked = challenges(headers);
+        // The stronger one first, as containerd chooses.
+        if let Some((challenge, realm)) = asked.iter().find_map(bearer) {
+            return self.answer_bearer(challenge, realm, sent, registry).await;
+        }
+        if asked.iter().any(|challenge| challenge.scheme == "basic") {
+            return self.answer_basic(sent);
+        }
+        give_up("401 without a challenge that can be answered (Basic and Bearer can)")
+    }
+
+    fn answer_basic(&self, sent: &Grant) -> Reply {
+        if matches!(sent, Grant::Basic(_)) {
+            return give_up("401, the user name and password are refused");
+        }
+        let Some(credentials) = &self.target.credentials else {
+            return give_up(
+                "401, a user name and password are asked for and none are configured; set auth for this registry",
+            );
+        };
+        match basic_header(credentials) {
+            Some(header) => Reply::Retry(Grant::Basic(header), Some(KnownAuth::Basic)),
+            None => give_up("401, and the configured auth can't be put in a header"),
+        }
+    }
+
+    async fn answer_bearer(
+        &self,
+        challenge: &Challenge,
+        realm: Url,
+        sent: &Grant,
+        registry: &Url,
+    ) -> Reply {
+        let service = challenge.param("service").map(str::to_owned);
+        let usual = pull_scope(&self.target.repository);
+        let scope = challenge.param("scope").unwrap_or(&usual).to_owned();
+        // Only where the next repository's scope can be told from this one's.
+        let known = (scope == usual).then(|| KnownAuth::Bearer {
+            realm: realm.clone(),
+            service: service.clone(),
+        });
+        let key = self.key(realm, service, scope, registry);
+        if let Grant::Bearer(sent_key, token) = sent
+            && **sent_key == key
+        {
+            if token.obtained_at >= self.started {
+                return give_up(self.refusal(&key));
+            }
+            self.tokens.refused(&key, token).await;
+        }
+        match self.token(&key).await {
+            Ok(token) => Reply::Retry(Grant::Bearer(Box::new(key), token), known),
+            Err(verdict) => Reply::GiveUp(verdict),
+        }
+    }
+
+    fn refusal(&self, key: &TokenKey) -> String {
+        let advice = match (&key.credentials, &self.target.credentials) {
+            (Some(_), _) => "the configured user may not pull this",
+            (None, Some(_)) => "an anonymous token is not enough",
+            (None, None) => {
+                "an anonymous token is not enough; set auth for this registry if it is private"
+            }
+        };
+        format!("401, {advice}")
+    }
+
+    /// The key of a token. The credentials go to the realm that the registry names, as the protocol
+    /// wants it, but never in the clear on behalf of a registry that is spoken to by TLS.
+    fn key(&self, realm: Url, service: Option<String>, scope: String, registry: &Url) -> TokenKey {
+        let credentials = self.target.credentials.clone().filter(|_| {
+            let safe = may_send_credentials(registry, &realm);
+            if !safe {
+                self.progress.note(format!(
+                    "the credentials were not sent to its token service {}, because that is not https",
+                    host_of(&realm)
+                ));
+            }
+            safe
+        });
+        TokenKey {
+            registry: self.origin.clone(),
+            realm,
+            service,
+            scope,
+            credentials,
+        }
+    }
+
+    async fn token(&self, key: &TokenKey) -> Result<Arc<Token>, Verdict> {
+        // Told here, not only by whoever fetches it: waiting for another's request is waiting too.
+        self.progress
+            .enter(crate::progress::Phase::Token(host_of(&key.realm)));
+        self.tokens.get(key.clone(), self.fetch(key)).await
+    }
+
+    async fn fetch(&self, key: &TokenKey) -> Result<Token, Verdict> {
+        let service = host_of(&key.realm);
+        let failed = |what: &str| {
+            Verdict::unavailable(
+                Cause::TokenService,
+                format!("its token service {service}: {what}"),
+            )
+        };
+        let ask = Ask {
+            method: Method::GET,
+            url: key.url(),
+            accept: "application/json",
+            authorization: key.credentials.as_ref().and_then(basic_header),
+            home: self.home,
+            role: Role::TokenService,
+        };
+        let answer = self
+            .transport
+            .send(ask, self.progress)
+            .await
+            .map_err(|failure| failed(&failure.detail))?;
+        let status = answer.response.status().as_u16();
+        match status {
+            200 => {}
+            401 | 403 => {
+                return Err(Verdict::new(
+                    Outcome::Unauthorized,
+                    format!(
+                        "{status} from its token service {service}, {}",
+                        refused(key.credentials.as_ref())
+                    ),
+                ));
+            }
+            429 => {
+                let retry_after = retry_after(answer.response.headers(), SystemTime::now());
+                return Err(Verdict::new(
+                    Outcome::RateLimited { retry_after },
+                    format!("429 from its token service {service}"),
+                ));
+            }
+            other => {
+                let retry_after = retry_after(answer.response.headers(), SystemTime::now());
+                return Err(Verdict::new(
+                    Outcome::Unavailable {
+                        cause: Cause::TokenService,
+                        retry_after,
+                    },
+                    format!("its token service {service} answered {other}"),
+                ));
+            }
+        }
+        let body = read_body(answer.response, MAX_TOKEN_ANSWER)
+            .await
+            .map_err(|failure| failed(&failure.detail))?
+            .ok_or_else(|| failed("its answer is longer than 64 KiB"))?;
+        Token::parse(&body, Instant::now()).map_err(|error| failed(&error.to_string()))
+    }
+}
+
+fn refused(credentials: Option<&Credentials>) -> &'static str {
+    match credentials {
+        Some(_) => "the user name and password are refused",
+        None => "anonymous access is refused; set auth for this registry if it is private",
+    }
+}
+
+fn give_up(detail: impl Into<String>) -> Reply {
+    Reply::GiveUp(Verdict::new(Outcome::Unauthorized, detail))
+}
+
+/// A Bearer challenge with a realm that can be asked.
+fn bearer(challenge: &Challenge) -> Option<(&Challenge, Url)> {
+    if challenge.scheme != "bearer" {
+        return None;
+    }
+    let mut realm = Url::parse(challenge.param("realm")?).ok()?;
+    if !matches!(realm.scheme(), "http" | "https") {
+        return None;
+    }
+    // Credentials inside the realm would be the registry's choice, not the operator's.
+    realm.set_username("").ok()?;
+    realm.set_password(None).ok()?;
+    realm.set_fragment(None);
+    Some((challenge, realm))
+}
+
+/// Whether credentials may go to a realm: by TLS, or where the registry itself is spoken to without
+/// it, or where nothing leaves the machine.
+fn may_send_credentials(registry: &Url, realm: &Url) -> bool {
+    realm.scheme() == "https"
+        || registry.scheme() == "http"
+        || (is_loopback(registry) && is_loopback(realm))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_never_go_to_a_plain_realm_on_behalf_of_a_tls_registry() {
+        for (registry, realm, may) in [
+            ("https://reg.io", "https://auth.io", true),
+            ("https://reg.io", "http://auth.io", false),
+            ("https://reg.io", "http://reg.io", false),
+            ("https://reg.io", "http://localhost:5001", false),
+            ("http://reg.io", "http://auth.io", true),
+            ("https://127.0.0.1:5000", "http://localhost:5001", true),
+            ("https://127.0.0.1:5000", "http://auth.io", false),
+        ] {
+            let (from, to) = (Url::parse(registry).unwrap(), Url::parse(realm).unwrap());
+            assert_eq!(may_send_credentials(&from, &to), may, "{registry} {realm}");
+        }
+    }
+
+    #[test]
+    fn realms_that_cannot_be_asked_are_passed_over() {
+        for (header, realm) in [
+            (r#"Bearer realm="https://t/x""#, Some("https://t/x")),
+            (r#"Bearer realm="https://u:p@t/x#f""#, Some("https://t/x")),
+            (r#"Bearer realm="file:///etc/passwd""#, None),
+            (r#"Bearer realm="/token""#, None),
+            (r#"Bearer service="x""#, None),
+            (r#"Basic realm="https://t/x""#, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("www-authenticate", HeaderValue::from_str(header).unwrap());
+            let found = challenges(&headers).iter().find_map(bearer).map(|b| b.1);
+            assert_eq!(found.as_ref().map(Url::as_str), realm, "{header}");
+        }
+    }
+}

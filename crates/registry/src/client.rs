@@ -1,0 +1,114 @@
+//! The client: options in, probes out.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use crate::knowledge::{ClientStats, Registries};
+use crate::outcome::{Probe, Verdict};
+use crate::probe::Flow;
+use crate::progress::Progress;
+use crate::proxy::ProxySettings;
+use crate::target::Target;
+use crate::tls::CertsDirs;
+use crate::token::Tokens;
+use crate::transport::Transport;
+
+/// How a [`Client`] behaves towards every registry.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// `User-Agent` of every request. Characters that no header can carry make it the default.
+    pub user_agent: String,
+    /// Where the runtimes keep what they are told about hosts' certificates.
+    pub certs_dirs: CertsDirs,
+    /// Proxies. Default: [`ProxySettings::from_env`].
+    pub proxies: ProxySettings,
+    /// How long what was learnt about a registry is used, and how often its certificate files are
+    /// read again. Default 10 minutes (`cache.domainCacheTTL`).
+    pub domain_cache_ttl: Duration,
+    /// Probes of one registry that are under way at once; more wait their turn. Default 32;
+    /// taken as the nearest of 1 to 1024.
+    pub concurrency_per_registry: usize,
+}
+
+const USER_AGENT: &str = concat!("image-cri-shim/", env!("CARGO_PKG_VERSION"));
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: USER_AGENT.to_owned(),
+            certs_dirs: CertsDirs::default(),
+            proxies: ProxySettings::from_env(),
+            domain_cache_ttl: Duration::from_secs(10 * 60),
+            concurrency_per_registry: 32,
+        }
+    }
+}
+
+/// Asks registries. Cheap to clone: all clones share connections, tokens and what is known about
+/// each registry. Made without any I/O; certificates are read at the first TLS connection.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) transport: Transport,
+    pub(crate) tokens: Tokens,
+    pub(crate) registries: Registries,
+    pub(crate) slots_each: usize,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client that knows nothing yet.
+    pub fn new(options: ClientOptions) -> Self {
+        let user_agent = HeaderValue::from_str(&options.user_agent)
+            .unwrap_or_else(|_| HeaderValue::from_static(USER_AGENT));
+        let ttl = options.domain_cache_ttl;
+        let slots_each = options.concurrency_per_registry.clamp(1, 1024);
+        Self {
+            inner: Arc::new(Inner {
+                transport: Transport::new(user_agent, options.certs_dirs, options.proxies, ttl),
+                tokens: Tokens::new(),
+                registries: Registries::new(ttl, slots_each),
+                slots_each,
+            }),
+        }
+    }
+
+    /// Asks one registry whether it has one manifest. Every failure is an outcome. Takes no longer
+    /// than the target's deadline; dropping the future cancels what is under way.
+    ///
+    /// Must be called inside a tokio runtime with time and I/O enabled.
+    pub async fn probe(&self, target: &Target) -> Probe {
+        let started = Instant::now();
+        let progress = Progress::new();
+        let flow = Flow::new(&self.inner, target, &progress);
+        let verdict = tokio::time::timeout(target.deadline, flow.run())
+            .await
+            .unwrap_or_else(|_| progress.cut_short(target.deadline, self.inner.slots_each));
+        let Verdict { outcome, detail } = verdict;
+        Probe {
+            outcome,
+            detail: progress.with_notes(detail),
+            elapsed: started.elapsed(),
+            requests: progress.requests(),
+        }
+    }
+
+    /// Counters of what is known about registries, since the client was made.
+    pub fn stats(&self) -> ClientStats {
+        self.inner.registries.stats()
+    }
+}

@@ -1,0 +1,205 @@
+//! What is known about each registry, so that the next probe needs one request instead of three.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::target::Origin;
+
+/// Registries that are remembered. A node has a handful; the bound is for configs that change often.
+const MAX_REGISTRIES: usize = 1024;
+
+/// What was learnt about one registry. The default knows nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Knowledge {
+    /// Whether it answered in plain HTTP; only asked of registries for which both are tried.
+    pub(crate) plain: Option<bool>,
+    /// It refuses HEAD on manifests and answers GET.
+    pub(crate) head_refused: bool,
+    /// How it wants to be told who asks.
+    pub(crate) auth: Option<KnownAuth>,
+}
+
+/// The kind of authorization that a registry asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KnownAuth {
+    /// User name and password with every request.
+    Basic,
+    /// A token from a service, one per repository, with the scope that the specification gives.
+    Bearer {
+        /// The token service.
+        realm: Url,
+        /// What the token service knows the registry as.
+        service: Option<String>,
+    },
+}
+
+/// Counters of what is known about registries ("domain cache" in the stats line).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientStats {
+    /// Probes that found something known about their registry.
+    pub hits: u64,
+    /// Probes that began from nothing.
+    pub misses: u64,
+    /// Registries whose knowledge was dropped: too old, or no room.
+    pub evictions: u64,
+}
+
+/// Knowledge and request slots per registry. Not a cache crate's map: the slots must stay the same
+/// ones for as long as a probe holds one, however old the knowledge beside them gets.
+pub(crate) struct Registries {
+    ttl: Duration,
+    slots_each: usize,
+    entries: Mutex<HashMap<Origin, Entry>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    evictions: AtomicU64,
+}
+
+struct Entry {
+    knowledge: Knowledge,
+    learnt_at: Instant,
+    slots: Arc<Semaphore>,
+}
+
+impl Registries {
+    pub(crate) fn new(ttl: Duration, slots_each: usize) -> Self {
+        Self {
+            ttl,
+            slots_each,
+            entries: Mutex::new(HashMap::new()),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+        }
+    }
+
+    /// The slots of a registry: as many requests as may be under way to it at once.
+    pub(crate) fn slots(&self, origin: &Origin, now: Instant) -> Arc<Semaphore> {
+        self.with(origin, now, |entry| entry.slots.clone())
+    }
+
+    /// What is known and not too old; counted as a hit where that is anything.
+    pub(crate) fn recall(&self, origin: &Origin, now: Instant) -> Knowledge {
+        let known = self.with(origin, now, |entry| entry.knowledge.clone());
+        let counter = if known == Knowledge::default() {
+            &self.misses
+        } else {
+            &self.hits
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        known
+    }
+
+    /// Notes something new. Age counts from the first thing learnt, so that all of it is
+    /// questioned again after the time to live.
+    pub(crate) fn learn(&self, origin: &Origin, now: Instant, note: impl FnOnce(&mut Knowledge)) {
+        self.with(origin, now, |entry| {
+            if entry.knowledge == Knowledge::default() {
+                entry.learnt_at = now;
+            }
+            note(&mut entry.knowledge);
+        });
+    }
+
+    pub(crate) fn stats(&self) -> ClientStats {
+        ClientStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            evictions: self.evictions.load(Ordering::Relaxed),
+        }
+    }
+
+    fn with<T>(&self, origin: &Origin, now: Instant, act: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if !entries.contains_key(origin) && entries.len() >= MAX_REGISTRIES {
+            self.make_room(&mut entries);
+        }
+        let entry = entries.entry(origin.clone()).or_insert_with(|| Entry {
+            knowledge: Knowledge::default(),
+            learnt_at: now,
+            slots: Arc::new(Semaphore::new(self.slots_each)),
+        });
+        if entry.knowledge != Knowledge::default()
+            && now.saturating_duration_since(entry.learnt_at) >= self.ttl
+        {
+            entry.knowledge = Knowledge::default();
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        act(entry)
+    }
+
+    /// Drops the oldest registry that nobody is asking right now.
+    fn make_room(&self, entries: &mut HashMap<Origin, Entry>) {
+        let oldest = entries
+            .iter()
+            .filter(|(_, entry)| Arc::strong_count(&entry.slots) == 1)
+            .min_by_key(|(_, entry)| entry.learnt_at)
+            .map(|(origin, _)| origin.clone());
+        if let Some(entry) = oldest.and_then(|origin| entries.remove(&origin))
+            && entry.knowledge != Knowledge::default()
+        {
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::Endpoint;
+
+    use super::*;
+
+    fn origin(address: &str) -> Origin {
+        Origin::of(&Endpoint::parse(address).unwrap().0)
+    }
+
+    #[test]
+    fn knowledge_lasts_its_time_and_is_counted() {
+        let registries = Registries::new(Duration::from_secs(60), 4);
+        let (a, b) = (origin("a.io"), origin("b.io"));
+        let start = Instant::now();
+        assert_eq!(registries.recall(&a, start), Knowledge::default());
+        registries.learn(&a, start, |k| k.head_refused = true);
+        let later = start + Duration::from_secs(59);
+        registries.learn(&a, later, |k| k.auth = Some(KnownAuth::Basic));
+        assert!(registries.recall(&a, later).head_refused);
+        assert_eq!(registries.recall(&b, later), Knowledge::default());
+
+        let expired = start + Duration::from_secs(60);
+        assert_eq!(registries.recall(&a, expired), Knowledge::default());
+        assert_eq!(
+            registries.stats(),
+            ClientStats {
+                hits: 1,
+                misses: 3,
+                evictions: 1
+            }
+        );
+    }
+
+    #[test]
+    fn registries_are_bounded_and_busy_ones_keep_their_slots() {
+        let registries = Registries::new(Duration::from_secs(60), 4);
+        let start = Instant::now();
+        let busy = origin("busy.io");
+        let slots = registries.slots(&busy, start);
+        for n in 0..2 * MAX_REGISTRIES {
+            let one = origin(&format!("r{n}.io"));
+            registries.learn(&one, start + Duration::from_millis(n as u64), |k| {
+                k.head_refused = true;
+            });
+        }
+        assert_eq!(registries.entries.lock().unwrap().len(), MAX_REGISTRIES);
+        assert!(Arc::ptr_eq(&slots, &registries.slots(&busy, start)));
+        assert_eq!(
+            registries.stats().evictions as usize,
+            2 * MAX_REGISTRIES - (MAX_REGISTRIES - 1)
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! What a probe is doing right now, readable from outside of it: when the deadline cuts it short,
+//! this is what is left to tell.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::outcome::{Cause, Verdict};
+
+/// Steps of one probe, and how many requests it sent.
+pub(crate) struct Progress {
+    requests: AtomicU32,
+    state: Mutex<State>,
+}
+
+struct State {
+    phase: Phase,
+    notes: Vec<String>,
+}
+
+/// Where the time goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// Other probes of the same registry hold all slots.
+    Queue,
+    /// The registry, or a host it redirected to, is being asked.
+    Asking(String),
+    /// The token service is being asked.
+    Token(String),
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self {
+            requests: AtomicU32::new(0),
+            state: Mutex::new(State {
+                phase: Phase::Queue,
+                notes: Vec::new(),
+            }),
+        }
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.state().phase = phase;
+    }
+
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Adds something that the operator should know beside the verdict. Each is told once.
+    pub(crate) fn note(&self, note: String) {
+        let mut state = self.state();
+        if !state.notes.contains(&note) {
+            state.notes.push(note);
+        }
+    }
+
+    /// A verdict's line with the notes behind it.
+    pub(crate) fn with_notes(&self, detail: String) -> String {
+        self.state().notes.iter().fold(detail, |mut text, note| {
+            text.push_str("; ");
+            text.push_str(note);
+            text
+        })
+    }
+
+    /// The verdict where the deadline came first.
+    pub(crate) fn cut_short(&self, deadline: Duration, slots: usize) -> Verdict {
+        match self.state().phase.clone() {
+            Phase::Queue => Verdict::unavailable(
+                Cause::Queue,
+                format!(
+                    "not asked within {deadline:?}: {slots} requests to this registry were under way all the time"
+                ),
+            ),
+            Phase::Asking(host) => Verdict::unavailable(
+                Cause::Timeout,
+                format!("no answer within {deadline:?} from {host}"),
+            ),
+            Phase::Token(host) => Verdict::unavailable(
+                Cause::TokenService,
+                format!("no answer within {deadline:?} from its token service {host}"),
+            ),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

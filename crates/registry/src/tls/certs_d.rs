@@ -1,0 +1,255 @@
+//! What the container runtimes are told about a host's certificates: containerd's `certs.d` with its
+//! `hosts.toml`, and the layout of Docker and CRI-O (`*.crt`, `*.cert`, `*.key`).
+//!
+//! Follows containerd's `core/remotes/docker/config/hosts.go`.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::hosts_toml;
+
+/// Directories that hold one directory per host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertsDirs {
+    /// Read as containerd reads its `config_path`: `hosts.toml`, else certificate files; the first of
+    /// `host_port_`, `host:port` and `_default` that exists.
+    pub containerd: Vec<PathBuf>,
+    /// Read as Docker and CRI-O do: certificate files in `host:port`.
+    pub docker: Vec<PathBuf>,
+}
+
+impl Default for CertsDirs {
+    fn default() -> Self {
+        Self {
+            containerd: vec!["/etc/containerd/certs.d".into()],
+            docker: vec![
+                "/etc/containers/certs.d".into(),
+                "/etc/docker/certs.d".into(),
+            ],
+        }
+    }
+}
+
+impl CertsDirs {
+    /// No directories: only the system's roots and what an entry names.
+    pub fn none() -> Self {
+        Self {
+            containerd: Vec::new(),
+            docker: Vec::new(),
+        }
+    }
+
+    /// Where an operator is told to put a host's CA.
+    pub(crate) fn advice(&self, domain: &str) -> Option<PathBuf> {
+        self.containerd
+            .first()
+            .or(self.docker.first())
+            .map(|root| root.join(domain))
+    }
+}
+
+/// What was found about one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HostTls {
+    /// PEM files of CAs.
+    pub(crate) ca: Vec<PathBuf>,
+    /// PEM files of a client certificate and its key; without a key file, the key is in the first.
+    pub(crate) clients: Vec<(PathBuf, Option<PathBuf>)>,
+    /// Whether certificates are checked at all, where the file says so.
+    pub(crate) skip_verify: Option<bool>,
+    /// What could not be read, in words for a log.
+    pub(crate) problems: Vec<String>,
+}
+
+impl HostTls {}
+
+/// Configuration files longer than this are not read.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Reads at most [`MAX_FILE`] bytes.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path)?
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)?;
+    if read as u64 > MAX_FILE {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "longer than 1 MiB",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Collects what the runtimes know about `domain` (`host[:port]`). `also_known_as` are other names
+/// that `hosts.toml` may use for it.
+pub(crate) fn look_up(dirs: &CertsDirs, domain: &str, also_known_as: &[String]) -> HostTls {
+    let mut found = HostTls::default();
+    for root in &dirs.containerd {
+        let existing = containerd_names(domain)
+            .into_iter()
+            .map(|name| root.join(name))
+            .find(|dir| dir.is_dir());
+        if let Some(dir) = existing {
+            containerd_dir(&dir, domain, also_known_as, &mut found);
+        }
+    }
+    for root in &dirs.docker {
+        certificate_files(&root.join(domain), &mut found);
+    }
+    found
+}
+
+fn containerd_names(domain: &str) -> Vec<String> {
+    let mut names = Vec::with_capacity(3);
+    // Windows has no `:` in names, so containerd takes `host_port_` everywhere.
+    if let Some((host, port)) = domain.rsplit_once(':')
+        && !port.ends_with(']')
+    {
+        names.push(format!("{host}_{port}_"));
+    }
+    names.push(domain.to_owned());
+    names.push("_default".to_owned());
+    names
+}
+
+fn containerd_dir(dir: &Path, domain: &str, also_known_as: &[String], found: &mut HostTls) {
+    let file = dir.join("hosts.toml");
+    let text = match read_bounded(&file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            found
+                .problems
+                .push(format!("can't read {}: {error}", file.display()));
+            String::new()
+        }
+    };
+    if text.is_empty() {
+        certificate_files(dir, found);
+        return;
+    }
+    match hosts_toml::parse(&text, dir, domain, also_known_as) {
+        Ok(host) => {
+            found.ca.extend(host.ca);
+            found.clients.extend(host.clients);
+            found.skip_verify = found.skip_verify.or(host.skip_verify);
+        }
+        Err(error) => {
+            found.problems.push(format!(
+                "can't use {}: {error}; looking for certificate files beside it",
+                file.display()
+            ));
+            certificate_files(dir, found);
+        }
+    }
+}
+
+/// `*.crt` are CAs; `*.cert` are client certificates with their keys in `*.key` of the same name.
+fn certificate_files(dir: &Path, found: &mut HostTls) {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            found
+                .problems
+                .push(format!("can't read {}: {error}", dir.display()));
+            return;
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| !path.is_dir())
+        .collect();
+    // The order of a directory is chance; which client certificate is used should not be.
+    paths.sort();
+    for path in paths {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("crt") => found.ca.push(path),
+            Some("cert") => {
+                let key = path.with_extension("key");
+                let key = key.exists().then_some(key);
+                found.clients.push((path, key));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dirs(root: &Path) -> CertsDirs {
+        CertsDirs {
+            containerd: vec![root.join("containerd")],
+            docker: vec![root.join("docker")],
+        }
+    }
+
+    fn write(path: PathBuf, text: &str) -> PathBuf {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_first_directory_that_exists_counts() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        let dirs = dirs(root);
+        let silent = look_up(&dirs, "reg:5000", &[]);
+        assert!(silent.ca.is_empty() && silent.clients.is_empty() && silent.skip_verify.is_none());
+
+        write(
+            root.join("containerd/_default/hosts.toml"),
+            "skip_verify = true",
+        );
+        assert_eq!(look_up(&dirs, "reg:5000", &[]).skip_verify, Some(true));
+        let plain = write(root.join("containerd/reg:5000/ca.crt"), "x");
+        let found = look_up(&dirs, "reg:5000", &[]);
+        assert_eq!((found.ca, found.skip_verify), (vec![plain], None));
+        write(
+            root.join("containerd/reg_5000_/hosts.toml"),
+            "ca = 'mine.pem'",
+        );
+        let found = look_up(&dirs, "reg:5000", &[]);
+        assert_eq!(found.ca, [root.join("containerd/reg_5000_/mine.pem")]);
+    }
+
+    #[test]
+    fn docker_files_add_to_containerds() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        write(root.join("containerd/reg/hosts.toml"), "ca = '/a.pem'");
+        let ca = write(root.join("docker/reg/z.crt"), "x");
+        let with_key = write(root.join("docker/reg/a.cert"), "x");
+        let key = write(root.join("docker/reg/a.key"), "x");
+        let alone = write(root.join("docker/reg/b.cert"), "x");
+        let found = look_up(&dirs(root), "reg", &[]);
+        assert_eq!(found.ca, [PathBuf::from("/a.pem"), ca]);
+        assert_eq!(found.clients, [(with_key, Some(key)), (alone, None)]);
+        assert!(found.problems.is_empty());
+    }
+
+    #[test]
+    fn a_broken_file_is_told_and_the_rest_used() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        write(root.join("containerd/reg/hosts.toml"), "ca = [");
+        let ca = write(root.join("containerd/reg/ca.crt"), "x");
+        let found = look_up(&dirs(root), "reg", &[]);
+        assert_eq!(found.ca, [ca]);
+        assert_eq!(found.problems.len(), 1, "{:?}", found.problems);
+    }
+
+    #[test]
+    fn ipv6_hosts_have_their_colons_inside_brackets() {
+        assert_eq!(containerd_names("[::1]"), ["[::1]", "_default"]);
+        assert_eq!(
+            containerd_names("[::1]:5000"),
+            ["[::1]_5000_", "[::1]:5000", "_default"]
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! TLS per host: whom to trust, what to present, and one HTTP client per distinct answer to that.
+
+mod certs_d;
+mod explain;
+mod hosts_toml;
+mod material;
+mod verify;
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+pub use certs_d::CertsDirs;
+pub(crate) use explain::explain;
+pub(crate) use material::Wanted;
+use material::{Fingerprint, Material};
+use verify::{AcceptAny, VerifyOrPinned};
+
+/// Hosts whose setup is remembered: the registries of a config and where they redirect to.
+const MAX_HOSTS: usize = 512;
+/// Warnings that are remembered as given.
+const MAX_WARNINGS: usize = 1024;
+
+/// Why there is no HTTP client for a host.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    /// rustls or reqwest refused the configuration.
+    #[error("can't set up TLS: {0}")]
+    Setup(String),
+    /// The task that reads the files was ended: the process is stopping.
+    #[error("can't set up TLS: the process is stopping")]
+    Stopping,
+}
+
+/// An HTTP client that trusts what one host needs.
+#[derive(Clone)]
+pub(crate) struct Secured {
+    pub(crate) http: Arc<reqwest::Client>,
+    /// Files for this host that could not be used, to explain a failed handshake.
+    pub(crate) problems: Arc<[String]>,
+}
+
+/// Makes an HTTP client that uses a TLS configuration.
+pub(crate) type MakeClient =
+    Box<dyn Fn(ClientConfig) -> Result<reqwest::Client, reqwest::Error> + Send + Sync>;
+
+/// The setups of all hosts. Nothing is read until the first TLS connection, and everything is read
+/// again after the time to live, so that a CA that an operator installs is seen without a restart.
+pub(crate) struct TlsStore {
+    shared: Arc<Shared>,
+    ttl: Duration,
+    hosts: Mutex<HashMap<Wanted, Host>>,
+}
+
+struct Host {
+    used_at: Instant,
+    /// Locked while it is being read, so that concurrent probes of a host read it once.
+    setup: Arc<tokio::sync::Mutex<Option<(Instant, Secured)>>>,
+}
+
+/// What reading needs; it happens on another thread.
+struct Shared {
+    dirs: CertsDirs,
+    provider: Arc<CryptoProvider>,
+    make_client: MakeClient,
+    roots: OnceCell<Arc<RootCertStore>>,
+    /// Clients in use by what they trust: registries with the same setup share one.
+    clients: Mutex<HashMap<Fingerprint, Weak<reqwest::Client>>>,
+    warned: Mutex<HashSet<String>>,
+}
+
+impl TlsStore {
+    pub(crate) fn new(dirs: CertsDirs, ttl: Duration, make_client: MakeClient) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                dirs,
+                provider: Arc::new(rustls::crypto::ring::default_provider()),
+                make_client,
+                roots: OnceCell::new(),
+                clients: Mutex::new(HashMap::new()),
+                warned: Mutex::new(HashSet::new()),
+            }),
+            ttl,
+            hosts: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn dirs(&self) -> &CertsDirs {
+        &self.shared.dirs
+    }
+
+    /// The client for a host; read and built at its first use and again after the time to live.
+    ///
+    /// # Errors
+    /// [`TlsError`]; never for files that can't be read: those are warned about and left out.
+    pub(crate) async fn client(&self, wanted: Wanted) -> Result<Secured, TlsError> {
+        let now = Instant::now();
+        let setup = self.slot(&wanted, now);
+        let mut setup = setup.lock().await;
+        if let Some((read_at, secured)) = &*setup
+            && now.saturating_duration_since(*read_at) < self.ttl
+        {
+            return Ok(secured.clone());
+        }
+        let roots = self.shared.roots().await?;
+        let shared = self.shared.clone();
+        let secured = tokio::task::spawn_blocking(move || shared.build(&wanted, &roots))
+            .await
+            .map_err(|_| TlsError::Stopping)??;
+        // The old client lives in `setup` until here: one with the same trust was found through it
+        // and keeps its connections.
+        *setup = Some((now, secured.clone()));
+        Ok(secured)
+    }
+
+    /// A client for plain HTTP. It trusts nobody and reads nothing.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub(crate) fn plain_client(&self) -> Result<reqwest::Client, TlsError> {
+        let config = self
+            .shared
+            .configure(&Material::default(), &RootCertStore::empty())?;
+        self.shared.make(config)
+    }
+
+    fn slot(
+        &self,
+        wanted: &Wanted,
+        now: Instant,
+    ) -> Arc<tokio::sync::Mutex<Option<(Instant, Secured)>>> {
+        let mut hosts = lock(&self.hosts);
+        if !hosts.contains_key(wanted) && hosts.len() >= MAX_HOSTS {
+            let oldest = hosts.iter().min_by_key(|(_, host)| host.used_at);
+            if let Some(oldest) = oldest.map(|(wanted, _)| wanted.clone()) {
+                hosts.remove(&oldest);
+            }
+        }
+        let host = hosts.entry(wanted.clone()).or_insert_with(|| Host {
+            used_at: now,
+            setup: Arc::default(),
+        });
+        host.used_at = now;
+        host.setup.clone()
+    }
+}
+
+impl Shared {
+    /// The system's roots, read once: reading them takes some milliseconds and 200 KiB.
+    async fn roots(self: &Arc<Self>) -> Result<Arc<RootCertStore>, TlsError> {
+        self.roots
+            .get_or_try_init(|| async {
+                tokio::task::spawn_blocking(system_roots)
+                    .await
+                    .map(Arc::new)
+                    .map_err(|_| TlsError::Stopping)
+            })
+            .await
+            .cloned()
+    }
+
+    fn build(&self, wanted: &Wanted, roots: &RootCertStore) -> Result<Secured, TlsError> {
+        let material = Material::load(wanted, &self.dirs);
+        for problem in &material.problems {
+            if first_time(&self.warned, problem) {
+                tracing::warn!(host = %wanted.domain, "tls: {problem}");
+            }
+        }
+        let http = self.shared_client(&material, roots)?;
+        Ok(Secured {
+            http,
+            problems: material.problems.into(),
+        })
+    }
+
+    fn shared_client(
+        &self,
+        material: &Material,
+        roots: &RootCertStore,
+    ) -> Result<Arc<reqwest::Client>, TlsError> {
+        let fingerprint = material.fingerprint();
+        if let Some(client) = lock(&self.clients)
+            .get(&fingerprint)
+            .and_then(Weak::upgrade)
+        {
+            return Ok(client);
+        }
+        let client = Arc::new(self.make(self.configure(material, roots)?)?);
+        let mut clients = lock(&self.clients);
+        clients.retain(|_, client| client.strong_count() > 0);
+        // Another host may have built the same meanwhile.
+        if let Some(client) = clients.get(&fingerprint).and_then(Weak::upgrade) {
+            return Ok(client);
+        }
+        clients.insert(fingerprint, Arc::downgrade(&client));
+        Ok(client)
+    }
+
+    fn make(&self, config: ClientConfig) -> Result<reqwest::Client, TlsError> {
+        (self.make_client)(config).map_err(|error| TlsError::Setup(error.to_string()))
+    }
+
+    fn configure(
+        &self,
+        material: &Material,
+        roots: &RootCertStore,
+    ) -> Result<ClientConfig, TlsError> {
+        let setup = |error: rustls::Error| TlsError::Setup(error.to_string());
+        let builder = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(setup)?;
+        let builder = if material.skip_verify {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AcceptAny(self.provider.clone())))
+        } else {
+            let mut roots = roots.clone();
+            roots.add_parsable_certificates(material.cas.iter().cloned());
+            if roots.is_empty() {
+                // The usual verifier wants at least one; this one trusts nobody.
+                builder.with_root_certificates(roots)
+            } else {
+                let usual = WebPkiServerVerifier::builder_with_provider(
+                    Arc::new(roots),
+                    self.provider.clone(),
+                )
+                .build()
+                .map_err(|error| TlsError::Setup(error.to_string()))?;
+                let given = material.cas.clone();
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(VerifyOrPinned::new(usual, given)))
+            }
+        };
+        let mut config = match &material.identity {
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain.clone(), key.clone_key())
+                .map_err(setup)?,
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+/// Blocking. Errors are told once, here, and what could be read is used.
+fn system_roots() -> RootCertStore {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!("tls: can't read some of the system's root certificates: {error}");
+    }
+    let mut roots = RootCertStore::empty();
+    let (_, unusable) = roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        tracing::warn!(
+            "tls: the system has no root certificates; install ca-certificates, or set caFile per registry"
+        );
+    } else if unusable > 0 {
+        tracing::debug!("tls: {unusable} of the system's root certificates can't be used");
+    }
+    roots
+}
+
+fn first_time<T: Eq + Hash + Clone>(seen: &Mutex<HashSet<T>>, what: &T) -> bool {
+    let mut seen = lock(seen);
+    if seen.len() >= MAX_WARNINGS {
+        seen.clear();
+    }
+    seen.insert(what.clone())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

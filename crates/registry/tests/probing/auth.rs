@@ -1,0 +1,255 @@
+//! Basic and Bearer, and how little of them is needed.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use registry::{Cause, Outcome};
+use testkit::fake_registry::{Behaviour, FakeRegistry, TokenOptions, TokenService};
+use testkit::images::Image;
+
+use crate::setup::{cause, client, found, is_found, registry, target, with_auth};
+
+/// A registry behind a token service that knows `u` with `p:w`.
+fn guarded(options: TokenOptions) -> (FakeRegistry, Image, TokenService) {
+    let (registry, image) = registry();
+    let service = TokenService::start(options).unwrap();
+    registry.require_token(&service);
+    (registry, image, service)
+}
+
+fn private() -> TokenOptions {
+    TokenOptions {
+        credentials: Some(("u".into(), "p:w".into())),
+        ..TokenOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn basic_is_sent_when_asked_for_and_up_front_after_that() {
+    let (registry, image) = registry();
+    registry.require_basic("u", "p:w");
+    let client = client();
+    let target = with_auth(&registry.url(), "u", "p:w");
+    let first = client.probe(&target).await;
+    assert_eq!((first.outcome, first.requests), (found(&image), 2));
+    let second = client.probe(&target).await;
+    assert_eq!((second.outcome, second.requests), (found(&image), 1));
+    let sent: Vec<bool> = registry
+        .requests()
+        .iter()
+        .map(|request| request.has_basic("u", "p:w"))
+        .collect();
+    assert_eq!(sent, [false, true, true]);
+}
+
+#[tokio::test]
+async fn wrong_and_missing_passwords_are_unauthorized() {
+    let (registry, _) = registry();
+    registry.require_basic("u", "right");
+    let client = client();
+    let wrong = client
+        .probe(&with_auth(&registry.url(), "u", "hunter2"))
+        .await;
+    assert_eq!((wrong.outcome, wrong.requests), (Outcome::Unauthorized, 2));
+    assert!(!wrong.detail.contains("hunter2"), "{}", wrong.detail);
+    let none = client.probe(&target(&registry.url())).await;
+    assert_eq!((none.outcome, none.requests), (Outcome::Unauthorized, 1));
+    assert!(none.detail.contains("set auth"), "{}", none.detail);
+}
+
+#[tokio::test]
+async fn an_anonymous_token_is_fetched_once_and_used_up_front() {
+    for field in ["token", "access_token"] {
+        let (registry, image, service) = guarded(TokenOptions {
+            field,
+            ..TokenOptions::default()
+        });
+        let client = client();
+        let first = client.probe(&target(&registry.url())).await;
+        assert_eq!((first.outcome, first.requests), (found(&image), 3));
+        let second = client.probe(&target(&registry.url())).await;
+        assert_eq!((second.outcome, second.requests), (found(&image), 1));
+        let asked = service.recording().all();
+        assert_eq!(asked.len(), 1);
+        assert_eq!(asked[0].authorization(), None);
+        assert_eq!(
+            asked[0].path,
+            "/token?service=fake-registry&scope=repository%3Ateam%2Fapp%3Apull"
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_repository_needs_another_token_and_no_challenge() {
+    let (registry, image, service) = guarded(TokenOptions::default());
+    registry.add(&image, "team/other", "1");
+    let client = client();
+    assert!(is_found(&client.probe(&target(&registry.url())).await));
+    let mut other = target(&registry.url());
+    other.repository = "team/other".into();
+    let probe = client.probe(&other).await;
+    assert_eq!((probe.outcome, probe.requests), (found(&image), 2));
+    assert_eq!(service.recording().all().len(), 2);
+}
+
+#[tokio::test]
+async fn credentials_go_to_the_token_service_and_not_to_the_registry() {
+    let (registry, image, service) = guarded(private());
+    let probe = client()
+        .probe(&with_auth(&registry.url(), "u", "p:w"))
+        .await;
+    assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
+    assert!(service.recording().all()[0].has_basic("u", "p:w"));
+    for request in registry.requests() {
+        let sent = request.authorization().unwrap_or("Bearer");
+        assert!(sent.starts_with("Bearer"), "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_one_user_are_not_used_for_another() {
+    let (registry, _, service) = guarded(private());
+    let client = client();
+    let known = with_auth(&registry.url(), "u", "p:w");
+    assert!(is_found(&client.probe(&known).await));
+    let anonymous = client.probe(&target(&registry.url())).await;
+    assert_eq!(anonymous.outcome, Outcome::Unauthorized);
+    assert!(is_found(&client.probe(&known).await));
+    assert_eq!(service.recording().all().len(), 2);
+}
+
+#[tokio::test]
+async fn refused_credentials_and_tokens_are_unauthorized() {
+    let (registry, _, service) = guarded(private());
+    let client = client();
+    let wrong = client
+        .probe(&with_auth(&registry.url(), "u", "hunter2"))
+        .await;
+    assert_eq!(wrong.outcome, Outcome::Unauthorized);
+    assert!(wrong.detail.contains("token service"), "{}", wrong.detail);
+    assert!(!wrong.detail.contains("hunter2"));
+
+    // 401 whatever token comes: one token, one more try, and no loop.
+    service.recording().clear();
+    let realm = service.realm();
+    registry.recording().clear();
+    registry.require_nothing();
+    registry.behave(Behaviour::Challenge(format!("Bearer realm=\"{realm}\"")));
+    let probe = client.probe(&with_auth(&registry.url(), "u", "p:w")).await;
+    assert_eq!(probe.outcome, Outcome::Unauthorized, "{}", probe.detail);
+    assert_eq!(service.recording().all().len(), 1);
+    assert_eq!(registry.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_was_revoked_is_refreshed_once() {
+    let (registry, image, service) = guarded(TokenOptions::default());
+    let client = client();
+    assert!(is_found(&client.probe(&target(&registry.url())).await));
+    service.revoke();
+    let probe = client.probe(&target(&registry.url())).await;
+    assert_eq!((probe.outcome, probe.requests), (found(&image), 3));
+    assert_eq!(service.recording().all().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_is_not_used_past_its_life() {
+    let (registry, _, service) = guarded(TokenOptions {
+        expires_in: Some(1),
+        ..TokenOptions::default()
+    });
+    let client = client();
+    assert!(is_found(&client.probe(&target(&registry.url())).await));
+    // It still opens the registry: only its age makes us ask for another.
+    testkit::wait::until("another token", || async {
+        assert!(is_found(&client.probe(&target(&registry.url())).await));
+        (service.recording().all().len() == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_service_in_trouble_is_named() {
+    for (behaviour, words) in [
+        (None, "connection refused"),
+        (Some(Behaviour::CaptivePortal), "not the JSON"),
+        (Some(Behaviour::Endless), "64 KiB"),
+        (Some(Behaviour::Truncated), "middle of its body"),
+        (
+            Some(Behaviour::Status(StatusCode::INTERNAL_SERVER_ERROR)),
+            "answered 500",
+        ),
+        (Some(Behaviour::RedirectLoop), "redirected in a circle"),
+        (Some(Behaviour::BlackHole), "no answer within"),
+    ] {
+        let (registry, image, service) = guarded(TokenOptions::default());
+        match behaviour {
+            Some(behaviour) => service.behave(behaviour),
+            None => service.stop().await,
+        }
+        let client = client();
+        let mut quick = target(&registry.url());
+        quick.deadline = Duration::from_secs(1);
+        let probe = client.probe(&quick).await;
+        assert_eq!(cause(&probe), Some(Cause::TokenService), "{}", probe.detail);
+        assert!(probe.detail.contains(words), "{words}: {}", probe.detail);
+        assert!(probe.detail.contains("token service"), "{}", probe.detail);
+
+        // Nothing of it sticks.
+        service.behave(Behaviour::Serve);
+        service.stop().await;
+        service.start_again().await.unwrap();
+        let probe = client.probe(&target(&registry.url())).await;
+        assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
+    }
+}
+
+#[tokio::test]
+async fn a_token_service_can_say_no_and_not_now() {
+    let (registry, _, service) = guarded(TokenOptions::default());
+    let client = client();
+    service.behave(Behaviour::Status(StatusCode::FORBIDDEN));
+    let probe = client.probe(&target(&registry.url())).await;
+    assert_eq!(probe.outcome, Outcome::Unauthorized);
+    service.behave(Behaviour::RateLimited {
+        retry_after: Some("9".into()),
+    });
+    let probe = client.probe(&target(&registry.url())).await;
+    let retry_after = Some(Duration::from_secs(9));
+    assert_eq!(probe.outcome, Outcome::RateLimited { retry_after });
+}
+
+#[tokio::test]
+async fn a_registry_that_changes_its_mind_is_followed() {
+    let (registry, image, _service) = guarded(TokenOptions::default());
+    let client = client();
+    let target = with_auth(&registry.url(), "u", "p");
+    assert!(is_found(&client.probe(&target).await));
+    registry.require_basic("u", "p");
+    let probe = client.probe(&target).await;
+    assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
+    registry.require_nothing();
+    assert_eq!(client.probe(&target).await.outcome, found(&image));
+}
+
+#[tokio::test]
+async fn challenges_without_an_answer_end_at_once() {
+    let (registry, _) = registry();
+    for challenge in [
+        "Negotiate",
+        "Bearer realm=\"file:///etc/passwd\"",
+        "Bearer service=\"x\"",
+        "\"",
+    ] {
+        registry.behave(Behaviour::Challenge(challenge.into()));
+        let probe = client().probe(&with_auth(&registry.url(), "u", "p")).await;
+        assert_eq!(probe.outcome, Outcome::Unauthorized, "{challenge}");
+        assert_eq!(probe.requests, 1);
+    }
+    assert!(
+        registry
+            .requests()
+            .iter()
+            .all(|request| request.authorization().is_none())
+    );
+}

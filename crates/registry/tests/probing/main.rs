@@ -1,0 +1,20 @@
+//! Probes against registries that behave and that do not: what comes out, how many requests it takes,
+//! and who gets to see which credentials.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
+
+mod answers;
+mod auth;
+mod proxies;
+mod real;
+mod redirects;
+mod schemes;
+mod setup;
+mod sharing;
+mod tls;
+mod tls_server;

@@ -1,0 +1,488 @@
+//! A CRI backend that can be told what to answer: for what containerd can't be made to show.
+//!
+//! It speaks `runtime.v1` and `runtime.v1alpha2` alike, on a unix socket in a directory of its own.
+//! Images are names in a set; a pull adds one, a removal takes it away.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::{Bytes, BytesMut};
+use futures_util::future::poll_fn;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use prost::Message;
+use tempfile::TempDir;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::cri_api::{
+    Empty, Image, ImageSpec, ImageStatusRequest, ImageStatusResponse, ListImagesResponse,
+    PullImageRequest, PullImageResponse, RemoveImageRequest, RpcStatus, VersionResponse,
+};
+use crate::cri_client::frame;
+use crate::images::digest;
+
+/// Something it was asked.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// `/runtime.v1.ImageService/PullImage`.
+    pub path: String,
+    /// The request's metadata.
+    pub metadata: HeaderMap,
+    /// `:authority`, as it came.
+    pub authority: Option<String>,
+    /// The first message, without its frame.
+    pub message: Bytes,
+    /// The first message's compressed flag.
+    pub compressed: bool,
+}
+
+/// A running fake. Dropping it ends it.
+pub struct FakeRuntime {
+    shared: Arc<Shared>,
+    server: Mutex<Option<JoinHandle<()>>>,
+    socket: PathBuf,
+    _dir: TempDir,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    cancellations: AtomicUsize,
+    forgetful: AtomicBool,
+    /// Changes when all connections are to be told to go away.
+    retirements: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    received: Vec<Received>,
+    /// ID by name.
+    images: BTreeMap<String, String>,
+    failures: HashMap<String, RpcStatus>,
+    delays: HashMap<String, Duration>,
+    hanging: HashSet<String>,
+    resets: HashMap<String, Reason>,
+}
+
+impl FakeRuntime {
+    /// Starts one that has no images.
+    pub async fn start() -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("testkit-fake-runtime-")
+            .tempdir()?;
+        let runtime = Self {
+            shared: Arc::default(),
+            server: Mutex::new(None),
+            socket: dir.path().join("runtime.sock"),
+            _dir: dir,
+        };
+        runtime.start_again()?;
+        Ok(runtime)
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Listens again after [`FakeRuntime::stop`].
+    pub fn start_again(&self) -> Result<()> {
+        let _ = std::fs::remove_file(&self.socket);
+        let listener = UnixListener::bind(&self.socket)?;
+        let shared = Arc::clone(&self.shared);
+        let server = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    Ok((stream, _)) = listener.accept() => {
+                        connections.spawn(connection(stream, Arc::clone(&shared)));
+                    }
+                    Some(_) = connections.join_next() => {}
+                }
+            }
+        });
+        *lock(&self.server) = Some(server);
+        Ok(())
+    }
+
+    /// Ends every connection and refuses new ones, as a runtime that was killed.
+    pub fn stop(&self) {
+        if let Some(server) = lock(&self.server).take() {
+            server.abort();
+        }
+        let _ = std::fs::remove_file(&self.socket);
+    }
+
+    /// Has an image by a name; gives its ID.
+    pub fn add_image(&self, name: &str) -> String {
+        let id = digest(name.as_bytes());
+        lock(&self.shared.state)
+            .images
+            .insert(name.to_owned(), id.clone());
+        id
+    }
+
+    /// Has `registry.example.com/team/image-N:1` for N below `count`.
+    pub fn add_images(&self, count: usize) {
+        for n in 0..count {
+            self.add_image(&format!("registry.example.com/team/image-{n}:1"));
+        }
+    }
+
+    /// Fails calls of a method (`PullImage`) or, for pulls, of an image name with a status.
+    pub fn fail(&self, what: &str, status: RpcStatus) {
+        lock(&self.shared.state)
+            .failures
+            .insert(what.to_owned(), status);
+    }
+
+    /// Holds answers of a method back for this long.
+    pub fn set_delay(&self, method: &str, delay: Duration) {
+        lock(&self.shared.state)
+            .delays
+            .insert(method.to_owned(), delay);
+    }
+
+    /// Never answers a method.
+    pub fn hang(&self, method: &str) {
+        lock(&self.shared.state).hanging.insert(method.to_owned());
+    }
+
+    /// Resets calls of a method instead of answering them.
+    pub fn reset(&self, method: &str, reason: Reason) {
+        lock(&self.shared.state)
+            .resets
+            .insert(method.to_owned(), reason);
+    }
+
+    /// Tells the clients of all connections to open new ones (GOAWAY), as a runtime that limits their
+    /// age. Calls in flight end as usual.
+    pub fn retire_connections(&self) {
+        self.shared.retirements.send_replace(());
+    }
+
+    /// Answers a method again, at once.
+    pub fn answer(&self, method: &str) {
+        let mut state = lock(&self.shared.state);
+        state.hanging.remove(method);
+        state.delays.remove(method);
+        state.failures.remove(method);
+        state.resets.remove(method);
+    }
+
+    /// Whether requests are kept for [`FakeRuntime::requests`]: on at first, off for a bench.
+    pub fn record(&self, on: bool) {
+        self.shared.forgetful.store(!on, Ordering::Relaxed);
+    }
+
+    /// All requests so far, in the order in which their messages came.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Received> {
+        lock(&self.shared.state).received.clone()
+    }
+
+    /// Forgets all requests so far.
+    pub fn clear_requests(&self) {
+        lock(&self.shared.state).received.clear();
+    }
+
+    /// Calls that the client reset before they were answered.
+    #[must_use]
+    pub fn cancellations(&self) -> usize {
+        self.shared.cancellations.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FakeRuntime {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn connection(stream: UnixStream, shared: Arc<Shared>) {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(8 << 20)
+        .initial_connection_window_size(64 << 20)
+        .max_concurrent_streams(10_000);
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
+        return;
+    };
+    let mut calls = JoinSet::new();
+    let mut retirements = shared.retirements.subscribe();
+    loop {
+        tokio::select! {
+            Ok(()) = retirements.changed() => connection.graceful_shutdown(),
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    calls.spawn(call(request, respond, Arc::clone(&shared)));
+                }
+                // Calls that were answered may still be on their way out.
+                _ => return while calls.join_next().await.is_some() {},
+            },
+            Some(_) = calls.join_next() => {}
+        }
+    }
+}
+
+async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, shared: Arc<Shared>) {
+    let (head, mut body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let method = path.rsplit('/').next().unwrap_or_default().to_owned();
+    if method.starts_with("Echo") {
+        return echo(&head.headers, body, respond).await;
+    }
+    let Some(received) = read(&mut body).await else {
+        shared.cancellations.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    let message = received.get(5..).map(Bytes::copy_from_slice);
+    let message = message.unwrap_or_default();
+    let (hangs, delay) = {
+        let mut state = lock(&shared.state);
+        if !shared.forgetful.load(Ordering::Relaxed) {
+            state.received.push(Received {
+                path: path.clone(),
+                metadata: head.headers.clone(),
+                authority: head.uri.authority().map(ToString::to_string),
+                compressed: received.first() == Some(&1),
+                message: message.clone(),
+            });
+        }
+        (
+            state.hanging.contains(&method),
+            state.delays.get(&method).copied(),
+        )
+    };
+    let wait = async {
+        match (hangs, delay) {
+            (true, _) => pending().await,
+            (false, Some(delay)) => tokio::time::sleep(delay).await,
+            (false, None) => {}
+        }
+    };
+    tokio::select! {
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => {
+            shared.cancellations.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        () = wait => {}
+    }
+    let reset = lock(&shared.state).resets.get(&method).copied();
+    if let Some(reason) = reset {
+        return respond.send_reset(reason);
+    }
+    if method == "Stream" {
+        return stream(respond, &shared).await;
+    }
+    let answer = answer(&method, &message, &shared);
+    match answer {
+        Ok(message) => {
+            if let Some(mut to) = begin(&mut respond) {
+                if send(&mut to, frame(&message)).await.is_err() {
+                    shared.cancellations.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                let _ = to.send_trailers(trailers(0, ""));
+            }
+        }
+        Err(status) => fail(&mut respond, &status),
+    }
+}
+
+fn answer(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, RpcStatus> {
+    let mut state = lock(&shared.state);
+    if let Some(status) = state.failures.get(method) {
+        return Err(status.clone());
+    }
+    let bad = |error: prost::DecodeError| RpcStatus {
+        code: 13,
+        message: error.to_string(),
+        details: Vec::new(),
+    };
+    let name = |spec: Option<ImageSpec>| spec.unwrap_or_default().image;
+    Ok(match method {
+        "PullImage" => {
+            let request = PullImageRequest::decode(message.clone()).map_err(bad)?;
+            let name = name(request.image);
+            if let Some(status) = state.failures.get(&name) {
+                return Err(status.clone());
+            }
+            let image_ref = digest(name.as_bytes());
+            state.images.insert(name, image_ref.clone());
+            PullImageResponse { image_ref }.encode_to_vec()
+        }
+        "ImageStatus" => {
+            let request = ImageStatusRequest::decode(message.clone()).map_err(bad)?;
+            let name = name(request.image);
+            let image = state
+                .images
+                .iter()
+                .find(|(known, id)| **known == name || **id == name)
+                .map(|(known, id)| image(known, id));
+            let info = HashMap::new();
+            ImageStatusResponse { image, info }.encode_to_vec()
+        }
+        "RemoveImage" => {
+            let request = RemoveImageRequest::decode(message.clone()).map_err(bad)?;
+            let name = name(request.image);
+            state
+                .images
+                .retain(|known, id| *known != name && *id != name);
+            Empty {}.encode_to_vec()
+        }
+        "ListImages" => {
+            let images = state.images.iter().map(|(name, id)| image(name, id));
+            ListImagesResponse {
+                images: images.collect(),
+            }
+            .encode_to_vec()
+        }
+        "Version" => VersionResponse {
+            version: "0.1.0".into(),
+            runtime_name: "fake".into(),
+            runtime_version: "1.0".into(),
+            runtime_api_version: "v1".into(),
+        }
+        .encode_to_vec(),
+        // As many bytes as the request says in decimal.
+        "Large" => {
+            let length = std::str::from_utf8(message)
+                .ok()
+                .and_then(|n| n.parse().ok());
+            vec![7; length.unwrap_or(0)]
+        }
+        "ImageFsInfo" => Vec::new(),
+        _ => {
+            return Err(RpcStatus {
+                code: 12,
+                message: format!("unknown method {method}"),
+                details: Vec::new(),
+            });
+        }
+    })
+}
+
+fn image(name: &str, id: &str) -> Image {
+    Image {
+        id: id.to_owned(),
+        repo_tags: vec![name.to_owned()],
+        repo_digests: vec![format!("{name}@{id}")],
+        size: 12_345,
+        ..Image::default()
+    }
+}
+
+/// Sends what comes, message for message, metadata that begins with `x-` included.
+async fn echo(headers: &HeaderMap, mut body: RecvStream, mut respond: SendResponse<Bytes>) {
+    let mut response = response();
+    for (name, value) in headers {
+        if name.as_str().starts_with("x-") || name == "grpc-encoding" {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    let Ok(mut to) = respond.send_response(response, false) else {
+        return;
+    };
+    while let Some(Ok(chunk)) = poll_fn(|cx| body.poll_data(cx)).await {
+        let _ = body.flow_control().release_capacity(chunk.len());
+        if send(&mut to, chunk).await.is_err() {
+            return;
+        }
+    }
+    let mut trailers = trailers(0, "");
+    trailers.insert("x-trailer", HeaderValue::from_static("at the end"));
+    let _ = to.send_trailers(trailers);
+}
+
+/// One message every few milliseconds until the client goes away.
+async fn stream(mut respond: SendResponse<Bytes>, shared: &Shared) {
+    let Some(mut to) = begin(&mut respond) else {
+        return;
+    };
+    for n in 0u64.. {
+        let ended = poll_fn(|cx| match to.poll_reset(cx) {
+            std::task::Poll::Ready(_) => std::task::Poll::Ready(true),
+            std::task::Poll::Pending => std::task::Poll::Ready(false),
+        });
+        if ended.await || send(&mut to, frame(&n.to_be_bytes())).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shared.cancellations.fetch_add(1, Ordering::Relaxed);
+}
+
+fn begin(respond: &mut SendResponse<Bytes>) -> Option<SendStream<Bytes>> {
+    respond.send_response(response(), false).ok()
+}
+
+fn response() -> Response<()> {
+    let mut response = Response::new(());
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    response
+}
+
+fn fail(respond: &mut SendResponse<Bytes>, status: &RpcStatus) {
+    use base64::Engine;
+    let mut response = response();
+    let headers = response.headers_mut();
+    headers.extend(trailers(status.code, &status.message));
+    if !status.details.is_empty() {
+        let details =
+            base64::engine::general_purpose::STANDARD_NO_PAD.encode(status.encode_to_vec());
+        if let Ok(details) = HeaderValue::try_from(details) {
+            headers.insert("grpc-status-details-bin", details);
+        }
+    }
+    let _ = respond.send_response(response, true);
+}
+
+fn trailers(code: i32, message: &str) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(code));
+    let encoded = percent_encoding::utf8_percent_encode(message, percent_encoding::CONTROLS);
+    if let Ok(message) = HeaderValue::try_from(encoded.to_string()) {
+        trailers.insert("grpc-message", message);
+    }
+    trailers
+}
+
+async fn send(to: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+    while !data.is_empty() {
+        to.reserve_capacity(data.len());
+        let room = match poll_fn(|cx| to.poll_capacity(cx)).await {
+            Some(room) => room?,
+            None => return Err(h2::Reason::CANCEL.into()),
+        };
+        to.send_data(data.split_to(room.min(data.len())), false)?;
+    }
+    Ok(())
+}
+
+/// The whole body; `None` when the client broke off.
+async fn read(body: &mut RecvStream) -> Option<Bytes> {
+    let mut all = BytesMut::new();
+    while let Some(chunk) = poll_fn(|cx| body.poll_data(cx)).await {
+        let chunk = chunk.ok()?;
+        let _ = body.flow_control().release_capacity(chunk.len());
+        all.extend_from_slice(&chunk);
+    }
+    Some(all.freeze())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

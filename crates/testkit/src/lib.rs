@@ -1,0 +1,39 @@
+//! Real parts for tests, demo and bench, and fakes for the faults that real parts can't be made to show.
+//!
+//! Nothing here is in the released binary. Everything started here listens on loopback or a unix
+//! socket, lives in a temporary directory and ends when its handle is dropped.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`tools`] | containerd, runc and docker-registry, unpacked from the system's packages |
+//! | [`containerd`] | a real containerd with its CRI plugin, on a socket of its own |
+//! | [`docker_registry`] | a real registry: plain, with a password, with TLS |
+//! | [`images`] | tiny OCI images, made and pushed |
+//! | [`certs`] | a throw-away CA and what it signs |
+//! | [`shim`] | the image-cri-shim binary under test |
+//! | [`cri_api`] | the few CRI messages that tests speak |
+//! | [`cri_client`] | a typed CRI client over a unix socket |
+//! | [`fake_runtime`] | a CRI backend that can be told what to answer |
+//! | [`fake_registry`] | a registry that can be told to misbehave |
+//! | [`fake_api_server`] | a Kubernetes API server for ConfigMaps and Secrets, with its faults |
+//! | [`recording`] | what a registry was asked |
+//! | [`netns`] | a network of a test's own, with a host that drops every packet |
+//! | [`wait`] | waiting for a condition with a deadline |
+
+mod background;
+pub mod certs;
+pub mod containerd;
+pub mod cri_api;
+pub mod cri_client;
+pub mod docker_registry;
+pub mod fake_api_server;
+pub mod fake_registry;
+pub mod fake_runtime;
+pub mod images;
+pub mod netns;
+mod process;
+pub mod recording;
+mod server;
+pub mod shim;
+pub mod tools;
+pub mod wait;

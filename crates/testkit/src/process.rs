@@ -1,0 +1,158 @@
+//! Child processes that never outlive the test that started them.
+
+use std::fs::{self, File};
+use std::future::ready;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait;
+
+/// How long a process gets to end by itself after SIGTERM.
+const END: Duration = Duration::from_secs(10);
+
+/// A child process. Dropping it kills it and waits for its end.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts `program` with what `configure` adds to the command.
+    ///
+    /// The environment is empty but for `PATH`: a proxy or a `REGISTRY_…` variable of the developer's
+    /// shell must not reach a process under test.
+    pub(crate) fn spawn(program: &Path, configure: impl FnOnce(&mut Command)) -> Result<Self> {
+        let name = program
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let mut command = match find("setpriv") {
+            // The kernel ends the child when this process ends, even by SIGKILL.
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.env_clear().stdin(Stdio::null());
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        configure(&mut command);
+        let child = spawn_on_lasting_thread(command)
+            .with_context(|| format!("starting {}", program.display()))?;
+        Ok(Self { name, child })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What is left to read of its stdout and stderr, where they are pipes; once.
+    pub(crate) fn outputs(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
+        (self.child.stdout.take(), self.child.stderr.take())
+    }
+
+    /// The exit status, if the process has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// SIGTERM, then waits for the end.
+    pub(crate) async fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.end().await
+    }
+
+    /// Waits for the end, at most [`END`].
+    pub(crate) async fn end(&mut self) -> Result<ExitStatus> {
+        match wait::within(END, || ready(self.ended())).await {
+            Some(status) => Ok(status),
+            None => bail!("{} did not end within {END:?} of SIGTERM", self.name),
+        }
+    }
+
+    /// SIGKILL, and waits for the end, which is at once.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        let killed = self.child.kill();
+        self.child.wait()?;
+        killed.with_context(|| format!("killing {}", self.name))
+    }
+
+    /// Sends a signal; not an error when the process has ended already.
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+        // As long as the child isn't reaped, its process ID can't be another process's.
+        if self.ended().is_some() {
+            return Ok(());
+        }
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        let pid = pid.context("a process ID that is none")?;
+        kill_process(pid, signal).with_context(|| format!("sending {signal:?} to {}", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Where `program` is found on PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    // Debian keeps runc in sbin, which is not on every user's PATH.
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/bin".into()])
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// The last lines of a log file, for an error message.
+pub(crate) fn tail(log: &Path) -> String {
+    const LINES: usize = 15;
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+/// Sends the command's stdout and stderr to the end of `log`.
+pub(crate) fn log_to(command: &mut Command, log: &Path) -> Result<()> {
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("opening {}", log.display()))?;
+    command.stderr(file.try_clone()?).stdout(file);
+    Ok(())
+}
+
+type Job = (Command, mpsc::Sender<io::Result<Child>>);
+
+/// The parent-death signal comes when the *thread* that started the child ends. A test's thread ends
+/// with the test, which may be before a process that it shares with others; this one never does.
+fn spawn_on_lasting_thread(command: Command) -> Result<Child> {
+    static SPAWNER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                let _ = reply.send(command.spawn());
+            }
+        });
+        jobs
+    });
+    let (reply, child) = mpsc::channel();
+    spawner
+        .send((command, reply))
+        .ok()
+        .context("spawner ended")?;
+    Ok(child.recv().context("spawner ended")??)
+}

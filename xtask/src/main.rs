@@ -1,0 +1,65 @@
+//! The project's own commands: `cargo xtask demo`, `cargo xtask bench`, `cargo xtask test`, `cargo xtask deny`.
+
+mod bench;
+mod demo;
+mod deny;
+mod step;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch the shim route pulls between real registries and a real containerd
+    Demo {
+        /// Show this binary instead of building one
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
+    /// Measure the shim beside direct calls, in one run
+    Bench {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+        /// Set by the command itself, when it runs itself again as an optimized build
+        #[arg(long, hide = true)]
+        optimized: bool,
+        /// Set by the command itself: be the backend, in a process of its own, until standard input ends
+        #[arg(long, hide = true)]
+        backend: bool,
+    },
+    /// Run everything that is checked: format, lints, tests on real parts, docs, licences
+    Test,
+    /// Check only what is in the dependency tree: licences, bans, sources, known flaws
+    Deny,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo { binary } => demo::run(binary),
+        Command::Bench { backend: true, .. } => bench::backend(),
+        Command::Bench {
+            json, optimized, ..
+        } => bench::run(json, optimized),
+        Command::Test => test::run(),
+        Command::Deny => deny::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

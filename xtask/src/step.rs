@@ -1,0 +1,48 @@
+//! Running other programs as the steps of a command.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Where cargo builds to.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The cargo that runs this, in the workspace's root.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Says what runs, runs it with its output shown, and says how long it took.
+pub(crate) fn step(name: &str, advice: &str, command: &mut Command) -> Result<()> {
+    eprintln!("\n== {name}");
+    let started = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("{name}: cannot run {command:?}"))?;
+    ensure!(status.success(), "{name} failed ({status}); {advice}");
+    eprintln!("== {name}: ok ({:.0?})", started.elapsed());
+    Ok(())
+}
+
+/// Stops a command that needs root before it has done half of its work.
+pub(crate) fn need_root(command: &str) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "{command} needs root, because it starts a real containerd (in a temporary directory of its \
+         own; nothing is installed, no service is touched). Run it as root"
+    );
+    Ok(())
+}
