@@ -1,0 +1,246 @@
+//! Which registries answer, and the background trials that find out when a silent one is back.
+//!
+//! A registry that fails is put aside at once; no pull waits for it while it is. One task per
+//! registry that is put aside tries it when its pause is over, so that no pull pays for trying.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use policy::Endpoint;
+use policy::breaker::{Breaker, State};
+use registry::{Cause, Client, Outcome, Probe, Target};
+use tokio::runtime::Handle;
+
+/// How often one registry's refusal to show an image is worth a line in the log.
+const UNAUTHORIZED_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One registry's health, for people.
+#[derive(Clone, Debug)]
+pub struct RegistryHealth {
+    /// Its address, without credentials.
+    pub endpoint: Endpoint,
+    /// Its breaker's state.
+    pub state: State,
+    /// Failures in a row.
+    pub failures: u32,
+    /// What it said last, or why it said nothing.
+    pub last_detail: String,
+    /// How long that took.
+    pub last_elapsed: Duration,
+}
+
+/// All registries that were ever asked under the present config.
+pub(crate) struct Registries {
+    client: Client,
+    handle: Handle,
+    entries: Mutex<HashMap<Endpoint, Arc<Health>>>,
+}
+
+/// One registry's health.
+#[derive(Debug)]
+pub(crate) struct Health {
+    endpoint: Endpoint,
+    state: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    breaker: Breaker,
+    last_detail: String,
+    last_elapsed: Duration,
+    unauthorized_logged: Option<Instant>,
+}
+
+impl Registries {
+    pub(crate) fn new(client: Client, handle: Handle) -> Self {
+        Self {
+            client,
+            handle,
+            entries: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn of(&self, endpoint: &Endpoint) -> Arc<Health> {
+        let mut entries = lock(&self.entries);
+        let health = entries.entry(endpoint.clone()).or_insert_with(|| {
+            Arc::new(Health {
+                endpoint: endpoint.clone(),
+                state: Mutex::default(),
+            })
+        });
+        Arc::clone(health)
+    }
+
+    /// Forgets registries that `keep` doesn't want; their trials end by themselves.
+    pub(crate) fn retain(&self, keep: impl Fn(&Endpoint) -> bool) {
+        lock(&self.entries).retain(|endpoint, _| keep(endpoint));
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<RegistryHealth> {
+        let mut all: Vec<_> = lock(&self.entries)
+            .values()
+            .map(|health| {
+                let inner = lock(&health.state);
+                RegistryHealth {
+                    endpoint: health.endpoint.clone(),
+                    state: inner.breaker.state(),
+                    failures: inner.breaker.failures(),
+                    last_detail: inner.last_detail.clone(),
+                    last_elapsed: inner.last_elapsed,
+                }
+            })
+            .collect();
+        all.sort_by_key(|health| health.endpoint.to_string());
+        all
+    }
+
+    /// Notes what a probe of `target` has shown, and starts the trials where it put the registry
+    /// aside.
+    pub(crate) fn note(&self, health: &Arc<Health>, target: &Target, probe: &Probe) {
+        if health.note(probe) {
+            let trial =
+                try_until_it_answers(Arc::downgrade(health), self.client.clone(), target.clone());
+            self.handle.spawn(trial);
+        }
+    }
+}
+
+impl Health {
+    /// Why the registry is not asked now, where it is not.
+    pub(crate) fn put_aside(&self, now: Instant) -> Option<String> {
+        let inner = lock(&self.state);
+        match inner.breaker.state() {
+            State::Closed => None,
+            State::HalfOpen => Some(format!("put aside: {}", inner.last_detail)),
+            State::Open { until } => {
+                let rest = until.saturating_duration_since(now).as_secs_f64();
+                Some(format!("put aside for {rest:.1}s: {}", inner.last_detail))
+            }
+        }
+    }
+
+    /// True when this put the registry aside.
+    fn note(&self, probe: &Probe) -> bool {
+        let now = Instant::now();
+        let mut inner = lock(&self.state);
+        inner.last_detail.clone_from(&probe.detail);
+        inner.last_elapsed = probe.elapsed;
+        match effect(&probe.outcome) {
+            Effect::Answered => {
+                if inner.breaker.succeeded() {
+                    tracing::info!("registry {} answers again", self.endpoint);
+                }
+                if probe.outcome == Outcome::Unauthorized {
+                    self.log_unauthorized(&mut inner, now, &probe.detail);
+                }
+                false
+            }
+            Effect::Failed(retry_after) => {
+                let opened = inner.breaker.failed(now, retry_after, jitter());
+                if opened {
+                    tracing::warn!(
+                        "registry {} is put aside: {}; other sources are used until it answers",
+                        self.endpoint,
+                        probe.detail
+                    );
+                }
+                opened
+            }
+            Effect::None => false,
+        }
+    }
+
+    fn log_unauthorized(&self, inner: &mut Inner, now: Instant, detail: &str) {
+        let quiet = inner
+            .unauthorized_logged
+            .is_some_and(|logged| now.duration_since(logged) < UNAUTHORIZED_LOG_INTERVAL);
+        if !quiet {
+            inner.unauthorized_logged = Some(now);
+            tracing::warn!(
+                "registry {} refuses access: {detail}; check its auth in the config",
+                self.endpoint
+            );
+        }
+    }
+}
+
+enum Effect {
+    Answered,
+    Failed(Option<Duration>),
+    /// Says nothing about the registry.
+    None,
+}
+
+fn effect(outcome: &Outcome) -> Effect {
+    match outcome {
+        Outcome::Found { .. } | Outcome::NotFound | Outcome::Unauthorized => Effect::Answered,
+        Outcome::RateLimited { retry_after } => Effect::Failed(*retry_after),
+        Outcome::Unavailable { cause, retry_after } => match cause {
+            // The registry was never asked, or its answer may be about this image alone.
+            Cause::Queue => Effect::None,
+            Cause::Status(code) if *code < 500 => Effect::None,
+            _ => Effect::Failed(*retry_after),
+        },
+    }
+}
+
+/// Tries a registry that is put aside each time its pause is over, until it answers or is no longer
+/// configured. Asks what had failed, so that a registry that answers `/v2/` but fails manifests
+/// stays aside.
+async fn try_until_it_answers(health: Weak<Health>, client: Client, target: Target) {
+    loop {
+        let until = match health.upgrade() {
+            None => return,
+            Some(health) => match lock(&health.state).breaker.state() {
+                State::Open { until } => until,
+                // Somebody's late answer has closed it.
+                State::Closed | State::HalfOpen => return,
+            },
+        };
+        tokio::time::sleep_until(until.into()).await;
+        match health.upgrade() {
+            None => return,
+            Some(health) => {
+                if !lock(&health.state).breaker.try_half_open(Instant::now()) {
+                    continue;
+                }
+            }
+        }
+        let probe = client.probe(&target).await;
+        let Some(health) = health.upgrade() else {
+            return;
+        };
+        let mut inner = lock(&health.state);
+        match effect(&probe.outcome) {
+            Effect::Failed(retry_after) => {
+                inner.breaker.failed(Instant::now(), retry_after, jitter());
+                inner.last_detail = probe.detail;
+            }
+            Effect::Answered | Effect::None => {
+                inner.breaker.succeeded();
+                inner.last_detail = probe.detail;
+                drop(inner);
+                tracing::info!("registry {} answers again", health.endpoint);
+                return;
+            }
+        }
+    }
+}
+
+/// A number from 0 to 1 that differs from call to call and node to node. Good enough to spread
+/// retries; nothing secret hangs on it.
+fn jitter() -> f64 {
+    let bits = RandomState::new().hash_one(0u8) >> 11;
+    bits as f64 / (1u64 << 53) as f64
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere must not take health tracking with it; every change here is a single step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,386 @@
+//! The way of one resolution: memory, breakers, probes at once, decision.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures_util::future::{FutureExt, Shared, WeakShared};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use policy::order::is_settled;
+use policy::{CredentialChoice, Credentials, Plan, Rules, Verdict};
+use registry::{Client, Outcome, Probe, Target};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::health::{Health, Registries, RegistryHealth};
+use crate::memory::{Memory, MemoryStats, Question};
+use crate::resolution::{Answer, Resolution, Source};
+
+/// What can change while the resolver runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Deadline of one probe (`probeTimeout`, default 2 s).
+    pub probe_timeout: Duration,
+    /// How long a found image is remembered (`imageCacheTTL`, default 30 min).
+    pub found_ttl: Duration,
+    /// How long an absent image is remembered (`negativeTTL`, default 30 s).
+    pub absent_ttl: Duration,
+    /// Remembered images (`imageCacheSize`, default 1024); 0 is off.
+    pub size: u64,
+}
+
+/// How far to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Depth {
+    /// Until the best source is certain.
+    Best,
+    /// Until everybody has answered: for pulls that failed at the best source, and for people.
+    All,
+}
+
+/// Decides which candidate of a plan to pull. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Resolver {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registries: Registries,
+    memory: Memory,
+    options: ArcSwap<Options>,
+    /// Runtime that the probes run on.
+    handle: Handle,
+    /// Resolutions under way, so that concurrent requests for one image share one.
+    flights: Mutex<HashMap<FlightKey, WeakShared<Flight>>>,
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
+    }
+}
+
+/// What makes two requests one: the same image, asked of the same places with the same credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct FlightKey {
+    image: String,
+    questions: Vec<Question>,
+    depth: Depth,
+}
+
+type Flight = Pin<Box<dyn Future<Output = Arc<Resolution>> + Send>>;
+
+impl Resolver {
+    /// A resolver whose probes run on `handle`'s runtime.
+    pub fn new(client: Client, handle: Handle, options: Options) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                memory: Memory::new(options.size),
+                registries: Registries::new(client, handle.clone()),
+                options: ArcSwap::from_pointee(options),
+                handle,
+                flights: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Takes new options and rules. What is known about registries that stay is kept: their
+    /// breakers, their tokens and connections, and the answers that they gave.
+    pub fn reconfigure(&self, options: Options, rules: &Rules) {
+        self.inner.memory.resize(options.size);
+        self.inner.options.store(Arc::new(options));
+        self.inner.registries.retain(|endpoint| {
+            rules.registries.iter().any(|r| r.endpoint == *endpoint)
+                || rules.redirects.iter().any(|r| r.to == *endpoint)
+        });
+    }
+
+    /// Forgets every remembered answer.
+    pub fn forget(&self) {
+        self.inner.memory.clear();
+    }
+
+    /// Finds out which candidates have the image. Never fails: a registry that gives no answer is an
+    /// answer too. `caller` is what the request itself brought; it goes to the host that the request
+    /// named and to no other.
+    ///
+    /// Concurrent calls for one image share one resolution; when all of them are dropped, it ends.
+    pub async fn resolve(
+        &self,
+        plan: &Arc<Plan>,
+        caller: Option<&Credentials>,
+        depth: Depth,
+    ) -> Arc<Resolution> {
+        let questions = self.inner.questions(plan, caller);
+        if let Some(resolution) = self.inner.recalled(plan, &questions, depth) {
+            self.inner.memory.count(true);
+            return Arc::new(resolution);
+        }
+        let key = FlightKey {
+            image: plan.key.clone(),
+            questions,
+            depth,
+        };
+        self.flight(key, plan, caller).await
+    }
+
+    /// Notes that the runtime failed to pull a candidate that was said to have the image. It is not
+    /// asked for that image again until `negativeTTL` has passed.
+    pub fn pull_failed(&self, plan: &Plan, at: usize, caller: Option<&Credentials>, why: &str) {
+        let Some(candidate) = plan.candidates.get(at) else {
+            return;
+        };
+        let credentials = credentials(candidate, caller);
+        let question = self.inner.memory.question(candidate, credentials);
+        let answer = Answer {
+            verdict: Verdict::PullFailed,
+            detail: format!("the pull failed: {why}"),
+            digest: None,
+            elapsed: Duration::ZERO,
+            source: Source::Remembered,
+        };
+        let until = Instant::now() + self.inner.options.load().absent_ttl;
+        self.inner
+            .memory
+            .remember(&plan.key, question, answer, until);
+    }
+
+    /// Counters of the memory.
+    pub fn stats(&self) -> MemoryStats {
+        self.inner.memory.stats()
+    }
+
+    /// The registry client, for its own counters.
+    pub fn client(&self) -> &Client {
+        self.inner.registries.client()
+    }
+
+    /// Health of every registry that was asked so far.
+    pub fn registries(&self) -> Vec<RegistryHealth> {
+        self.inner.registries.snapshot()
+    }
+
+    fn flight(
+        &self,
+        key: FlightKey,
+        plan: &Arc<Plan>,
+        caller: Option<&Credentials>,
+    ) -> Shared<Flight> {
+        let mut flights = lock(&self.inner.flights);
+        if let Some(flight) = flights.get(&key).and_then(WeakShared::upgrade) {
+            self.inner.memory.count(true);
+            return flight;
+        }
+        self.inner.memory.count(false);
+        // Those whose callers all went away.
+        flights.retain(|_, flight| flight.upgrade().is_some());
+        let task = self.inner.handle.spawn(Inner::run(
+            Arc::clone(&self.inner),
+            key.clone(),
+            Arc::clone(plan),
+            caller.cloned(),
+        ));
+        let unanswered = Resolution {
+            plan: Arc::clone(plan),
+            answers: vec![None; plan.candidates.len()],
+            elapsed: Duration::ZERO,
+        };
+        let mut task = AbortOnDrop(task);
+        let flight: Flight = Box::pin(async move {
+            // A probe that panicked or a runtime that is shutting down decides nothing (rule 7).
+            (&mut task.0).await.unwrap_or_else(|_| Arc::new(unanswered))
+        });
+        let flight = flight.shared();
+        if let Some(weak) = flight.downgrade() {
+            flights.insert(key, weak);
+        }
+        flight
+    }
+}
+
+impl Inner {
+    fn questions(&self, plan: &Plan, caller: Option<&Credentials>) -> Vec<Question> {
+        plan.candidates
+            .iter()
+            .map(|candidate| {
+                self.memory
+                    .question(candidate, credentials(candidate, caller))
+            })
+            .collect()
+    }
+
+    /// The resolution that follows from what is known, where that is enough to decide.
+    fn recalled(
+        &self,
+        plan: &Arc<Plan>,
+        questions: &[Question],
+        depth: Depth,
+    ) -> Option<Resolution> {
+        let started = Instant::now();
+        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(questions.len());
+        for (candidate, question) in plan.candidates.iter().zip(questions) {
+            let answer = self
+                .memory
+                .recall(&plan.key, *question, started)
+                .or_else(|| put_aside(&self.registries.of(&candidate.endpoint), started));
+            answers.push(answer);
+        }
+        is_enough(&answers, depth).then(|| Resolution {
+            plan: Arc::clone(plan),
+            answers,
+            elapsed: started.elapsed(),
+        })
+    }
+
+    async fn run(
+        inner: Arc<Self>,
+        key: FlightKey,
+        plan: Arc<Plan>,
+        caller: Option<Credentials>,
+    ) -> Arc<Resolution> {
+        let started = Instant::now();
+        let mut answers: Vec<Option<Answer>> = vec![None; plan.candidates.len()];
+        let mut probes = FuturesUnordered::new();
+        for (at, (candidate, question)) in plan.candidates.iter().zip(&key.questions).enumerate() {
+            let known = inner.memory.recall(&plan.key, *question, started);
+            let found = known
+                .as_ref()
+                .is_some_and(|answer| answer.verdict == Verdict::Found);
+            match known {
+                Some(answer) => {
+                    if let Some(place) = answers.get_mut(at) {
+                        *place = Some(answer);
+                    }
+                }
+                None => probes.push(inner.ask(&plan, at, candidate, caller.as_ref(), *question)),
+            }
+            if found && key.depth == Depth::Best {
+                // Nothing below it can matter.
+                break;
+            }
+        }
+        while !is_enough(&answers, key.depth) {
+            let Some((at, answer)) = probes.next().await else {
+                break;
+            };
+            if let Some(place) = answers.get_mut(at) {
+                *place = Some(answer);
+            }
+        }
+        drop(probes);
+        lock(&inner.flights).remove(&key);
+        Arc::new(Resolution {
+            plan,
+            answers,
+            elapsed: started.elapsed(),
+        })
+    }
+
+    /// Asks one candidate's registry, unless it is put aside.
+    async fn ask(
+        &self,
+        plan: &Plan,
+        at: usize,
+        candidate: &policy::Candidate,
+        caller: Option<&Credentials>,
+        question: Question,
+    ) -> (usize, Answer) {
+        let health = self.registries.of(&candidate.endpoint);
+        if let Some(answer) = put_aside(&health, Instant::now()) {
+            return (at, answer);
+        }
+        let options = self.options.load_full();
+        let target = Target {
+            endpoint: candidate.endpoint.clone(),
+            repository: candidate.repository.clone(),
+            manifest: plan.reference.manifest().to_owned(),
+            credentials: credentials(candidate, caller).cloned(),
+            tls: candidate.tls.clone(),
+            deadline: options.probe_timeout,
+        };
+        let probe = self.registries.client().probe(&target).await;
+        self.registries.note(&health, &target, &probe);
+        let answer = answer(probe);
+        let ttl = match answer.verdict {
+            Verdict::Found => Some(options.found_ttl),
+            Verdict::NotFound | Verdict::Unauthorized => Some(options.absent_ttl),
+            Verdict::RateLimited | Verdict::Unavailable | Verdict::PullFailed => None,
+        };
+        if let Some(ttl) = ttl {
+            let until = Instant::now() + ttl;
+            self.memory
+                .remember(&plan.key, question, answer.clone(), until);
+        }
+        (at, answer)
+    }
+}
+
+fn is_enough(answers: &[Option<Answer>], depth: Depth) -> bool {
+    match depth {
+        Depth::All => answers.iter().all(Option::is_some),
+        Depth::Best => {
+            let verdicts: Vec<_> = answers
+                .iter()
+                .map(|answer| answer.as_ref().map(|answer| answer.verdict))
+                .collect();
+            is_settled(&verdicts)
+        }
+    }
+}
+
+fn put_aside(health: &Health, now: Instant) -> Option<Answer> {
+    health.put_aside(now).map(|detail| Answer {
+        verdict: Verdict::Unavailable,
+        detail,
+        digest: None,
+        elapsed: Duration::ZERO,
+        source: Source::PutAside,
+    })
+}
+
+fn answer(probe: Probe) -> Answer {
+    let (verdict, digest) = match probe.outcome {
+        Outcome::Found { digest } => (Verdict::Found, digest),
+        Outcome::NotFound => (Verdict::NotFound, None),
+        Outcome::Unauthorized => (Verdict::Unauthorized, None),
+        Outcome::RateLimited { .. } => (Verdict::RateLimited, None),
+        Outcome::Unavailable { .. } => (Verdict::Unavailable, None),
+    };
+    Answer {
+        verdict,
+        detail: probe.detail,
+        digest,
+        elapsed: probe.elapsed,
+        source: Source::Probed,
+    }
+}
+
+/// What a candidate is asked with: the caller's credentials only where the plan allows it.
+fn credentials<'c>(
+    candidate: &'c policy::Candidate,
+    caller: Option<&'c Credentials>,
+) -> Option<&'c Credentials> {
+    match &candidate.credentials {
+        CredentialChoice::Configured(configured) => Some(configured),
+        CredentialChoice::Callers => caller,
+        CredentialChoice::Anonymous => None,
+    }
+}
+
+/// A task that ends with its handle: a resolution that nobody waits for asks nobody.
+struct AbortOnDrop(JoinHandle<Arc<Resolution>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under the lock is a single step, so a panic elsewhere leaves nothing half-done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,137 @@
+//! Breakers: a registry that fails costs one deadline once, and is back without a restart.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use policy::Verdict;
+use policy::breaker::State;
+use resolver::{Options, Source};
+use testkit::fake_registry::Behaviour;
+use testkit::images::Image;
+use testkit::wait;
+
+use crate::setup::{
+    IMAGE, asked, impatient, options, plan, registries, resolve, resolver, resolver_with,
+};
+
+#[tokio::test]
+async fn a_black_hole_is_asked_once_and_used_again_when_it_is_back() {
+    let mut all = registries(6);
+    let image = Image::new("app");
+    for n in 0..60 {
+        for registry in &all {
+            registry.add(&image, "team/app", &format!("t{n}"));
+        }
+    }
+    all[0].set_black_hole(true);
+    let resolver = impatient();
+    let first = resolve(&resolver, &plan(&all, "ghcr.io/team/app:t0")).await;
+    assert_eq!(first.chosen(), Some(1));
+    assert_eq!(first.answers[0].as_ref().unwrap().source, Source::Probed);
+    for n in 1..=50 {
+        let next = resolve(&resolver, &plan(&all, &format!("ghcr.io/team/app:t{n}"))).await;
+        assert_eq!(next.chosen(), Some(1));
+        let hole = next.answers[0].as_ref().unwrap();
+        assert_eq!(hole.source, Source::PutAside, "pull {n}: {}", next.trail());
+    }
+    // The best of the others was asked each time, the worse ones at most as often.
+    assert_eq!(asked(&all[1]), 51);
+    all[0].set_black_hole(false);
+    let plan = plan(&all, "ghcr.io/team/app:t55");
+    wait::until("the registry is used again", async || {
+        resolver.forget();
+        (resolve(&resolver, &plan).await.chosen() == Some(0)).then_some(())
+    })
+    .await;
+    all.clear();
+}
+
+#[tokio::test]
+async fn a_registry_that_is_put_aside_is_not_asked_by_pulls() {
+    let all = registries(2);
+    all[0].behave(Behaviour::Status(StatusCode::INTERNAL_SERVER_ERROR));
+    let resolver = resolver();
+    let plan = plan(&all, IMAGE);
+    for _ in 0..20 {
+        resolver.forget();
+        assert_eq!(resolve(&resolver, &plan).await.chosen(), Some(1));
+    }
+    // One by the first pull; trials come a second later at the earliest.
+    assert_eq!(asked(&all[0]), 1);
+    let health = &resolver.registries()[..];
+    let bad = health
+        .iter()
+        .find(|health| health.endpoint == plan.candidates[0].endpoint)
+        .unwrap();
+    assert!(matches!(bad.state, State::Open { .. }), "{bad:?}");
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured() {
+    let all = registries(2);
+    let retry_after = Some("3600".to_owned());
+    all[0].behave(Behaviour::RateLimited { retry_after });
+    let resolver = resolver();
+    let resolution = resolve(&resolver, &plan(&all, IMAGE)).await;
+    let answer = resolution.answers[0].as_ref().unwrap();
+    assert_eq!(answer.verdict, Verdict::RateLimited);
+    let health = resolver.registries();
+    let until = health.iter().find_map(|health| match health.state {
+        State::Open { until } => Some(until),
+        _ => None,
+    });
+    let left = until
+        .unwrap()
+        .saturating_duration_since(std::time::Instant::now());
+    assert!(left > Duration::from_secs(3000), "{left:?}");
+}
+
+#[tokio::test]
+async fn one_bad_image_does_not_put_a_registry_aside() {
+    let all = registries(1);
+    all[0].behave_for(
+        "team/odd",
+        Behaviour::Status(StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS),
+    );
+    let resolver = resolver();
+    let odd = resolve(&resolver, &plan(&all, "ghcr.io/team/odd:1")).await;
+    assert_eq!(odd.chosen(), None);
+    assert_eq!(
+        resolve(&resolver, &plan(&all, IMAGE)).await.chosen(),
+        Some(0)
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_held_against_an_image_while_its_registry_is_down() {
+    let mut all = registries(1);
+    all[0].stop().await;
+    let resolver = resolver();
+    let plan = plan(&all, IMAGE);
+    assert_eq!(resolve(&resolver, &plan).await.chosen(), None);
+    all[0].start_again().unwrap();
+    wait::until("the breaker closes", async || {
+        let closed = resolver
+            .registries()
+            .iter()
+            .all(|health| health.state == State::Closed);
+        closed.then_some(())
+    })
+    .await;
+    // Nothing was forgotten on purpose here: there was nothing to forget.
+    assert_eq!(resolve(&resolver, &plan).await.chosen(), Some(0));
+}
+
+#[tokio::test]
+async fn a_registry_that_left_the_config_is_no_longer_tried() {
+    let all = registries(2);
+    all[0].behave(Behaviour::Status(StatusCode::INTERNAL_SERVER_ERROR));
+    let resolver = resolver_with(Options {
+        probe_timeout: Duration::from_millis(200),
+        ..options()
+    });
+    resolve(&resolver, &plan(&all, IMAGE)).await;
+    let without = crate::setup::settings(&all[1..], "");
+    resolver.reconfigure(options(), &without.rules);
+    assert_eq!(resolver.registries().len(), 1);
+}
