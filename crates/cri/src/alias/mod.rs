@@ -1,0 +1,193 @@
+//! What a name was last pulled as, so that the runtime can be asked for it by one call, after a
+//! restart and after the registry it came from has left the config.
+//!
+//! [`Aliases`] is the map; [`journal`] is the small file behind it. The file is a help, not a truth:
+//! without it a name is still looked for as every candidate of its plan.
+
+mod journal;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use journal::MAX_ALIASES;
+use journal::{Journal, Record};
+
+/// From a canonical name to what the runtime knows the image as. Cheap to clone; clones share all.
+#[derive(Clone, Debug, Default)]
+pub struct Aliases {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    map: Mutex<Map>,
+    /// The file, and the records that still have to get there, in order.
+    journal: Mutex<Option<Journal>>,
+    pending: Mutex<Vec<Record>>,
+}
+
+#[derive(Debug, Default)]
+struct Map {
+    images: HashMap<String, Entry>,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    image: String,
+    /// When it was last written, in calls: the oldest goes first when the map is full.
+    written: u64,
+}
+
+/// What opening the file has shown; for the log.
+#[derive(Debug)]
+pub enum Opened {
+    /// So many aliases were read.
+    Read(usize),
+    /// So many were read, and so many lines could not be.
+    Damaged {
+        /// Aliases that were read.
+        read: usize,
+        /// Lines that were left out.
+        lost: usize,
+    },
+    /// The file can't be used; aliases live as long as the process.
+    Unusable {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl Aliases {
+    /// Reads the file in `dir`, making both where they are missing. Whatever is wrong with them,
+    /// the map works; [`Opened`] says what to tell the operator.
+    pub fn open(dir: &Path) -> (Self, Opened) {
+        let aliases = Self::default();
+        let opened = match Journal::open(dir) {
+            Ok((journal, records, lost)) => {
+                for record in records {
+                    aliases.apply(record);
+                }
+                let read = lock(&aliases.inner.map).images.len();
+                *lock(&aliases.inner.journal) = Some(journal);
+                if lost == 0 {
+                    Opened::Read(read)
+                } else {
+                    Opened::Damaged { read, lost }
+                }
+            }
+            Err((path, error)) => Opened::Unusable { path, error },
+        };
+        (aliases, opened)
+    }
+
+    /// What `name` (canonical) was last pulled as.
+    pub fn get(&self, name: &str) -> Option<String> {
+        lock(&self.inner.map)
+            .images
+            .get(name)
+            .map(|entry| entry.image.clone())
+    }
+
+    /// Remembers that `name` was pulled as `image`. True when that is news, and [`Self::save`] is due.
+    pub fn set(&self, name: &str, image: &str) -> bool {
+        if self.get(name).as_deref() == Some(image) {
+            return false;
+        }
+        self.record(Record {
+            name: name.to_owned(),
+            image: Some(image.to_owned()),
+        });
+        true
+    }
+
+    /// Forgets `name`. True when it was known, and [`Self::save`] is due.
+    pub fn remove(&self, name: &str) -> bool {
+        if self.get(name).is_none() {
+            return false;
+        }
+        self.record(Record {
+            name: name.to_owned(),
+            image: None,
+        });
+        true
+    }
+
+    /// Writes what is pending. Blocks on the disk: for a thread that may.
+    ///
+    /// # Errors
+    /// When the file can't be written; the records stay pending for the next call.
+    pub fn save(&self) -> io::Result<()> {
+        let mut journal = lock(&self.inner.journal);
+        let Some(journal) = journal.as_mut() else {
+            lock(&self.inner.pending).clear();
+            return Ok(());
+        };
+        let records = std::mem::take(&mut *lock(&self.inner.pending));
+        if records.is_empty() {
+            return Ok(());
+        }
+        let written = if journal.wants_rewrite(records.len()) {
+            journal.rewrite(&self.live())
+        } else {
+            journal.append(&records)
+        };
+        if written.is_err() {
+            lock(&self.inner.pending).splice(0..0, records);
+        }
+        written
+    }
+
+    fn record(&self, record: Record) {
+        self.apply(record.clone());
+        let mut pending = lock(&self.inner.pending);
+        // A disk that stays full must not fill the memory too; the next rewrite has it all anyway.
+        if pending.len() < MAX_ALIASES {
+            pending.push(record);
+        }
+    }
+
+    fn apply(&self, record: Record) {
+        let mut map = lock(&self.inner.map);
+        let Some(image) = record.image else {
+            map.images.remove(&record.name);
+            return;
+        };
+        map.clock += 1;
+        let written = map.clock;
+        map.images.insert(record.name, Entry { image, written });
+        if map.images.len() > MAX_ALIASES {
+            // A tenth at once, so that the search for the oldest is rare.
+            let mut ages: Vec<u64> = map.images.values().map(|entry| entry.written).collect();
+            ages.sort_unstable();
+            let limit = ages.get(MAX_ALIASES / 10).copied().unwrap_or(0);
+            map.images.retain(|_, entry| entry.written > limit);
+        }
+    }
+
+    /// Everything, oldest first.
+    fn live(&self) -> Vec<Record> {
+        let map = lock(&self.inner.map);
+        let mut live: Vec<_> = map.images.iter().collect();
+        live.sort_by_key(|(_, entry)| entry.written);
+        live.into_iter()
+            .map(|(name, entry)| Record {
+                name: name.clone(),
+                image: Some(entry.image.clone()),
+            })
+            .collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is a single step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,116 @@
+//! One image call, as the server hands it to the code that answers it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue};
+
+use crate::grpc::{GRPC_TIMEOUT, format_timeout, parse_timeout};
+use crate::method::ImageMethod;
+use crate::upstream::{Outgoing, UnaryReply, Upstream, UpstreamError};
+
+/// What answers the image calls.
+///
+/// The server calls it for each request whose path is in the method table and whose body is exactly
+/// one readable message; every other request never gets here. When the client cancels, the future is
+/// dropped, and with it whatever it asked of the runtime is cancelled there.
+pub trait ImageCalls: Send + Sync + 'static {
+    /// Answers one call. Failures are answers too: [`UnaryReply::from_status`].
+    fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply>;
+}
+
+/// An [`ImageCalls`] that forwards every call as it came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PassThrough;
+
+impl ImageCalls for PassThrough {
+    fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply> {
+        Box::pin(async move {
+            call.send(&call.unchanged())
+                .await
+                .unwrap_or_else(|error| UnaryReply::from_status(&error.status()))
+        })
+    }
+}
+
+/// A request with one message, received whole.
+#[derive(Clone)]
+pub struct UnaryCall {
+    /// Which of the image calls it is.
+    pub method: ImageMethod,
+    /// Path, metadata and deadline.
+    pub head: CallHead,
+    /// The message, decompressed.
+    pub message: Bytes,
+    /// The message as it came: with its prefix, compressed if it was.
+    pub(crate) received: Bytes,
+    /// The container runtime.
+    pub upstream: Upstream,
+}
+
+impl UnaryCall {
+    /// The request as it came, for [`UnaryCall::send`].
+    pub fn unchanged(&self) -> Outgoing {
+        Outgoing::as_received(self.received.clone())
+    }
+
+    /// Sends the call to the runtime with the given message and waits for the whole answer. May be
+    /// used several times; each is a call of its own.
+    ///
+    /// # Errors
+    /// Any [`UpstreamError`] but `AnswerTooLarge` means that there was no answer. A gRPC status other
+    /// than OK is an answer, not an error.
+    pub async fn send(&self, message: &Outgoing) -> Result<UnaryReply, UpstreamError> {
+        self.upstream.unary(&self.head, message).await
+    }
+}
+
+/// What a request says besides its message.
+#[derive(Clone)]
+pub struct CallHead {
+    /// `/package.Service/Method`.
+    pub path: PathAndQuery,
+    /// The client's metadata as it came, without what belongs to its connection.
+    pub metadata: HeaderMap,
+    /// When the client stops waiting; `None` when it set no deadline. It is the client that enforces it,
+    /// by cancelling; what is sent on carries what is left of it.
+    pub deadline: Option<Instant>,
+}
+
+impl CallHead {
+    /// A head from a request's parts. The deadline counts from now.
+    pub fn new(path: PathAndQuery, metadata: HeaderMap) -> Self {
+        let deadline = metadata
+            .get(GRPC_TIMEOUT)
+            .and_then(|value| parse_timeout(value.as_bytes()))
+            // One too far away for the clock is none.
+            .and_then(|timeout| Instant::now().checked_add(timeout));
+        Self {
+            path,
+            metadata,
+            deadline,
+        }
+    }
+
+    /// What is left until the deadline: zero once it has passed, `None` without one.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The metadata for a call to the runtime now.
+    pub(crate) fn metadata_now(&self) -> Result<HeaderMap, UpstreamError> {
+        let mut metadata = self.metadata.clone();
+        if let Some(left) = self.remaining() {
+            if left.is_zero() {
+                return Err(UpstreamError::DeadlineExceeded);
+            }
+            if let Ok(value) = HeaderValue::try_from(format_timeout(left)) {
+                metadata.insert(GRPC_TIMEOUT, value);
+            }
+        }
+        Ok(metadata)
+    }
+}

@@ -1,0 +1,125 @@
+//! One request to the runtime, within what is left of the caller's time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use tokio::time::Instant;
+
+use crate::call::UnaryCall;
+use crate::grpc::{Code, Status};
+use crate::upstream::{Outgoing, UnaryReply, UpstreamError};
+use crate::wire::{self, AuthEdit};
+
+/// Why an attempt got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AttemptError {
+    /// The runtime gave none.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// `timeout` of the config has passed, or the caller's deadline.
+    #[error("no answer within {} (`timeout` in the config, or the caller's own deadline)", policy::duration::format(*.0))]
+    TimedOut(Duration),
+}
+
+pub(super) type Answer = Result<UnaryReply, AttemptError>;
+
+/// A call, and the time by which it has to be over.
+pub(super) struct Attempts {
+    call: UnaryCall,
+    allowed: Duration,
+    bounded_by_config: bool,
+    deadline: Instant,
+}
+
+impl Attempts {
+    /// Attempts at answering `call`, all together within `timeout` and within the caller's deadline.
+    pub(super) fn new(call: UnaryCall, timeout: Duration) -> Self {
+        let left = call.head.remaining();
+        let allowed = left.map_or(timeout, |left| left.min(timeout));
+        Self {
+            call,
+            allowed,
+            bounded_by_config: left.is_none_or(|left| left > timeout),
+            deadline: Instant::now() + allowed,
+        }
+    }
+
+    /// The request's message.
+    pub(super) fn message(&self) -> &Bytes {
+        &self.call.message
+    }
+
+    /// Time by which the call has to be over.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether `timeout` of the config is what ends the call, and not the caller's own deadline.
+    pub(super) fn bounded_by_config(&self) -> bool {
+        self.bounded_by_config
+    }
+
+    /// What passing the deadline is called.
+    pub(super) fn timed_out(&self) -> AttemptError {
+        AttemptError::TimedOut(self.allowed)
+    }
+
+    /// Sends the request as it came.
+    pub(super) async fn unchanged(&self) -> Answer {
+        self.send(&self.call.unchanged()).await
+    }
+
+    /// Sends the request with another image name. One that can't be edited goes as it came.
+    pub(super) async fn with_image(&self, image: &str) -> Answer {
+        self.with_image_and_auth(image, AuthEdit::Keep).await
+    }
+
+    /// Sends the pull request with another image name and other credentials. One that can't be edited
+    /// goes as it came.
+    pub(super) async fn with_image_and_auth(&self, image: &str, auth: AuthEdit<'_>) -> Answer {
+        match wire::replace_image_and_auth(&self.call.message, image, auth) {
+            Ok(message) => self.send(&Outgoing::message(&message)?).await,
+            Err(error) => {
+                tracing::debug!("{} goes as it came: {error}", self.call.method.name());
+                self.unchanged().await
+            }
+        }
+    }
+
+    /// The same question as an ImageStatus: for a RemoveImage that has to know what it removes.
+    pub(super) fn as_image_status(&self) -> Self {
+        let path = self.call.head.path.as_str();
+        let status = match path.rsplit_once('/') {
+            Some((service, _method)) => format!("{service}/ImageStatus"),
+            None => path.to_owned(),
+        };
+        let mut call = self.call.clone();
+        if let Ok(path) = PathAndQuery::try_from(status) {
+            call.head.path = path;
+        }
+        Self { call, ..*self }
+    }
+
+    async fn send(&self, message: &Outgoing) -> Answer {
+        match tokio::time::timeout_at(self.deadline, self.call.send(message)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_elapsed) => Err(self.timed_out()),
+        }
+    }
+}
+
+/// What the caller gets: the runtime's answer, or the status that says why there is none.
+pub(super) fn reply(answer: Answer) -> UnaryReply {
+    answer.unwrap_or_else(|error| UnaryReply::from_status(&error.status()))
+}
+
+impl AttemptError {
+    /// The status for the caller.
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Upstream(error) => error.status(),
+            Self::TimedOut(_) => Status::new(Code::DEADLINE_EXCEEDED, self.to_string()),
+        }
+    }
+}

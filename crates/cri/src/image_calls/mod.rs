@@ -1,0 +1,138 @@
+//! The three image calls that the shim understands.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`local`] | ImageStatus and RemoveImage: what a name stands for on this node |
+//! | [`pull`] | PullImage: candidates in order until one succeeds |
+//! | [`attempt`] | one request to the runtime, within what is left of the caller's time |
+//!
+//! Whatever can't be decided here is forwarded as it came: the shim must never be the reason that a
+//! call fails which the runtime could answer (spec, rule 7).
+
+mod attempt;
+mod local;
+mod pull;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use policy::{Reference, Rules};
+use resolver::Resolver;
+use tokio::runtime::Handle;
+
+use crate::alias::Aliases;
+use crate::call::{ImageCalls, UnaryCall};
+use crate::method::ImageMethod;
+use crate::upstream::UnaryReply;
+use crate::wire;
+use attempt::Attempts;
+
+/// What may change while calls are served. One immutable value: a call finishes with what it began
+/// with.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Registries and redirects.
+    pub rules: Rules,
+    /// Upper bound on one image call (`timeout`, default 15 min).
+    pub timeout: Duration,
+}
+
+/// Answers the image calls. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct ImageService {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Finds out who has an image.
+    resolver: Resolver,
+    /// What names were pulled as.
+    aliases: Aliases,
+    /// Rules in force.
+    policy: ArcSwap<Policy>,
+    /// Runtime for what blocks: saving aliases.
+    background: Handle,
+}
+
+impl ImageService {
+    /// A service that asks `resolver` who has an image, and remembers in `aliases` what it was pulled as.
+    /// Blocking work goes to `background`'s runtime.
+    pub fn new(resolver: Resolver, aliases: Aliases, policy: Policy, background: Handle) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                resolver,
+                aliases,
+                policy: ArcSwap::from_pointee(policy),
+                background,
+            }),
+        }
+    }
+
+    /// Takes another policy, for calls that begin from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        self.shared.policy.store(Arc::new(policy));
+    }
+}
+
+impl ImageCalls for ImageService {
+    fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let policy = shared.policy.load_full();
+            let method = call.method;
+            let reference = reference(method, &call.message);
+            let attempts = Attempts::new(call, policy.timeout);
+            let Some(reference) = reference else {
+                return attempt::reply(attempts.unchanged().await);
+            };
+            match method {
+                ImageMethod::Pull => pull::pull(&shared, &policy, &attempts, &reference).await,
+                ImageMethod::Status => local::status(&shared, &policy, &attempts, &reference).await,
+                ImageMethod::Remove => local::remove(&shared, &policy, &attempts, &reference).await,
+            }
+        })
+    }
+}
+
+impl Shared {
+    /// Remembers what a name was pulled as; `None` is: as it was written.
+    fn remember(&self, name: &str, image: Option<&str>) {
+        let changed = match image {
+            Some(image) => self.aliases.set(name, image),
+            None => self.aliases.remove(name),
+        };
+        if changed {
+            let aliases = self.aliases.clone();
+            self.background.spawn_blocking(move || {
+                if let Err(error) = aliases.save() {
+                    tracing::warn!(
+                        "cannot save what images were pulled as: {error}; they are still found while the config stays"
+                    );
+                }
+            });
+        }
+    }
+}
+
+/// The name that a request is about, where it is one that rules can apply to: not an image ID, and
+/// a valid reference.
+fn reference(method: ImageMethod, message: &[u8]) -> Option<Reference> {
+    let name = match wire::image_name(message) {
+        Ok(name) => name,
+        Err(error) => {
+            tracing::debug!("{} is forwarded as it came: {error}", method.name());
+            return None;
+        }
+    };
+    match Reference::parse(name) {
+        Ok(reference) => Some(reference),
+        Err(policy::reference::ReferenceError::ImageId(_)) => None,
+        Err(error) => {
+            tracing::debug!("{} is forwarded as it came: {error}", method.name());
+            None
+        }
+    }
+}

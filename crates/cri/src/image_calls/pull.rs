@@ -1,0 +1,323 @@
+//! PullImage: candidates in order until one succeeds; the origin is the last.
+
+use std::sync::Arc;
+
+use policy::{
+    Candidate, CredentialChoice, Credentials, Plan, PullOrder, Reference, Role, Step, Verdict,
+};
+use resolver::{Depth, Resolution};
+
+use super::attempt::{Answer, AttemptError, Attempts, reply};
+use super::{Policy, Shared};
+use crate::grpc::{Code, Status};
+use crate::upstream::UnaryReply;
+use crate::wire::{self, AuthEdit};
+
+/// Answers one PullImage.
+pub(super) async fn pull(
+    shared: &Shared,
+    policy: &Policy,
+    attempts: &Attempts,
+    reference: &Reference,
+) -> UnaryReply {
+    let plan = Arc::new(Plan::new(&policy.rules, reference));
+    let caller = match wire::request_auth(attempts.message()) {
+        Ok(auth) => auth.and_then(|auth| auth.basic()),
+        Err(error) => {
+            tracing::debug!("PullImage is forwarded as it came: {error}");
+            return reply(attempts.unchanged().await);
+        }
+    };
+    let pull = Pull {
+        shared,
+        attempts,
+        caller,
+        plan,
+    };
+    pull.run().await
+}
+
+struct Pull<'a> {
+    shared: &'a Shared,
+    attempts: &'a Attempts,
+    /// What kubelet sent, for the host that the name says.
+    caller: Option<Credentials>,
+    plan: Arc<Plan>,
+}
+
+/// What has happened so far.
+struct Progress {
+    resolution: Arc<Resolution>,
+    verdicts: Vec<Option<Verdict>>,
+    /// Pulls that failed, in their order: what was pulled, and what the runtime said.
+    failed: Vec<(String, Status)>,
+    /// The answer that the caller gets if nothing succeeds: the origin's, else the last one's.
+    last: Option<UnaryReply>,
+    origin_failed: bool,
+}
+
+impl Pull<'_> {
+    async fn run(&self) -> UnaryReply {
+        let resolution = match self.resolve(Depth::Best).await {
+            Ok(resolution) => resolution,
+            Err(error) => return reply(Err(error)),
+        };
+        let mut progress = Progress {
+            verdicts: resolution.verdicts(),
+            resolution,
+            failed: Vec::new(),
+            last: None,
+            origin_failed: false,
+        };
+        let mut order = PullOrder::new(&self.plan);
+        loop {
+            let step = order.next(&self.plan, &progress.verdicts);
+            let outcome = match step {
+                Step::Candidate(at) => self.candidate(at, &mut progress).await,
+                Step::Original => self.original(&mut progress).await,
+                Step::ProbeRest => self.probe_rest(&mut progress).await,
+                Step::Exhausted => return self.exhausted(progress),
+            };
+            match outcome {
+                Ok(Some(reply)) => return reply,
+                Ok(None) => {}
+                // The runtime is gone or time is up: trying on would try the same.
+                Err(error) => {
+                    let mut reply = reply(Err(error));
+                    if !progress.failed.is_empty() {
+                        reply.append_line(&self.trail(&progress));
+                    }
+                    return reply;
+                }
+            }
+        }
+    }
+
+    async fn resolve(&self, depth: Depth) -> Result<Arc<Resolution>, AttemptError> {
+        let resolving = self
+            .shared
+            .resolver
+            .resolve(&self.plan, self.caller.as_ref(), depth);
+        tokio::time::timeout_at(self.attempts.deadline(), resolving)
+            .await
+            .map_err(|_elapsed| self.attempts.timed_out())
+    }
+
+    /// Asks to the end those whose probes were cut short, keeping what pulls have shown since.
+    async fn probe_rest(
+        &self,
+        progress: &mut Progress,
+    ) -> Result<Option<UnaryReply>, AttemptError> {
+        progress.resolution = self.resolve(Depth::All).await?;
+        for (known, new) in progress
+            .verdicts
+            .iter_mut()
+            .zip(progress.resolution.verdicts())
+        {
+            // Whoever has no answer now never will have one for this pull.
+            *known = known.or(new).or(Some(Verdict::Unavailable));
+        }
+        Ok(None)
+    }
+
+    async fn candidate(
+        &self,
+        at: usize,
+        progress: &mut Progress,
+    ) -> Result<Option<UnaryReply>, AttemptError> {
+        let Some(candidate) = self.plan.candidates.get(at) else {
+            return Ok(None);
+        };
+        let is_original = self.plan.is_original(candidate);
+        let answer = match &candidate.credentials {
+            _ if is_original => self.attempts.unchanged().await,
+            CredentialChoice::Configured(credentials) => {
+                let auth = AuthEdit::Replace(credentials);
+                self.edited(candidate, auth).await
+            }
+            CredentialChoice::Callers => self.edited(candidate, AuthEdit::Keep).await,
+            CredentialChoice::Anonymous => self.edited(candidate, AuthEdit::Remove).await,
+        };
+        if matches!(answer, Err(AttemptError::TimedOut(_))) && self.attempts.bounded_by_config() {
+            // It had all the time there is; the next pull of this image goes elsewhere first.
+            self.shared.resolver.pull_failed(
+                &self.plan,
+                at,
+                self.caller.as_ref(),
+                "not done within `timeout`",
+            );
+        }
+        let reply = answer?;
+        if reply.status().is_ok() {
+            let alias = (!is_original).then_some(candidate.image.as_str());
+            self.shared.remember(&self.plan.key, alias);
+            log_pulled(&self.plan, &progress.resolution, candidate);
+            return Ok(Some(reply));
+        }
+        let said = one_line(&reply.status().message);
+        tracing::info!(
+            "pull failed: image={} action=PullImage tried={} code={} message={said:?}; trying the next source",
+            self.plan.reference,
+            candidate.image,
+            reply.status().code.0,
+        );
+        self.shared
+            .resolver
+            .pull_failed(&self.plan, at, self.caller.as_ref(), &said);
+        if let Some(verdict) = progress.verdicts.get_mut(at) {
+            *verdict = Some(Verdict::PullFailed);
+        }
+        progress
+            .failed
+            .push((candidate.image.clone(), reply.status().clone()));
+        if is_original {
+            progress.origin_failed = true;
+            progress.last = Some(reply);
+        } else if !progress.origin_failed {
+            progress.last = Some(reply);
+        }
+        Ok(None)
+    }
+
+    async fn edited(&self, candidate: &Candidate, auth: AuthEdit<'_>) -> Answer {
+        self.attempts
+            .with_image_and_auth(&candidate.image, auth)
+            .await
+    }
+
+    /// The name as written, with the caller's own credentials.
+    async fn original(&self, progress: &mut Progress) -> Result<Option<UnaryReply>, AttemptError> {
+        let reply = self.attempts.unchanged().await?;
+        if reply.status().is_ok() {
+            self.shared.remember(&self.plan.key, None);
+            log_origin(&self.plan, &progress.resolution);
+            return Ok(Some(reply));
+        }
+        let name = self.plan.reference.as_written().to_owned();
+        progress.failed.push((name, reply.status().clone()));
+        progress.origin_failed = true;
+        progress.last = Some(reply);
+        Ok(None)
+    }
+
+    /// Nothing has worked: the origin's status (the last one's where the origin was not tried), and
+    /// one line that says what was tried.
+    fn exhausted(&self, progress: Progress) -> UnaryReply {
+        let trail = self.trail(&progress);
+        let Progress {
+            resolution, last, ..
+        } = progress;
+        // Without registries or redirects there is nothing to add to what the runtime says.
+        let routed = !self.plan.candidates.is_empty();
+        match last {
+            Some(mut reply) => {
+                if routed {
+                    reply.append_line(&trail);
+                }
+                reply
+            }
+            None => {
+                let code = if resolution.absent_everywhere() {
+                    Code::NOT_FOUND
+                } else {
+                    Code::UNAVAILABLE
+                };
+                let message = format!(
+                    "no configured registry has {}, and `fallbackToOrigin: false` forbids asking its origin\n{trail}",
+                    self.plan.reference
+                );
+                UnaryReply::from_status(&Status::new(code, message))
+            }
+        }
+    }
+
+    /// Who was asked, what they said, and what became of the pulls, in one line.
+    fn trail(&self, progress: &Progress) -> String {
+        let mut parts = Vec::new();
+        for (candidate, answer) in self
+            .plan
+            .candidates
+            .iter()
+            .zip(&progress.resolution.answers)
+        {
+            let failed = progress
+                .failed
+                .iter()
+                .find(|(image, _)| *image == candidate.image);
+            let said = match (failed, answer) {
+                (Some((_, status)), _) => format!("pull failed: {}", one_line(&status.message)),
+                (None, Some(answer)) => answer.detail.clone(),
+                (None, None) => "not asked to the end".to_owned(),
+            };
+            parts.push(format!("{}: {said}", candidate.endpoint));
+        }
+        let origin = self.plan.reference.as_written();
+        match progress.failed.iter().find(|(image, _)| image == origin) {
+            Some((_, status)) => parts.push(format!(
+                "origin {origin}: pull failed: {}",
+                one_line(&status.message)
+            )),
+            None if !self.plan.fallback_to_origin => {
+                parts.push(format!(
+                    "origin {origin}: not allowed (fallbackToOrigin: false)"
+                ));
+            }
+            None => {}
+        }
+        if parts.is_empty() {
+            parts.push("no registry is configured for this image".to_owned());
+        }
+        format!("image-cri-shim tried: {}", parts.join("; "))
+    }
+}
+
+/// The line that says where an image came from (spec, "Log lines").
+fn log_pulled(plan: &Plan, resolution: &Resolution, candidate: &Candidate) {
+    let source = match candidate.role {
+        Role::Registry(policy::rules::Origin::Offline) => "offline",
+        Role::Registry(policy::rules::Origin::Listed(_)) => "registry",
+        Role::Redirect(_) => "redirect",
+    };
+    let priority = candidate
+        .priority
+        .map_or_else(|| "none".to_owned(), |priority| priority.get().to_string());
+    tracing::info!(
+        "priority match: image={} action=PullImage matched_registry={} priority={priority} result={}",
+        plan.reference,
+        candidate.endpoint.domain(),
+        candidate.image,
+    );
+    tracing::info!(
+        "rewrite action=PullImage cache_hit={} source={source} original={} result={} replaced=true",
+        resolution.from_memory(),
+        plan.reference,
+        candidate.image,
+    );
+    tracing::debug!("trail of {}: {}", plan.reference, resolution.trail());
+}
+
+fn log_origin(plan: &Plan, resolution: &Resolution) {
+    tracing::info!(
+        "rewrite action=PullImage cache_hit={} source=origin original={} result={} replaced=false",
+        resolution.from_memory(),
+        plan.reference,
+        plan.reference,
+    );
+    if !plan.candidates.is_empty() {
+        tracing::info!("trail of {}: {}", plan.reference, resolution.trail());
+    }
+}
+
+/// A status message as part of one line: bounded, without line breaks.
+fn one_line(message: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut line: String = message
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(LONGEST)
+        .collect();
+    if message.chars().nth(LONGEST).is_some() {
+        line.push('…');
+    }
+    line
+}

@@ -1,0 +1,62 @@
+//! The node shim: a CRI proxy on a unix socket between kubelet and the container runtime.
+//!
+//! Every gRPC method of every service is forwarded as it is, streamed both ways. Three image
+//! calls are taken out, read and answered by an [`ImageCalls`](call::ImageCalls): PullImage,
+//! ImageStatus and RemoveImage.
+//!
+//! ```text
+//! client ── listener ── authority ── server ──┬─ forward ──────────────┬─ upstream ── runtime
+//!                                             └─ call ── image calls ──┘
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`listener`] | the socket: made privately, shared like the runtime's, removed at the end |
+//! | [`authority`] | lets `h2` serve clients whose `:authority` is malformed |
+//! | [`server`] | connections, routing of calls, draining |
+//! | [`method`] | which methods are image calls |
+//! | [`call`] | one image call, and the trait that answers it |
+//! | [`image_calls`] | the answers: candidates in order, credentials, failover |
+//! | [`alias`] | what names were pulled as |
+//! | [`upstream`] | the connection to the runtime, calls with one message each way |
+//! | [`wire`] | image name and credentials in the encoded messages, read and replaced |
+//! | [`grpc`] | message framing, status, deadlines |
+//! | [`http2`] | every HTTP/2 tuning value |
+//!
+//! HTTP/2 is the `h2` crate on both sides, without hyper between: hyper starts two tasks
+//! per call and direction that a proxy has no use for.
+//!
+//! # Example
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use cri::{call::PassThrough, listener::Listener, serve, upstream::Upstream};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = "/run/containerd/containerd.sock";
+//! let listener = Listener::bind("/run/image-cri-shim.sock", runtime)?;
+//! let shutdown = std::future::pending();
+//! let drain = Duration::from_secs(10);
+//! serve(listener, Upstream::new(runtime), Arc::new(PassThrough), shutdown, drain).await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod alias;
+pub mod authority;
+pub mod call;
+mod flow;
+mod forward;
+pub mod grpc;
+pub mod http2;
+pub mod image_calls;
+pub mod listener;
+pub mod method;
+pub mod server;
+pub mod upstream;
+mod version;
+pub mod wire;
+
+pub use server::serve;
+pub use version::runtime_version;

@@ -1,0 +1,304 @@
+//! The server side: accepts connections, routes calls, drains at shutdown.
+
+use std::future::Future;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::poll_fn;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::request::Parts;
+use http::{Request, Response};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::authority::AuthorityFix;
+use crate::call::{CallHead, ImageCalls, PassThrough, UnaryCall};
+use crate::flow;
+use crate::forward::{self, forward};
+use crate::grpc::{Code, Message, Status};
+use crate::http2::Http2Tuning;
+use crate::listener::Listener;
+use crate::method::ImageMethod;
+use crate::upstream::{UnaryReply, Upstream, strip_connection_headers};
+
+/// Largest image call that is looked into: 16 MiB, which is what the runtime accepts. A larger
+/// one is streamed through for the runtime to refuse.
+const MAX_IMAGE_CALL: usize = 16 << 20;
+/// First and longest pause after `accept` failed, so that a node out of file descriptors is not
+/// also out of CPU.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How long a client that has connected may take to say anything once the server is to end.
+const HELLO_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Serves clients until `shutdown` is ready.
+///
+/// Then the socket file is removed, no connection is accepted any more, clients are told to make no
+/// new calls (GOAWAY), and calls in flight have `drain` to end; what is left then is cut off.
+///
+/// Must run inside a tokio runtime; it and its calls run as tasks of that runtime, which is best a
+/// current-thread one: passing a call between threads costs more than the call.
+pub async fn serve(
+    listener: Listener,
+    upstream: Upstream,
+    calls: Arc<dyn ImageCalls>,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) {
+    let service = Arc::new(Service {
+        upstream,
+        calls,
+        http2: Http2Tuning::SHIM.server(),
+    });
+    // Sender dropped means: drain.
+    let (running, draining) = watch::channel(());
+    let mut connections = JoinSet::new();
+    {
+        let mut sharing = pin!(listener.share().fuse());
+        // At once, so that nobody whom the socket answers finds it with the wrong owner.
+        let _ = sharing.as_mut().now_or_never();
+        tokio::select! {
+            biased;
+            () = shutdown => {}
+            () = accept_all(&listener, &service, &draining, &mut connections) => {}
+            // Ends, and then the others go on.
+            () = sharing.then(|()| std::future::pending()) => {}
+        }
+    }
+    // Whoever connected before the file was gone was let in.
+    for stream in listener.retire() {
+        connections.spawn(service.clone().connection(stream, draining.clone()));
+    }
+    drop((running, draining));
+    let drained = tokio::time::timeout(drain, async {
+        while connections.join_next().await.is_some() {}
+    });
+    if drained.await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "calls were still in flight after {drain:?}; cutting them off"
+        );
+        connections.shutdown().await;
+    }
+}
+
+/// Accepts connections for ever.
+async fn accept_all(
+    listener: &Listener,
+    service: &Arc<Service>,
+    draining: &watch::Receiver<()>,
+    connections: &mut JoinSet<()>,
+) {
+    let mut pause = ACCEPT_PAUSE.0;
+    loop {
+        tokio::select! {
+            // Takes finished connections out of the set, which would grow without end.
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok(stream) => {
+                    pause = ACCEPT_PAUSE.0;
+                    connections.spawn(service.clone().connection(stream, draining.clone()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; trying again in {pause:?}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
+                }
+            },
+        }
+    }
+}
+
+/// What every connection needs.
+struct Service {
+    upstream: Upstream,
+    calls: Arc<dyn ImageCalls>,
+    http2: h2::server::Builder,
+}
+
+impl Service {
+    async fn connection(self: Arc<Self>, stream: UnixStream, mut draining: watch::Receiver<()>) {
+        let state = draining.clone();
+        let mut drain = pin!(async move { while draining.changed().await.is_ok() {} });
+        let handshake = self.http2.handshake::<_, Bytes>(AuthorityFix::new(stream));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            // A client that connected just before gets its answer, one that only connected does not
+            // hold up the end.
+            () = drain.as_mut().then(|()| tokio::time::sleep(HELLO_PATIENCE)) => return,
+        };
+        let mut connection = match handshake {
+            Ok(connection) => connection,
+            Err(error) => return tracing::debug!(%error, "a client does not speak HTTP/2"),
+        };
+        let mut told = state.has_changed().is_err();
+        if told {
+            connection.graceful_shutdown();
+        }
+        loop {
+            let accepted = poll_fn(|cx| {
+                if !told && drain.as_mut().poll(cx).is_ready() {
+                    told = true;
+                    connection.graceful_shutdown();
+                }
+                connection.poll_accept(cx)
+            });
+            match accepted.await {
+                None => return,
+                Some(Ok((request, respond))) => {
+                    tokio::spawn(self.clone().call(request, respond));
+                }
+                Some(Err(error)) => {
+                    return tracing::debug!(%error, "a client's connection ended");
+                }
+            }
+        }
+    }
+
+    async fn call(self: Arc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (head, mut body) = request.into_parts();
+        let method = ImageMethod::from_path(head.uri.path());
+        let Some(method) = method.filter(|_| head.method == http::Method::POST) else {
+            return forward(&self.upstream, head, Vec::new(), body, respond).await;
+        };
+        match collect(&mut body).await {
+            Ok(Collected::Whole(received)) => {
+                // Compressed in a way we do not know: the runtime may.
+                let message = Message::parse(&received).and_then(|m| m.decode(&head.headers));
+                match message {
+                    Ok(message) => self.answer(method, head, received, message, respond).await,
+                    Err(error) => {
+                        tracing::debug!(method = method.name(), %error, "forwarding a call unread");
+                        forward(&self.upstream, head, vec![received], body, respond).await;
+                    }
+                }
+            }
+            Ok(Collected::Other(prefix)) => {
+                forward(&self.upstream, head, prefix, body, respond).await;
+            }
+            // The client is gone.
+            Err(_) => {}
+        }
+    }
+
+    async fn answer(
+        &self,
+        method: ImageMethod,
+        mut head: Parts,
+        received: Bytes,
+        message: Bytes,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        strip_connection_headers(&mut head.headers);
+        let Some(path) = head.uri.path_and_query().cloned() else {
+            let status = Status::new(Code::UNIMPLEMENTED, "not a gRPC request: it has no path");
+            return forward::refuse(&mut respond, &status);
+        };
+        let call = UnaryCall {
+            method,
+            head: CallHead::new(path, head.headers),
+            message,
+            received,
+            upstream: self.upstream.clone(),
+        };
+        let answering = async {
+            let answer = self.calls.call(call.clone());
+            // A defect of ours must not fail a call that the runtime could do.
+            match AssertUnwindSafe(answer).catch_unwind().await {
+                Ok(reply) => reply,
+                Err(_) => {
+                    tracing::error!(
+                        method = method.name(),
+                        "answering a call failed inside the shim; forwarding it as it came"
+                    );
+                    PassThrough.call(call).await
+                }
+            }
+        };
+        let mut answering = pin!(answering);
+        let reply = poll_fn(|cx| {
+            if respond.poll_reset(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            answering.as_mut().poll(cx).map(Some)
+        })
+        .await;
+        if let Some(reply) = reply {
+            // Fails only when the client is gone.
+            let _ = send_reply(reply, &mut respond).await;
+        }
+    }
+}
+
+async fn send_reply(reply: UnaryReply, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let mut head = Response::new(());
+    *head.status_mut() = reply.http_status;
+    *head.headers_mut() = reply.headers;
+    let headers_only = reply.body.is_empty() && reply.trailers.is_none();
+    let mut to = respond.send_response(head, headers_only)?;
+    if headers_only {
+        return Ok(());
+    }
+    if !reply.body.is_empty() {
+        flow::send(&mut to, reply.body, reply.trailers.is_none()).await?;
+    }
+    match reply.trailers {
+        Some(trailers) => to.send_trailers(trailers),
+        None => Ok(()),
+    }
+}
+
+/// What came of reading a request's body as one message.
+enum Collected {
+    /// The whole body, and it has the length that its first message says.
+    Whole(Bytes),
+    /// Something else; this much of it was read.
+    Other(Vec<Bytes>),
+}
+
+async fn collect(body: &mut RecvStream) -> Result<Collected, h2::Error> {
+    let mut chunks: Vec<Bytes> = Vec::new();
+    let mut total = 0;
+    // Set once the prefix of the message is there.
+    let mut expected = None;
+    while !body.is_end_stream() {
+        let Some(chunk) = poll_fn(|cx| body.poll_data(cx)).await else {
+            if body.is_end_stream() {
+                break;
+            }
+            // Trailers, which gRPC clients do not send.
+            return Ok(Collected::Other(chunks));
+        };
+        let chunk = chunk?;
+        body.flow_control().release_capacity(chunk.len())?;
+        total += chunk.len();
+        if !chunk.is_empty() {
+            chunks.push(chunk);
+        }
+        if expected.is_none() {
+            expected = match &chunks[..] {
+                [one] => Message::length(one),
+                several => Message::length(&several.concat()),
+            };
+        }
+        if expected.is_some_and(|length| total > length || length > MAX_IMAGE_CALL) {
+            return Ok(Collected::Other(chunks));
+        }
+    }
+    if expected != Some(total) {
+        return Ok(Collected::Other(chunks));
+    }
+    let whole = match <[Bytes; 1]>::try_from(chunks) {
+        Ok([one]) => one,
+        Err(several) => Bytes::from(several.concat()),
+    };
+    Ok(Collected::Whole(whole))
+}

@@ -1,0 +1,151 @@
+//! The credentials of a PullImageRequest.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use policy::Credentials;
+
+use super::AUTH;
+use super::fields::{Fields, WireError, WireType, text};
+
+/// Go clients pad, hand-written ones sometimes do not.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// `AuthConfig`: what kubelet sent for the host that the user wrote. Nothing of it is ever shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RequestAuth {
+    /// Field 1.
+    pub username: String,
+    /// Field 2.
+    pub password: String,
+    /// Field 3: base64 of `user:password`.
+    pub auth: String,
+    /// Field 4: the host the credentials are for; kubelet leaves it empty.
+    pub server_address: String,
+    /// Field 5: a token that is traded for another at the registry.
+    pub identity_token: String,
+    /// Field 6: a bearer token to be sent as it is.
+    pub registry_token: String,
+}
+
+impl RequestAuth {
+    /// True when no field that could prove anything is set.
+    pub fn is_empty(&self) -> bool {
+        self.username.is_empty()
+            && self.password.is_empty()
+            && self.auth.is_empty()
+            && self.identity_token.is_empty()
+            && self.registry_token.is_empty()
+    }
+
+    /// User name and password, in the order in which containerd looks for them: the two fields, else
+    /// what `auth` decodes to. `None` for tokens, for nothing, and for an `auth` that is not base64.
+    pub fn basic(&self) -> Option<Credentials> {
+        if !self.username.is_empty() {
+            return Some(Credentials::new(&self.username, &self.password));
+        }
+        if self.auth.is_empty() || !self.identity_token.is_empty() {
+            return None;
+        }
+        let decoded = BASE64.decode(self.auth.trim_end_matches('\0')).ok()?;
+        let pair = String::from_utf8(decoded).ok()?;
+        let (username, password) = pair.split_once(':')?;
+        // Old docker configs end the password with NUL bytes; containerd trims them too.
+        Some(Credentials::new(username, password.trim_matches('\0')))
+    }
+}
+
+impl fmt::Debug for RequestAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RequestAuth(***)")
+    }
+}
+
+/// The credentials (field 2) of a PullImageRequest; `None` when the field never occurs.
+///
+/// # Errors
+/// Any [`WireError`]: the message can't be read with certainty.
+pub fn request_auth(request: &[u8]) -> Result<Option<RequestAuth>, WireError> {
+    let mut found = None;
+    for field in Fields::of(request) {
+        let field = field?;
+        if field.number != AUTH {
+            continue;
+        }
+        let part = field.expect(WireType::Len)?;
+        let auth: &mut RequestAuth = found.get_or_insert_default();
+        for field in Fields::of(part) {
+            let field = field?;
+            let slot = match field.number {
+                1 => &mut auth.username,
+                2 => &mut auth.password,
+                3 => &mut auth.auth,
+                4 => &mut auth.server_address,
+                5 => &mut auth.identity_token,
+                6 => &mut auth.registry_token,
+                _ => continue,
+            };
+            text(field.expect(WireType::Len)?)?.clone_into(slot);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_credentials_come_from_the_fields_or_from_auth() {
+        let fields = RequestAuth {
+            username: "u".into(),
+            password: "p:q".into(),
+            auth: "bm90OnRoaXM=".into(),
+            ..RequestAuth::default()
+        };
+        assert_eq!(fields.basic(), Some(Credentials::new("u", "p:q")));
+
+        for encoded in ["dXNlcjpwYTpzcw==", "dXNlcjpwYTpzcw"] {
+            let auth = RequestAuth {
+                auth: encoded.into(),
+                ..RequestAuth::default()
+            };
+            assert_eq!(auth.basic(), Some(Credentials::new("user", "pa:ss")));
+            assert!(!auth.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_no_user_and_password_gives_none() {
+        assert!(RequestAuth::default().basic().is_none());
+        assert!(RequestAuth::default().is_empty());
+        for auth in ["%%%", "bm9jb2xvbg=="] {
+            let auth = RequestAuth {
+                auth: auth.into(),
+                ..RequestAuth::default()
+            };
+            assert!(auth.basic().is_none());
+        }
+        let token = RequestAuth {
+            registry_token: "t".into(),
+            ..RequestAuth::default()
+        };
+        assert!(token.basic().is_none());
+        assert!(!token.is_empty());
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let auth = RequestAuth {
+            username: "admin".into(),
+            password: "passw0rd".into(),
+            ..RequestAuth::default()
+        };
+        assert_eq!(format!("{auth:?}"), "RequestAuth(***)");
+    }
+}
