@@ -1,0 +1,71 @@
+//! `--dry-run`: is the config right, and does the runtime answer?
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use policy::config::Settings;
+
+use crate::cli::Cli;
+use crate::{config_file, detect};
+
+/// How long the runtime may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Prints what was found; fails where `serve` would.
+pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
+    let loaded = config_file::load(&cli.file)?;
+    for warning in &loaded.warnings {
+        println!("{warning}");
+    }
+    println!("config    {}: good", cli.file.display());
+    show_rules(&loaded.settings);
+    let socket = detect::runtime_socket(&loaded.settings)?;
+    let shown = socket.display();
+    if !detect::is_socket(&socket) {
+        if loaded.settings.force {
+            println!(
+                "runtime   {shown}: not there yet; `force` is set, so serving would wait for it"
+            );
+            return Ok(());
+        }
+        bail!(
+            "runtime   {shown}: there is no socket; start the runtime, set `cri:`, or set `force: true`"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start an async runtime")?;
+    let version = runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, cri::runtime_version(&socket)).await });
+    match version {
+        Ok(Ok(version)) => println!("runtime   {shown}: {version} answers"),
+        Ok(Err(error)) => bail!("runtime   {shown}: {error}"),
+        Err(_) => bail!("runtime   {shown}: no answer within {PATIENCE:?}; is it stuck?"),
+    }
+    Ok(())
+}
+
+fn show_rules(settings: &Settings) {
+    println!("listen    {}", settings.shim_socket.display());
+    for registry in &settings.rules.registries {
+        let credentials = match registry.credentials {
+            Some(_) => "with credentials",
+            None => "anonymous",
+        };
+        println!(
+            "registry  {}: {}, {credentials}",
+            registry.endpoint,
+            registry.reason()
+        );
+    }
+    for redirect in &settings.rules.redirects {
+        println!(
+            "redirect  {}/{} to {}",
+            redirect.src_domain, redirect.src_path, redirect.to
+        );
+    }
+    if !settings.rules.fallback_to_origin {
+        println!("origin    never asked (fallbackToOrigin: false)");
+    }
+}

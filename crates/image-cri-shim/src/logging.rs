@@ -1,0 +1,75 @@
+//! Where log lines go, and how many of them.
+//!
+//! The message of a line is plain text, because runbooks grep for it; JSON and the journal carry the
+//! same text. Only our own crates may say more than warnings: the HTTP libraries' debug output holds
+//! headers, and headers hold credentials.
+
+use std::io::{IsTerminal, stderr};
+
+use anyhow::Context;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::cli::LogFormat;
+
+const OUR_CRATES: [&str; 5] = ["cri", "image_cri_shim", "policy", "registry", "resolver"];
+
+/// Switches debug lines on and off.
+#[derive(Clone, Debug)]
+pub(crate) struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    /// Debug lines, or info and above.
+    pub(crate) fn set_debug(&self, debug: bool) {
+        // Fails only when the subscriber is gone, and then there is nothing to switch.
+        let _ = self.0.reload(targets(debug));
+    }
+}
+
+/// Starts logging; for the whole life of the process.
+pub(crate) fn start(format: LogFormat, debug: bool) -> anyhow::Result<LogLevel> {
+    let (filter, handle) = reload::Layer::new(targets(debug));
+    let format = match format {
+        LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journald,
+        LogFormat::Auto => LogFormat::Text,
+        chosen => chosen,
+    };
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Json => Box::new(fmt::layer().json().with_writer(stderr)),
+        LogFormat::Journald => Box::new(tracing_journald::layer().context(
+            "cannot log to journald; is its socket there? `--log-format text` does without",
+        )?),
+        LogFormat::Auto | LogFormat::Text => Box::new(
+            fmt::layer()
+                .with_ansi(stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+                .with_target(false)
+                .with_writer(stderr),
+        ),
+    };
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .try_init()
+        .context("logging was started twice")?;
+    Ok(LogLevel(handle))
+}
+
+fn targets(debug: bool) -> Targets {
+    let ours = if debug { Level::DEBUG } else { Level::INFO };
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_targets(OUR_CRATES.map(|name| (name, ours)))
+}
+
+/// systemd says in `JOURNAL_STREAM` which file the journal's stream is; a shell started from a
+/// service inherits the variable, but not the file.
+fn stderr_is_the_journal() -> bool {
+    let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else {
+        return false;
+    };
+    rustix::fs::fstat(stderr())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}

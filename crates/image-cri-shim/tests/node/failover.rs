@@ -1,0 +1,147 @@
+//! Pulls that fail at the best source.
+
+use http::StatusCode;
+use testkit::certs::Ca;
+use testkit::containerd::Containerd;
+use testkit::docker_registry::DockerRegistry;
+use testkit::images::Image;
+use testkit::shim::{Options, Shim};
+use testkit::wait;
+
+use crate::world::{BINARY, World, probes, registry_with, with_fake_runtime};
+
+#[tokio::test]
+async fn a_mirror_that_fails_blobs_is_passed_over_and_not_asked_again() {
+    let image = Image::new("half-synced");
+    let mirror = registry_with(&image, "team/app", "1").await;
+    mirror.fail("/blobs/", StatusCode::NOT_FOUND);
+    let good = registry_with(&image, "team/app", "1").await;
+    let config = format!(
+        "registries: [{{address: '{}', priority: 900}}, {{address: '{}'}}]\ncache: {{negativeTTL: 1h}}",
+        mirror.url(),
+        good.url()
+    );
+    let world = World::start(&config, &[&mirror, &good]).await;
+    assert_eq!(world.pull("ghcr.io/team/app:1").await, image.id());
+    let failed = world
+        .shim
+        .wait_for_log("pull failed: image=ghcr.io/team/app:1")
+        .await;
+    assert!(
+        failed.contains(&format!("tried={}/team/app:1", mirror.host())),
+        "{failed}"
+    );
+    let matched = world.shim.wait_for_log("priority match:").await;
+    assert!(
+        matched.contains(&format!("matched_registry={} ", good.host())),
+        "{matched}"
+    );
+    world.client().remove("ghcr.io/team/app:1").await.unwrap();
+    mirror.recording().clear();
+    assert_eq!(world.pull("ghcr.io/team/app:1").await, image.id());
+    assert!(mirror.recording().is_empty(), "{:?}", mirror.requests());
+}
+
+#[tokio::test]
+async fn the_origin_is_tried_when_every_mirror_fails() {
+    let image = Image::new("at the origin");
+    let mirror = registry_with(&image, "team/app", "1").await;
+    mirror.fail("/blobs/", StatusCode::INTERNAL_SERVER_ERROR);
+    let origin = registry_with(&image, "team/app", "1").await;
+    let world = World::start(&format!("address: {}", mirror.url()), &[&mirror, &origin]).await;
+    let name = format!("{}/team/app:1", origin.host());
+    assert_eq!(world.pull(&name).await, image.id());
+    let tags = world
+        .containerd
+        .client()
+        .list()
+        .await
+        .unwrap()
+        .remove(0)
+        .repo_tags;
+    assert_eq!(tags, [name]);
+}
+
+#[tokio::test]
+async fn a_registry_that_only_the_runtime_can_talk_to_is_the_last_resort() {
+    // The runtime knows its CA, the shim does not; the origin doesn't exist.
+    let ca = Ca::new().unwrap();
+    let image = Image::new("by the runtime alone");
+    let registry = DockerRegistry::with_tls(&ca.issue(&["127.0.0.1"]).unwrap())
+        .await
+        .unwrap();
+    registry.push(&image, "team/app", "1").await.unwrap();
+    let containerd = Containerd::start().await.unwrap();
+    containerd.allow_ca(&registry.host(), &ca.pem()).unwrap();
+    let mut gone = DockerRegistry::plain().await.unwrap();
+    containerd.allow_http(&gone.host()).unwrap();
+    gone.stop().await;
+    let config = format!("address: {}", registry.url());
+    let shim = Shim::start(&config, Options::new(BINARY, containerd.socket()))
+        .await
+        .unwrap();
+    let name = format!("{}/team/app:1", gone.host());
+    shim.client().pull(&name, None).await.unwrap();
+    assert_eq!(
+        shim.client().status(&name).await.unwrap().unwrap().id,
+        image.id()
+    );
+    assert_eq!(
+        probes(&registry),
+        0,
+        "no request comes through a handshake that fails"
+    );
+}
+
+#[tokio::test]
+async fn cancelling_a_pull_cancels_it_in_the_runtime() {
+    let image = Image::new("cancelled");
+    let registry = registry_with(&image, "team/app", "1").await;
+    let (shim, runtime) = with_fake_runtime(&format!("address: {}", registry.url())).await;
+    runtime.hang("PullImage");
+    let client = shim.client();
+    let pull = tokio::spawn(async move { client.pull("ghcr.io/team/app:1", None).await });
+    wait::until("the runtime has the pull", async || {
+        runtime
+            .requests()
+            .iter()
+            .any(|request| request.path.ends_with("/PullImage"))
+            .then_some(())
+    })
+    .await;
+    pull.abort();
+    wait::until("the runtime sees the cancellation", async || {
+        (runtime.cancellations() > 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pull_that_hangs_ends_with_timeout_and_the_next_goes_elsewhere() {
+    let image = Image::new("hanging");
+    let (first, second) = (
+        registry_with(&image, "team/app", "1").await,
+        registry_with(&image, "team/app", "1").await,
+    );
+    let config = format!(
+        "timeout: 300ms\nregistries: [{{address: '{}', priority: 900}}, {{address: '{}'}}]",
+        first.url(),
+        second.url()
+    );
+    let (shim, runtime) = with_fake_runtime(&config).await;
+    runtime.hang("PullImage");
+    let error = shim
+        .client()
+        .pull("ghcr.io/team/app:1", None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Some(4), "{error:?}");
+    runtime.answer("PullImage");
+    runtime.clear_requests();
+    shim.client()
+        .pull("ghcr.io/team/app:1", None)
+        .await
+        .unwrap();
+    let asked = String::from_utf8_lossy(&runtime.requests()[0].message).into_owned();
+    assert!(asked.contains(&second.host()), "{asked}");
+}

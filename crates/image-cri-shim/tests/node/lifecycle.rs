@@ -1,0 +1,98 @@
+//! Signals, reloads, and a runtime that comes and goes.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use testkit::images::Image;
+use testkit::wait;
+
+use crate::world::{World, probes, registry_with, with_fake_runtime};
+
+#[tokio::test]
+async fn sigterm_lets_calls_in_flight_finish_and_removes_the_socket() {
+    let (mut shim, runtime) = with_fake_runtime("").await;
+    runtime.set_delay("PullImage", Duration::from_millis(500));
+    let client = shim.client();
+    let pull = tokio::spawn(async move { client.pull("ghcr.io/team/app:1", None).await });
+    wait::until("the pull has reached the runtime", async || {
+        (!runtime.requests().is_empty()).then_some(())
+    })
+    .await;
+    let status = shim.terminate().await.unwrap();
+    assert!(status.success());
+    let pulled = pull.await.unwrap();
+    assert!(pulled.is_ok(), "{pulled:?}\n{}", shim.log());
+    assert!(!shim.socket().exists());
+}
+
+#[tokio::test]
+async fn sighup_takes_a_new_config_and_a_bad_one_changes_nothing() {
+    let image = Image::new("reloaded");
+    let registry = registry_with(&image, "team/app", "1").await;
+    let mut world = World::start("reloadInterval: 1h", &[&registry]).await;
+    let good = format!("address: {}\nreloadInterval: 1h", registry.url());
+    world.shim.write_config(&good).unwrap();
+    world.shim.signal(Signal::HUP).unwrap();
+    world
+        .shim
+        .wait_for_log("reloaded shim auth configuration from")
+        .await;
+    assert_eq!(world.pull("ghcr.io/team/app:1").await, image.id());
+    world.shim.write_config("address: [").unwrap();
+    world.shim.signal(Signal::HUP).unwrap();
+    world
+        .shim
+        .wait_for_log("keeping the last good config")
+        .await;
+    registry.recording().clear();
+    world.pull("quay.io/team/app:1").await;
+    assert_eq!(probes(&registry), 1);
+}
+
+#[tokio::test]
+async fn the_file_is_read_again_every_reload_interval() {
+    let (shim, _runtime) = with_fake_runtime("reloadInterval: 50ms").await;
+    shim.write_config("reloadInterval: 30s\naddress: http://sealos.hub:5000")
+        .unwrap();
+    shim.wait_for_log("updated reload interval to 30s").await;
+    shim.wait_for_log("config: offline_registry address=http://sealos.hub:5000")
+        .await;
+}
+
+#[tokio::test]
+async fn sigusr1_switches_debug_lines() {
+    let (mut shim, _runtime) = with_fake_runtime("").await;
+    shim.signal(Signal::USR1).unwrap();
+    shim.wait_for_log("debug lines are on").await;
+    shim.client().version().await.unwrap();
+}
+
+#[tokio::test]
+async fn counters_are_logged_periodically() {
+    let (shim, _runtime) = with_fake_runtime("cache: {statsLogInterval: 50ms}").await;
+    let line = shim.wait_for_log("cache stats:").await;
+    for field in [
+        "image_hits=0",
+        "image_misses=0",
+        "domain_hits=0",
+        "domain_misses=0",
+        "image_evictions=0",
+        "domain_evictions=0",
+        "invalidations=0",
+        "generated_at=20",
+    ] {
+        assert!(line.contains(field), "{field} in {line}");
+    }
+}
+
+#[tokio::test]
+async fn containerd_may_restart() {
+    let image = Image::new("after the restart");
+    let registry = registry_with(&image, "team/app", "1").await;
+    let mut world = World::start(&format!("address: {}", registry.url()), &[&registry]).await;
+    world.containerd.stop().await.unwrap();
+    let error = world.client().version().await.unwrap_err();
+    assert_eq!(error.code(), Some(14), "{error:?}");
+    world.containerd.start_again().await.unwrap();
+    assert_eq!(world.pull("ghcr.io/team/app:1").await, image.id());
+}

@@ -1,0 +1,19 @@
+//! The node shim, end to end: the released binary between a CRI client and a real containerd, with
+//! real registries. A fake stands in only for what these can't be made to show.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
+
+mod credentials;
+mod failover;
+mod lifecycle;
+mod local;
+mod origin;
+mod routing;
+mod sharing;
+mod start;
+mod world;

@@ -1,0 +1,125 @@
+//! Images that no configured registry has.
+
+use testkit::cri_api::{Any, RpcStatus};
+use testkit::cri_client::kubelet_auth;
+use testkit::docker_registry::DockerRegistry;
+use testkit::images::Image;
+
+use crate::world::{World, registry_with, with_fake_runtime};
+
+#[tokio::test]
+async fn the_origin_is_pulled_from_unchanged_and_with_the_requests_credentials() {
+    let image = Image::new("origin");
+    let origin = DockerRegistry::with_password("pod", "pull-secret")
+        .await
+        .unwrap();
+    origin.push(&image, "team/app", "1").await.unwrap();
+    let mirror = DockerRegistry::plain().await.unwrap();
+    let world = World::start(&format!("address: {}", mirror.url()), &[&origin, &mirror]).await;
+    let name = format!("{}/team/app:1", origin.host());
+    let auth = kubelet_auth("pod", "pull-secret");
+    world.client().pull(&name, Some(auth)).await.unwrap();
+    assert_eq!(world.id_of(&name).await.as_deref(), Some(image.id()));
+    // The shim itself never asks the origin.
+    assert!(
+        origin
+            .requests()
+            .iter()
+            .all(|request| request.is_from_containerd())
+    );
+    let tags: Vec<_> = world.containerd.client().list().await.unwrap();
+    assert_eq!(tags[0].repo_tags, [name]);
+}
+
+#[tokio::test]
+async fn the_request_reaches_the_runtime_byte_for_byte() {
+    let mirror = DockerRegistry::plain().await.unwrap();
+    let (shim, runtime) = with_fake_runtime(&format!("address: {}", mirror.url())).await;
+    // Field 1.1 the name, 2.6 a token, 3 an opaque sandbox config, 99 unknown; fields out of order.
+    let mut message = vec![0x9a, 0x06, 0x02, b'x', b'y'];
+    message.extend_from_slice(&[0x1a, 0x03, 1, 2, 3]);
+    message.extend_from_slice(&[0x12, 0x05, 0x32, 0x03, b't', b'o', b'k']);
+    let name = b"ghcr.io/team/app:1";
+    message.extend_from_slice(&[0x0a, name.len() as u8 + 2, 0x0a, name.len() as u8]);
+    message.extend_from_slice(name);
+    let path = shim.client().path("ImageService", "PullImage");
+    let metadata = http::HeaderMap::new();
+    shim.client()
+        .unary(&path, message.clone().into(), metadata)
+        .await
+        .unwrap();
+    let received = runtime.requests();
+    assert_eq!(received.last().unwrap().message.as_ref(), message);
+}
+
+#[tokio::test]
+async fn a_pull_that_fails_everywhere_says_who_was_tried() {
+    let mirror = DockerRegistry::plain().await.unwrap();
+    let origin = DockerRegistry::plain().await.unwrap();
+    let world = World::start(&format!("address: {}", mirror.url()), &[&mirror, &origin]).await;
+    let name = format!("{}/team/app:1", origin.host());
+    let direct = world
+        .containerd
+        .client()
+        .pull(&name, None)
+        .await
+        .unwrap_err();
+    let error = world.client().pull(&name, None).await.unwrap_err();
+    assert_eq!(error.code(), direct.code());
+    let (first, trail) = error.message().rsplit_once('\n').unwrap();
+    assert_eq!(first, direct.message());
+    assert!(
+        trail.starts_with(&format!(
+            "image-cri-shim tried: http://{}: 404",
+            mirror.host()
+        )),
+        "{trail}"
+    );
+}
+
+#[tokio::test]
+async fn without_fallback_the_origin_is_never_asked() {
+    let image = Image::new("at the origin only");
+    let mut origin = registry_with(&image, "team/app", "1").await;
+    let mirror = DockerRegistry::plain().await.unwrap();
+    let config = format!("address: {}\nfallbackToOrigin: false", mirror.url());
+    let world = World::start(&config, &[&mirror, &origin]).await;
+    let name = format!("{}/team/app:1", origin.host());
+    let error = world.client().pull(&name, None).await.unwrap_err();
+    assert_eq!(error.code(), Some(5), "{error:?}");
+    assert!(
+        error.message().contains("fallbackToOrigin: false"),
+        "{error:?}"
+    );
+    assert!(origin.recording().is_empty());
+    origin.stop().await;
+}
+
+#[tokio::test]
+async fn the_message_inside_the_status_details_is_kept_in_step() {
+    let mirror = DockerRegistry::plain().await.unwrap();
+    let (shim, runtime) = with_fake_runtime(&format!("address: {}", mirror.url())).await;
+    let status = RpcStatus {
+        code: 5,
+        message: "nowhere: 50 % \u{1f433}".into(),
+        details: vec![Any {
+            type_url: "x/y".into(),
+            value: vec![1, 2, 3],
+        }],
+    };
+    runtime.fail("PullImage", status.clone());
+    let error = shim
+        .client()
+        .pull("ghcr.io/team/app:1", None)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message()
+            .starts_with(&format!("{}\nimage-cri-shim tried: ", status.message)),
+        "{error:?}"
+    );
+    let details = error.status().unwrap().details.as_ref().unwrap();
+    assert_eq!(details.message, error.message());
+    assert_eq!((details.code, &details.details), (5, &status.details));
+}

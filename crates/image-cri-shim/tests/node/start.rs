@@ -1,0 +1,136 @@
+//! What happens before the first call: arguments, config, sockets.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+
+use testkit::fake_runtime::FakeRuntime;
+use testkit::shim::{Options, Shim};
+
+use crate::world::{BINARY, with_fake_runtime};
+
+#[tokio::test]
+async fn the_version() {
+    let output = Command::new(BINARY).arg("--version").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        text,
+        format!("image-cri-shim {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[tokio::test]
+async fn a_config_with_mistakes_lists_them_all_and_opens_nothing() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let options = Options::new(BINARY, runtime.socket());
+    let config = "auth: admin:hunter2\naddress: 'http://'\ntimeout: soon\n";
+    let mut shim = Shim::prepare(config, options).unwrap();
+    shim.spawn().unwrap();
+    assert_eq!(shim.wait().await.unwrap().code(), Some(1));
+    shim.wait_for_log("timeout:").await;
+    let log = shim.log();
+    assert!(
+        log.contains("image-cri-shim.yaml:2:10: error: address: the address is empty"),
+        "{log}"
+    );
+    assert!(
+        log.contains("image-cri-shim.yaml:3:10: error: timeout: `soon`: not a duration"),
+        "{log}"
+    );
+    assert!(!log.contains("hunter2"), "{log}");
+    assert!(!shim.socket().exists());
+}
+
+#[tokio::test]
+async fn a_missing_runtime_is_an_error_unless_forced() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new(BINARY, dir.path().join("runtime.sock"));
+    let mut shim = Shim::prepare("", options.clone()).unwrap();
+    shim.spawn().unwrap();
+    assert_eq!(shim.wait().await.unwrap().code(), Some(1));
+    shim.wait_for_log("force: true").await;
+    let mut shim = Shim::start("force: true", options).await.unwrap();
+    let error = shim.client().version().await.unwrap_err();
+    assert_eq!(error.code(), Some(14), "{error:?}");
+    assert!(error.message().contains("is it running?"), "{error:?}");
+    assert!(shim.terminate().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_socket_has_the_owner_and_mode_of_the_runtimes() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    std::fs::set_permissions(runtime.socket(), std::fs::Permissions::from_mode(0o620)).unwrap();
+    std::os::unix::fs::chown(runtime.socket(), Some(12), Some(34)).unwrap();
+    let shim = Shim::start("", Options::new(BINARY, runtime.socket()))
+        .await
+        .unwrap();
+    let metadata = shim.socket().metadata().unwrap();
+    assert_eq!(metadata.mode() & 0o777, 0o620);
+    assert_eq!((metadata.uid(), metadata.gid()), (12, 34));
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
+    let (mut shim, runtime) = with_fake_runtime("").await;
+    shim.kill().unwrap();
+    assert!(shim.socket().exists(), "a killed process leaves its socket");
+    shim.start_again().await.unwrap();
+    let second = Shim::prepare(
+        &format!("shim: {}", shim.socket().display()),
+        Options::new(BINARY, runtime.socket()),
+    );
+    let mut second = second.unwrap();
+    second.spawn().unwrap();
+    assert_eq!(second.wait().await.unwrap().code(), Some(1));
+    second
+        .wait_for_log(&shim.socket().display().to_string())
+        .await;
+    shim.client().version().await.unwrap();
+    assert!(shim.terminate().await.unwrap().success());
+    assert!(!shim.socket().exists());
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_it_found() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let options = Options::new(BINARY, runtime.socket()).arg("--dry-run");
+    let config = "address: http://u:hunter2@sealos.hub:5000\nregistrys: []\n";
+    let mut shim = Shim::prepare(config, options).unwrap();
+    shim.spawn().unwrap();
+    assert!(shim.wait().await.unwrap().success(), "{}", shim.log());
+    shim.wait_for_log("answers").await;
+    let log = shim.log();
+    assert!(log.contains("did you mean `registries`?"), "{log}");
+    assert!(
+        log.contains("registry  http://sealos.hub:5000: priority 1000 (default), offline registry, configured for every host, with credentials"),
+        "{log}"
+    );
+    assert!(!log.contains("hunter2"), "{log}");
+    assert!(!shim.socket().exists());
+}
+
+#[tokio::test]
+async fn a_dry_run_fails_where_serving_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new(BINARY, dir.path().join("none.sock")).arg("--dry-run");
+    let mut shim = Shim::prepare("address: a.io", options).unwrap();
+    shim.spawn().unwrap();
+    assert_eq!(shim.wait().await.unwrap().code(), Some(1));
+    shim.wait_for_log("there is no socket").await;
+}
+
+#[tokio::test]
+async fn the_log_can_be_json() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let options = Options::new(BINARY, runtime.socket())
+        .arg("--log-format")
+        .arg("json");
+    let shim = Shim::start("address: http://sealos.hub:5000", options)
+        .await
+        .unwrap();
+    let line = shim.wait_for_log("config: offline_registry").await;
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        value["fields"]["message"],
+        "config: offline_registry address=http://sealos.hub:5000 domain=sealos.hub priority=1000 (default)"
+    );
+}
