@@ -50,7 +50,7 @@ fn ensure() -> Result<PathBuf> {
     let work = target().join("cargo-deny-build");
     step(
         &format!("building cargo-deny {VERSION} (once, a few minutes)"),
-        "is crates.io reachable?",
+        "is the package registry reachable?",
         cargo(&[
             "install",
             "cargo-deny",

@@ -12,7 +12,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`listener`] | the socket: made privately, shared like the runtime's, removed at the end |
-//! | [`authority`] | lets `h2` serve clients whose `:authority` is malformed |
+//! | `authority` | lets `h2` serve clients whose `:authority` is malformed |
 //! | [`server`] | connections, routing of calls, draining |
 //! | [`method`] | which methods are image calls |
 //! | [`call`] | one image call, and the trait that answers it |
@@ -23,8 +23,8 @@
 //! | [`grpc`] | message framing, status, deadlines |
 //! | [`http2`] | every HTTP/2 tuning value |
 //!
-//! HTTP/2 is the `h2` crate on both sides, without hyper between: hyper starts two tasks
-//! per call and direction that a proxy has no use for.
+//! HTTP/2 is the `h2` crate on both sides, without hyper between: a proxy has no use for the tasks
+//! and channels that hyper makes per call, and needs the resets and their reasons as they are.
 //!
 //! # Example
 //! ```no_run
@@ -44,7 +44,7 @@
 //! ```
 
 pub mod alias;
-pub mod authority;
+mod authority;
 pub mod call;
 mod flow;
 mod forward;

@@ -210,7 +210,7 @@ impl Service {
             upstream: self.upstream.clone(),
         };
         let answering = async {
-            let answer = self.calls.call(call.clone());
+            let answer = async { self.calls.call(call.clone()).await };
             // A defect of ours must not fail a call that the runtime could do.
             match AssertUnwindSafe(answer).catch_unwind().await {
                 Ok(reply) => reply,

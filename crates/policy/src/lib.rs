@@ -5,7 +5,7 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`reference`] | image names, as `distribution/reference` reads them |
+//! | [`reference`](mod@reference) | image names, as `distribution/reference` reads them |
 //! | [`endpoint`] | registry addresses |
 //! | [`credentials`], [`tls`] | what goes with an address |
 //! | [`duration`] | Go's durations |

@@ -1,7 +1,7 @@
 //! What a name was last pulled as, so that the runtime can be asked for it by one call, after a
 //! restart and after the registry it came from has left the config.
 //!
-//! [`Aliases`] is the map; [`journal`] is the small file behind it. The file is a help, not a truth:
+//! [`Aliases`] is the map; `journal` is the small file behind it. The file is a help, not a truth:
 //! without it a name is still looked for as every candidate of its plan.
 
 mod journal;

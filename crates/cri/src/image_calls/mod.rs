@@ -2,9 +2,9 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`local`] | ImageStatus and RemoveImage: what a name stands for on this node |
-//! | [`pull`] | PullImage: candidates in order until one succeeds |
-//! | [`attempt`] | one request to the runtime, within what is left of the caller's time |
+//! | `local` | ImageStatus and RemoveImage: what a name stands for on this node |
+//! | `pull` | PullImage: candidates in order until one succeeds |
+//! | `attempt` | one request to the runtime, within what is left of the caller's time |
 //!
 //! Whatever can't be decided here is forwarded as it came: the shim must never be the reason that a
 //! call fails which the runtime could answer (spec, rule 7).

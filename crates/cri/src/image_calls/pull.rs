@@ -53,7 +53,10 @@ struct Progress {
     failed: Vec<(String, Status)>,
     /// The answer that the caller gets if nothing succeeds: the origin's, else the last one's.
     last: Option<UnaryReply>,
+    /// `last` is the origin's: the redirect's target, or without one the name as written.
     origin_failed: bool,
+    /// Nobody was known to have the image; what was pulled at all was a last resort.
+    nothing_found: bool,
 }
 
 impl Pull<'_> {
@@ -68,6 +71,7 @@ impl Pull<'_> {
             failed: Vec::new(),
             last: None,
             origin_failed: false,
+            nothing_found: true,
         };
         let mut order = PullOrder::new(&self.plan);
         loop {
@@ -129,6 +133,10 @@ impl Pull<'_> {
             return Ok(None);
         };
         let is_original = self.plan.is_original(candidate);
+        let found = progress.verdicts.get(at).copied().flatten() == Some(Verdict::Found);
+        if found || matches!(candidate.role, Role::Redirect(_)) {
+            progress.nothing_found = false;
+        }
         let answer = match &candidate.credentials {
             _ if is_original => self.attempts.unchanged().await,
             CredentialChoice::Configured(credentials) => {
@@ -170,12 +178,11 @@ impl Pull<'_> {
         progress
             .failed
             .push((candidate.image.clone(), reply.status().clone()));
-        if is_original {
-            progress.origin_failed = true;
-            progress.last = Some(reply);
-        } else if !progress.origin_failed {
+        let is_origin = is_original || matches!(candidate.role, Role::Redirect(_));
+        if is_origin || !progress.origin_failed {
             progress.last = Some(reply);
         }
+        progress.origin_failed |= is_origin;
         Ok(None)
     }
 
@@ -195,8 +202,11 @@ impl Pull<'_> {
         }
         let name = self.plan.reference.as_written().to_owned();
         progress.failed.push((name, reply.status().clone()));
-        progress.origin_failed = true;
-        progress.last = Some(reply);
+        progress.nothing_found = false;
+        if !progress.origin_failed {
+            progress.origin_failed = true;
+            progress.last = Some(reply);
+        }
         Ok(None)
     }
 
@@ -205,11 +215,14 @@ impl Pull<'_> {
     fn exhausted(&self, progress: Progress) -> UnaryReply {
         let trail = self.trail(&progress);
         let Progress {
-            resolution, last, ..
+            resolution,
+            last,
+            nothing_found,
+            ..
         } = progress;
         // Without registries or redirects there is nothing to add to what the runtime says.
         let routed = !self.plan.candidates.is_empty();
-        match last {
+        match last.filter(|_| !nothing_found) {
             Some(mut reply) => {
                 if routed {
                     reply.append_line(&trail);

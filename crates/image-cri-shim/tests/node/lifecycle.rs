@@ -15,7 +15,9 @@ async fn sigterm_lets_calls_in_flight_finish_and_removes_the_socket() {
     let client = shim.client();
     let pull = tokio::spawn(async move { client.pull("ghcr.io/team/app:1", None).await });
     wait::until("the pull has reached the runtime", async || {
-        (!runtime.requests().is_empty()).then_some(())
+        let requests = runtime.requests();
+        let pulls = requests.iter().any(|r| r.path.ends_with("/PullImage"));
+        pulls.then_some(())
     })
     .await;
     let status = shim.terminate().await.unwrap();

@@ -123,3 +123,68 @@ async fn the_message_inside_the_status_details_is_kept_in_step() {
     assert_eq!(details.message, error.message());
     assert_eq!((details.code, &details.details), (5, &status.details));
 }
+
+#[tokio::test]
+async fn without_fallback_a_registry_that_is_silent_makes_it_unavailable() {
+    let mut gone = DockerRegistry::plain().await.unwrap();
+    let address = gone.url();
+    gone.stop().await;
+    let (shim, runtime) =
+        with_fake_runtime(&format!("address: {address}\nfallbackToOrigin: false")).await;
+    runtime.fail(
+        "PullImage",
+        RpcStatus {
+            code: 2,
+            message: "connection refused".into(),
+            details: Vec::new(),
+        },
+    );
+    let error = shim
+        .client()
+        .pull("ghcr.io/team/app:1", None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Some(14), "{error:?}");
+    assert!(
+        error.message().contains("fallbackToOrigin: false"),
+        "{error:?}"
+    );
+    let asked: Vec<_> = runtime
+        .requests()
+        .iter()
+        .map(|request| String::from_utf8_lossy(&request.message).into_owned())
+        .collect();
+    assert!(
+        asked.iter().all(|asked| !asked.contains("ghcr.io")),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_origin_of_a_redirected_image_is_the_redirects_target() {
+    let (shim, runtime) = with_fake_runtime(
+        "probeTimeout: 200ms\nimageRedirMapping: [{src: ghcr.io, to: 'http://127.0.0.1:1/mirror'}]",
+    )
+    .await;
+    for (name, code) in [
+        ("127.0.0.1:1/mirror/team/app:1", 8),
+        ("ghcr.io/team/app:1", 9),
+    ] {
+        runtime.fail(
+            name,
+            RpcStatus {
+                code,
+                message: name.to_owned(),
+                details: Vec::new(),
+            },
+        );
+    }
+    let error = shim
+        .client()
+        .pull("ghcr.io/team/app:1", None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Some(8), "{error:?}");
+    let pulls = runtime.requests().len();
+    assert_eq!(pulls, 3, "readiness, the target, and the name as written");
+}
