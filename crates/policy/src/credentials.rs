@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -39,6 +40,25 @@ impl Credentials {
     /// The password, for the wire only: not for logs.
     pub fn expose_password(&self) -> &str {
         self.password.expose_secret()
+    }
+}
+
+/// Where credentials stand that are not written in the config. Looking there is I/O, and somebody
+/// else's business; see [`crate::config::Settings::with_credentials`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CredentialSource {
+    /// A docker or podman `config.json`.
+    File(PathBuf),
+    /// A Kubernetes Secret of this name, in the ConfigMap's namespace.
+    Secret(String),
+}
+
+impl fmt::Display for CredentialSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "authFile {}", path.display()),
+            Self::Secret(name) => write!(f, "authSecret {name}"),
+        }
     }
 }
 

@@ -8,10 +8,12 @@
 //! | [`reference`](mod@reference) | image names, as `distribution/reference` reads them |
 //! | [`endpoint`] | registry addresses |
 //! | [`credentials`], [`tls`] | what goes with an address |
+//! | [`docker_config`] | credentials in docker's formats, and Secrets made of them |
 //! | [`duration`] | Go's durations |
 //! | [`config`] | the file: what was written, and what it means |
 //! | [`rules`] | registries and redirects, understood and sorted |
 //! | [`plan`] | the ordered candidates for one image |
+//! | [`pod`] | the same rules, applied to a Pod |
 //! | [`order`] | when probing is over, and what is pulled next |
 //! | [`breaker`] | when a registry is left alone, and for how long |
 //!
@@ -29,17 +31,19 @@
 pub mod breaker;
 pub mod config;
 pub mod credentials;
+pub mod docker_config;
 pub mod duration;
 pub mod endpoint;
 pub mod order;
 pub mod plan;
+pub mod pod;
 mod public_hosts;
 mod redirect;
 pub mod reference;
 pub mod rules;
 pub mod tls;
 
-pub use credentials::Credentials;
+pub use credentials::{CredentialSource, Credentials};
 pub use endpoint::{Endpoint, Scheme};
 pub use order::{PullOrder, Step, Verdict};
 pub use plan::{Candidate, CredentialChoice, Plan, Role};

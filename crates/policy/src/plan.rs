@@ -46,6 +46,8 @@ pub struct Candidate {
     pub tls: TlsOptions,
     /// Why it is tried at this place, for people.
     pub reason: String,
+    /// Why it has no credentials although it should; for the trail. Without secrets.
+    pub note: Option<String>,
 }
 
 /// Ordered candidates for one image. The original name is not among them: it comes after them,
@@ -75,12 +77,8 @@ impl Plan {
             priority: rule.priority,
             credentials: credentials(rule.credentials.as_ref(), &rule.to, reference),
             tls: rule.tls.clone(),
-            reason: match rule.priority {
-                Some(priority) => {
-                    format!("priority {}, redirect[{}]", priority.get(), rule.number)
-                }
-                None => format!("redirect[{}], after the registries", rule.number),
-            },
+            reason: rule.reason(),
+            note: rule.note.clone(),
         });
         for registry in rules.registries.iter().filter(|r| r.serves(reference)) {
             // At equal priority the registry stays before the redirect's target, as it would
@@ -132,6 +130,7 @@ fn at_registry(registry: &Registry, reference: &Reference) -> Candidate {
         credentials: credentials(registry.credentials.as_ref(), endpoint, reference),
         tls: registry.tls.clone(),
         reason: registry.reason(),
+        note: registry.note.clone(),
     }
 }
 

@@ -11,11 +11,7 @@ pub(crate) fn target<'r>(
     rules: &'r Rules,
     reference: &Reference,
 ) -> Option<(&'r Redirect, String, String)> {
-    let settled = rules
-        .redirects
-        .iter()
-        .any(|rule| at_target(&rule.to, reference));
-    if settled {
+    if is_settled(rules, reference) {
         return None;
     }
     rules.redirects.iter().find_map(|rule| {
@@ -31,6 +27,14 @@ pub(crate) fn target<'r>(
         Reference::parse(&image).ok()?;
         Some((rule, image, repository))
     })
+}
+
+/// Whether `reference` is below a rule's target already.
+pub(crate) fn is_settled(rules: &Rules, reference: &Reference) -> bool {
+    rules
+        .redirects
+        .iter()
+        .any(|rule| at_target(&rule.to, reference))
 }
 
 fn at_target(to: &Endpoint, reference: &Reference) -> bool {
@@ -72,3 +76,7 @@ fn after_segments<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
         rest => rest.strip_prefix('/'),
     }
 }
+
+#[cfg(test)]
+#[path = "redirect_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! The rules a site has written, understood: registries in the order they are asked, and redirects.
 
-use crate::{Credentials, Endpoint, Reference, TlsOptions};
+use crate::{CredentialSource, Credentials, Endpoint, Reference, TlsOptions};
 
 /// Priority of the offline registry where none is written.
 pub const OFFLINE_PRIORITY: Priority = Priority(1000);
@@ -53,7 +53,7 @@ pub enum MirrorOf {
 }
 
 /// A place that may hold images.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
     /// Where in the config it stands.
     pub origin: Origin,
@@ -67,10 +67,16 @@ pub struct Registry {
     pub default_priority: bool,
     /// Whose images it may serve.
     pub mirror_of: MirrorOf,
-    /// What it is given, by the config.
+    /// What it is given, by the config or by its source.
     pub credentials: Option<Credentials>,
+    /// Where its credentials stand, when not in the config itself.
+    pub source: Option<CredentialSource>,
+    /// Why it has no credentials although it should; one line, without secrets.
+    pub note: Option<String>,
     /// How its certificate is checked.
     pub tls: TlsOptions,
+    /// Secret that the webhook adds to Pods whose images it moves here.
+    pub pull_secret: Option<String>,
 }
 
 impl Registry {
@@ -98,12 +104,16 @@ impl Registry {
                 reason.push_str(&hosts.join(", "));
             }
         }
+        if let Some(note) = &self.note {
+            reason.push_str(", ");
+            reason.push_str(note);
+        }
         reason
     }
 }
 
 /// A prefix rule that changes where the origin of an image is (rules 3 and 4).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// Number in `imageRedirMapping`, counted from 1.
     pub number: usize,
@@ -113,18 +123,41 @@ pub struct Redirect {
     pub src_path: String,
     /// What replaces `src`.
     pub to: Endpoint,
+    /// What the rule is called in the webhook's annotations; `imageRedirMapping[N]` where it has no name.
+    pub name: Option<String>,
+    /// Secret that the webhook adds to Pods whose images it moves there.
+    pub pull_secret: Option<String>,
     /// Keep the canonical remainder, not the written one.
     pub canonical: bool,
     /// Place among the registries; `None` is after them.
     pub priority: Option<Priority>,
-    /// What the target is given, by the config.
+    /// What the target is given, by the config or by its source.
     pub credentials: Option<Credentials>,
+    /// Where its credentials stand, when not in the config itself.
+    pub source: Option<CredentialSource>,
+    /// Why it has no credentials although it should; one line, without secrets.
+    pub note: Option<String>,
     /// How the target's certificate is checked.
     pub tls: TlsOptions,
 }
 
+impl Redirect {
+    /// `redirect[1], after the registries`.
+    pub fn reason(&self) -> String {
+        let mut reason = match self.priority {
+            Some(priority) => format!("priority {}, redirect[{}]", priority.get(), self.number),
+            None => format!("redirect[{}], after the registries", self.number),
+        };
+        if let Some(note) = &self.note {
+            reason.push_str(", ");
+            reason.push_str(note);
+        }
+        reason
+    }
+}
+
 /// Everything a plan is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// In the order they are asked (rule 1), each place once.
     pub registries: Vec<Registry>,
@@ -169,6 +202,11 @@ impl Rules {
                 Some(first) => {
                     if first.credentials.is_none() {
                         first.credentials = registry.credentials;
+                        first.source = first.source.take().or(registry.source);
+                        first.note = match first.credentials {
+                            Some(_) => None,
+                            None => first.note.take().or(registry.note),
+                        };
                     }
                 }
                 None => kept.push(registry),

@@ -104,6 +104,9 @@ impl fmt::Display for Trail<'_> {
                 Some(answer) => f.write_str(&answer.detail)?,
                 None => f.write_str("not waited for")?,
             }
+            if let Some(note) = &candidate.note {
+                write!(f, " ({note})")?;
+            }
         }
         Ok(())
     }

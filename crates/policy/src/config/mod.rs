@@ -9,17 +9,35 @@
 //! assert_eq!(settings.rules.registries[0].endpoint.to_string(), "http://sealos.hub:5000");
 //! ```
 
+mod auth;
+mod configmap;
+mod credential_provider;
 mod diagnostic;
 mod fields;
+mod meaning;
+mod merge;
 mod raw;
+mod render;
 mod settings;
+mod sources;
+mod webhook;
 mod yaml;
 
+pub use configmap::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap};
+pub use credential_provider::{
+    CacheKeyType, CredentialProvider, ProviderAnswer, ProviderAnswerError, matches_image,
+};
 pub use diagnostic::{Diagnostic, Severity};
 pub use fields::Located;
+pub use merge::{Key, Merged, merge};
 pub use raw::{RawAuth, RawCache, RawConfig, RawRedirect, RawRegistry};
-pub use settings::{CacheSettings, Environment, Settings};
+pub use render::{masked, render, rewrite};
+pub use settings::{CacheSettings, CredentialPlugins, Environment, Settings};
+pub use sources::{Found, Need};
+pub use webhook::{Rewrite, WebhookSettings};
 pub use yaml::Position;
 
+#[cfg(test)]
+mod merge_tests;
 #[cfg(test)]
 mod tests;

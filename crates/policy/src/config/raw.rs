@@ -23,6 +23,10 @@ pub struct RawConfig {
     pub address: Option<Located<String>>,
     /// Its credentials.
     pub auth: Option<Located<RawAuth>>,
+    /// Docker config file that holds its credentials.
+    pub auth_file: Option<Located<String>>,
+    /// Kubernetes Secret that holds them.
+    pub auth_secret: Option<Located<String>>,
     /// Its priority.
     pub offline_priority: Option<Located<i64>>,
     /// Further registries; `None` is absent, an empty list is a list.
@@ -45,6 +49,14 @@ pub struct RawConfig {
     pub metrics_address: Option<Located<String>>,
     /// Directory for state.
     pub image: Option<Located<String>>,
+    /// Kubelet's `CredentialProviderConfig`: which plugins know credentials for which registries.
+    pub credential_provider_config: Option<Located<String>>,
+    /// Directory of those plugins.
+    pub credential_provider_bin_dir: Option<Located<String>>,
+    /// What the webhook does with an image: `redirect` or `best`.
+    pub rewrite: Option<Located<String>>,
+    /// Namespaces whose Pods the webhook leaves alone.
+    pub exclude_namespaces: Option<Located<Vec<Located<String>>>>,
     /// The `cache` group.
     pub cache: RawCache,
 }
@@ -64,6 +76,8 @@ pub struct RawCache {
     pub stats_log_interval: Option<Located<Duration>>,
     /// Whether they are not.
     pub disable_stats: Option<Located<bool>>,
+    /// Where the node cache is, for the webhook to lead images through it.
+    pub prefix: Option<Located<String>>,
 }
 
 /// An entry of `registries`.
@@ -75,8 +89,14 @@ pub struct RawRegistry {
     pub address: Option<Located<String>>,
     /// Its credentials.
     pub auth: Option<Located<RawAuth>>,
+    /// Docker config file that holds them.
+    pub auth_file: Option<Located<String>>,
+    /// Kubernetes Secret that holds them.
+    pub auth_secret: Option<Located<String>>,
     /// Its priority as written.
     pub priority: Option<Located<i64>>,
+    /// Secret that the webhook gives to Pods whose images it moves here.
+    pub pull_secret: Option<Located<String>>,
     /// Hosts whose images it may serve.
     pub mirror_of: Option<Located<Vec<Located<String>>>>,
     /// PEM file with CAs.
@@ -94,10 +114,18 @@ pub struct RawRedirect {
     pub src: Option<Located<String>>,
     /// What replaces it.
     pub to: Option<Located<String>>,
+    /// What the rule is called, in the webhook's annotations.
+    pub name: Option<Located<String>>,
+    /// Secret that the webhook gives to Pods whose images it moves there.
+    pub pull_secret: Option<Located<String>>,
     /// Keep the canonical remainder (`library/nginx`), not the written one.
     pub canonical: Option<Located<bool>>,
     /// Credentials of the target.
     pub auth: Option<Located<RawAuth>>,
+    /// Docker config file that holds them.
+    pub auth_file: Option<Located<String>>,
+    /// Kubernetes Secret that holds them.
+    pub auth_secret: Option<Located<String>>,
     /// Place among the registries, instead of after them.
     pub priority: Option<Located<i64>>,
     /// PEM file with CAs.
@@ -145,6 +173,8 @@ impl RawConfig {
             cri: fields.text("cri"),
             address: fields.text("address"),
             auth: auth(&mut fields),
+            auth_file: fields.text("authFile"),
+            auth_secret: fields.text("authSecret"),
             offline_priority: fields.integer("offlinePriority"),
             force: fields.boolean("force"),
             debug: fields.boolean("debug"),
@@ -154,6 +184,10 @@ impl RawConfig {
             fallback_to_origin: fields.boolean("fallbackToOrigin"),
             metrics_address: fields.text("metricsAddress"),
             image: fields.text("image"),
+            rewrite: fields.text("rewrite"),
+            exclude_namespaces: texts(&mut fields, "excludeNamespaces"),
+            credential_provider_config: fields.text("imageCredentialProviderConfig"),
+            credential_provider_bin_dir: fields.text("imageCredentialProviderBinDir"),
             ..Self::default()
         };
         // Accepted from old files; they never meant anything here.
@@ -179,7 +213,7 @@ impl RawConfig {
 }
 
 impl RawCache {
-    fn read(mut fields: Fields<'_>) -> Self {
+    pub(super) fn read(mut fields: Fields<'_>) -> Self {
         let cache = Self {
             image_cache_size: fields.integer("imageCacheSize"),
             image_cache_ttl: fields.duration("imageCacheTTL"),
@@ -187,13 +221,14 @@ impl RawCache {
             negative_ttl: fields.duration("negativeTTL"),
             stats_log_interval: fields.duration("statsLogInterval"),
             disable_stats: fields.boolean("disableStats"),
+            prefix: fields.text("prefix"),
         };
         fields.finish();
         cache
     }
 }
 
-fn entries<T>(
+pub(super) fn entries<T>(
     nodes: Vec<Node>,
     list: &str,
     findings: &mut Vec<Diagnostic>,
@@ -209,12 +244,15 @@ fn entries<T>(
         .collect()
 }
 
-fn registry(position: Position, mut fields: Fields<'_>) -> RawRegistry {
+pub(super) fn registry(position: Position, mut fields: Fields<'_>) -> RawRegistry {
     let entry = RawRegistry {
         position,
         address: fields.text("address"),
         auth: auth(&mut fields),
+        auth_file: fields.text("authFile"),
+        auth_secret: fields.text("authSecret"),
         priority: fields.integer("priority"),
+        pull_secret: fields.text("pullSecret"),
         mirror_of: texts(&mut fields, "mirrorOf"),
         ca_file: fields.text("caFile"),
         insecure_skip_verify: fields.boolean("insecureSkipVerify"),
@@ -223,13 +261,17 @@ fn registry(position: Position, mut fields: Fields<'_>) -> RawRegistry {
     entry
 }
 
-fn redirect(position: Position, mut fields: Fields<'_>) -> RawRedirect {
+pub(super) fn redirect(position: Position, mut fields: Fields<'_>) -> RawRedirect {
     let entry = RawRedirect {
         position,
         src: fields.text("src"),
         to: fields.text("to"),
+        name: fields.text("name"),
+        pull_secret: fields.text("pullSecret"),
         canonical: fields.boolean("canonical"),
         auth: auth(&mut fields),
+        auth_file: fields.text("authFile"),
+        auth_secret: fields.text("authSecret"),
         priority: fields.integer("priority"),
         ca_file: fields.text("caFile"),
         insecure_skip_verify: fields.boolean("insecureSkipVerify"),
@@ -238,7 +280,10 @@ fn redirect(position: Position, mut fields: Fields<'_>) -> RawRedirect {
     entry
 }
 
-fn texts(fields: &mut Fields<'_>, name: &'static str) -> Option<Located<Vec<Located<String>>>> {
+pub(super) fn texts(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+) -> Option<Located<Vec<Located<String>>>> {
     let list = fields.list(name, true)?;
     let mut texts = Vec::new();
     for node in list.value {
@@ -254,7 +299,7 @@ fn texts(fields: &mut Fields<'_>, name: &'static str) -> Option<Located<Vec<Loca
     })
 }
 
-fn auth(fields: &mut Fields<'_>) -> Option<Located<RawAuth>> {
+pub(super) fn auth(fields: &mut Fields<'_>) -> Option<Located<RawAuth>> {
     let node = fields.node("auth")?;
     let position = node.position;
     let value = match node.value {
@@ -268,7 +313,7 @@ fn auth(fields: &mut Fields<'_>) -> Option<Located<RawAuth>> {
                 })
             };
             match (part("username"), part("password")) {
-                (None, None) => return None,
+                (username, password) if is_blank(&username) && is_blank(&password) => return None,
                 (username, password) => RawAuth::Split {
                     username: SecretString::from(username.unwrap_or_default()),
                     password: SecretString::from(password.unwrap_or_default()),
@@ -282,4 +327,8 @@ fn auth(fields: &mut Fields<'_>) -> Option<Located<RawAuth>> {
         }
     };
     Some(Located { value, position })
+}
+
+fn is_blank(text: &Option<String>) -> bool {
+    text.as_ref().is_none_or(String::is_empty)
 }

@@ -4,11 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
-
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
-use super::raw::{RawAuth, RawConfig, RawRedirect, RawRegistry};
+use super::raw::{RawConfig, RawRedirect, RawRegistry};
+use super::webhook::{self, WebhookSettings};
 use crate::endpoint::{canonical_host, without_credentials};
 use crate::public_hosts;
 use crate::rules::{
@@ -20,7 +19,7 @@ use crate::{Credentials, Endpoint, TlsOptions, reference};
 pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// What the config means.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Socket we listen on. Default `/var/run/image-cri-shim.sock`.
     pub shim_socket: PathBuf,
@@ -40,12 +39,26 @@ pub struct Settings {
     pub metrics_address: SocketAddr,
     /// Directory for state. Default `/var/lib/image-cri-shim`.
     pub state_dir: PathBuf,
+    /// Where kubelet's credential-provider plugins are described, and where they stand; `None`
+    /// where none are used.
+    pub credential_plugins: Option<CredentialPlugins>,
     /// The `cache` group.
     pub cache: CacheSettings,
+    /// What concerns the admission webhook alone.
+    pub webhook: WebhookSettings,
     /// Registries in the order of the file, the offline one first; for logs.
     pub configured: Vec<Registry>,
     /// Registries and redirects.
     pub rules: Rules,
+}
+
+/// Kubelet's two settings for credential-provider plugins, under the names of its flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialPlugins {
+    /// `imageCredentialProviderConfig`: a `CredentialProviderConfig` file.
+    pub config: PathBuf,
+    /// `imageCredentialProviderBinDir`: where the plugins' programs are.
+    pub bin_dir: PathBuf,
 }
 
 /// The `cache` group.
@@ -122,6 +135,7 @@ impl Settings {
                 || PathBuf::from("/var/lib/image-cri-shim"),
                 |dir| PathBuf::from(dir.value.trim()),
             ),
+            credential_plugins: reader.credential_plugins(raw),
             cache: CacheSettings {
                 image_cache_size: match cache.image_cache_size.as_ref().map(|s| s.value) {
                     None | Some(0) => 1024,
@@ -133,6 +147,7 @@ impl Settings {
                 stats_log_interval: (!cache.disable_stats.as_ref().is_some_and(|d| d.value))
                     .then(|| or_default(cache.stats_log_interval.as_ref(), 60)),
             },
+            webhook: WebhookSettings::read(raw, &mut reader.findings),
             configured: registries.clone(),
             rules: Rules::new(registries, redirects, fallback),
         };
@@ -140,15 +155,16 @@ impl Settings {
     }
 }
 
-struct Reader<'a> {
-    environment: &'a Environment<'a>,
-    findings: Vec<Diagnostic>,
+pub(super) struct Reader<'a> {
+    pub(super) environment: &'a Environment<'a>,
+    pub(super) findings: Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
     fn offline(&mut self, raw: &RawConfig) -> Option<Registry> {
         let address = raw.address.as_ref()?;
         let (endpoint, inline) = self.endpoint(address, "address")?;
+        let written = raw.auth.is_some() || inline.is_some();
         let priority = self.priority(
             raw.offline_priority.as_ref(),
             OFFLINE_PRIORITY,
@@ -162,7 +178,10 @@ impl Reader<'_> {
             priority,
             default_priority: is_default(raw.offline_priority.as_ref()),
             credentials: self.credentials(raw.auth.as_ref(), "auth").or(inline),
+            source: self.source(written, &raw.auth_file, &raw.auth_secret, "auth"),
+            note: None,
             tls: TlsOptions::default(),
+            pull_secret: None,
         })
     }
 
@@ -176,6 +195,7 @@ impl Reader<'_> {
             return None;
         };
         let (endpoint, inline) = self.endpoint(address, &field("address"))?;
+        let written = raw.auth.is_some() || inline.is_some();
         let mirror_of = match &raw.mirror_of {
             Some(list) => self.mirror_of(&list.value, &field("mirrorOf")),
             None => default_mirror_of(&endpoint),
@@ -186,10 +206,13 @@ impl Reader<'_> {
             priority: self.priority(raw.priority.as_ref(), REGISTRY_PRIORITY, &field("priority")),
             default_priority: is_default(raw.priority.as_ref()),
             mirror_of,
+            pull_secret: self.pull_secret(raw.pull_secret.as_ref(), &field("pullSecret")),
             endpoint,
             credentials: self
                 .credentials(raw.auth.as_ref(), &field("auth"))
                 .or(inline),
+            source: self.source(written, &raw.auth_file, &raw.auth_secret, &field("auth")),
+            note: None,
             tls: tls(raw.ca_file.as_ref(), raw.insecure_skip_verify.as_ref()),
         })
     }
@@ -213,6 +236,7 @@ impl Reader<'_> {
             return None;
         };
         let (to, inline) = self.endpoint(to, &field("to"))?;
+        let written = raw.auth.is_some() || inline.is_some();
         let priority = raw
             .priority
             .as_ref()
@@ -223,11 +247,15 @@ impl Reader<'_> {
             src_domain,
             src_path,
             to,
+            name: raw.name.as_ref().map(|name| name.value.trim().to_owned()),
+            pull_secret: self.pull_secret(raw.pull_secret.as_ref(), &field("pullSecret")),
             canonical: raw.canonical.as_ref().is_some_and(|c| c.value),
             priority,
             credentials: self
                 .credentials(raw.auth.as_ref(), &field("auth"))
                 .or(inline),
+            source: self.source(written, &raw.auth_file, &raw.auth_secret, &field("auth")),
+            note: None,
             tls: tls(raw.ca_file.as_ref(), raw.insecure_skip_verify.as_ref()),
         })
     }
@@ -269,6 +297,10 @@ impl Reader<'_> {
         priority
     }
 
+    fn pull_secret(&mut self, written: Option<&Located<String>>, field: &str) -> Option<String> {
+        webhook::pull_secret(written, field, &mut self.findings)
+    }
+
     fn mirror_of(&mut self, hosts: &[Located<String>], field: &str) -> MirrorOf {
         let mut known = Vec::new();
         for host in hosts {
@@ -285,54 +317,6 @@ impl Reader<'_> {
             }
         }
         MirrorOf::Hosts(known)
-    }
-
-    fn credentials(&mut self, raw: Option<&Located<RawAuth>>, field: &str) -> Option<Credentials> {
-        let raw = raw?;
-        let expanded = match &raw.value {
-            RawAuth::Pair(pair) => self
-                .expand(pair.expose_secret())
-                .map(|pair| Credentials::from_pair(&pair)),
-            RawAuth::Split { username, password } => self
-                .expand(username.expose_secret())
-                .and_then(|u| Ok((u, self.expand(password.expose_secret())?)))
-                .map(|(username, password)| Some(Credentials::new(username, password))),
-        };
-        match expanded {
-            Ok(credentials) => credentials,
-            Err(name) => {
-                let message = format!(
-                    "`${{{name}}}` is not set in the environment; the registry is asked without credentials"
-                );
-                self.findings
-                    .push(Diagnostic::warning(raw.position, field, message));
-                None
-            }
-        }
-    }
-
-    /// Replaces every `${NAME}`; the error is the name that is not set.
-    fn expand(&self, text: &str) -> Result<String, String> {
-        let mut expanded = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            expanded.push_str(before);
-            let is_name = |name: &str| {
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            };
-            match after.split_once('}').filter(|(name, _)| is_name(name)) {
-                Some((name, tail)) => {
-                    expanded.push_str(&(self.environment)(name).ok_or_else(|| name.to_owned())?);
-                    rest = tail;
-                }
-                None => {
-                    expanded.push_str("${");
-                    rest = after;
-                }
-            }
-        }
-        expanded.push_str(rest);
-        Ok(expanded)
     }
 
     /// A unix socket's path; `unix://` and `unix:` before it are fine.

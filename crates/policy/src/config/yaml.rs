@@ -82,19 +82,27 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Span), YamlError> {
-        match self.parser.next() {
-            Some(Ok(event)) => Ok(event),
-            Some(Err(error)) => Err(YamlError {
-                position: Position {
-                    line: error.marker().line(),
-                    column: error.marker().col() + 1,
-                },
-                message: error.info(),
-            }),
-            None => Err(YamlError {
-                position: Position::default(),
-                message: "the text ends too early".to_owned(),
-            }),
+        loop {
+            match self.parser.next() {
+                // Reported since another crate of the binary asks for them by a feature.
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok(event)) => return Ok(event),
+                Some(Err(error)) => {
+                    return Err(YamlError {
+                        position: Position {
+                            line: error.marker().line(),
+                            column: error.marker().col() + 1,
+                        },
+                        message: error.info(),
+                    });
+                }
+                None => {
+                    return Err(YamlError {
+                        position: Position::default(),
+                        message: "the text ends too early".to_owned(),
+                    });
+                }
+            }
         }
     }
 
@@ -249,6 +257,21 @@ mod tests {
         };
         assert_eq!(text(get(&items[0], "x")), "");
         assert!(matches!(get(&items[0], "y").value, Value::Null));
+    }
+
+    #[test]
+    fn comments_are_nothing_wherever_they_stand() {
+        let node = parse(
+            "# a\n---\n# b\na: # c\n  # d\n  - 1 # e\n  # f\n  - {x: 1, # g\n     y: 2}\n# h\nb: |  # i\n  # no comment\n# j\n",
+        )
+        .unwrap();
+        let Value::Sequence(items) = &get(&node, "a").value else {
+            panic!();
+        };
+        assert_eq!(items.len(), 2);
+        assert_eq!(text(get(&items[1], "y")), "2");
+        assert_eq!(text(get(&node, "b")), "# no comment\n");
+        assert_eq!(get(&node, "b").position.line, 12);
     }
 
     #[test]

@@ -1,0 +1,169 @@
+//! Where a Kubernetes client finds its server and its identity, in the order in which it is looked for.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const ADMIN: &str = "/etc/kubernetes/admin.conf";
+const K3S: &str = "/etc/rancher/k3s/k3s.yaml";
+
+/// The places to look at. Plain data, so that a test can have its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// `host:port` of the API server as every Pod is told it.
+    pub service: Option<String>,
+    /// Directory of a Pod's service account.
+    pub service_account: PathBuf,
+    /// `$KUBECONFIG`: a list of files that are merged.
+    pub kubeconfig: Vec<PathBuf>,
+    /// Further kubeconfig files, each tried alone.
+    pub files: Vec<PathBuf>,
+}
+
+/// A config that can be used, and what was passed over on the way to it.
+#[derive(Debug)]
+pub struct Discovered {
+    /// What to connect with, and where it was found; `None` when no place has any.
+    pub found: Option<(Config, String)>,
+    /// One line for each place that is there but can't be used. Without secrets.
+    pub warnings: Vec<String>,
+}
+
+impl Places {
+    /// The places that this process's environment names.
+    pub fn from_environment() -> Self {
+        Self::from_variables(&|name| std::env::var_os(name))
+    }
+
+    /// The places that the variables name: in the cluster, `$KUBECONFIG`, kubeadm's and k3s's files,
+    /// and the user's own (`/root` where `HOME` is unset, as it is under systemd).
+    pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        let text = |name| {
+            variable(name)
+                .and_then(|value| value.into_string().ok())
+                .filter(|value| !value.is_empty())
+        };
+        let service = text("KUBERNETES_SERVICE_HOST")
+            .zip(text("KUBERNETES_SERVICE_PORT"))
+            .map(|(host, port)| {
+                if host.contains(':') && !host.starts_with('[') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                }
+            });
+        let kubeconfig = variable("KUBECONFIG")
+            .map(|list| std::env::split_paths(&list).collect())
+            .unwrap_or_default();
+        let home = variable("HOME")
+            .filter(|home| !home.is_empty())
+            .map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+        Self {
+            service,
+            service_account: PathBuf::from(SERVICE_ACCOUNT),
+            kubeconfig,
+            files: vec![
+                PathBuf::from(ADMIN),
+                PathBuf::from(K3S),
+                home.join(".kube/config"),
+            ],
+        }
+    }
+
+    /// Takes the first place that can be used. Reads files.
+    pub async fn discover(&self) -> Discovered {
+        let mut warnings = Vec::new();
+        if let Some(found) = self.in_cluster(&mut warnings) {
+            return Discovered {
+                found: Some(found),
+                warnings,
+            };
+        }
+        let mut groups = Vec::with_capacity(1 + self.files.len());
+        groups.push(self.kubeconfig.as_slice());
+        groups.extend(self.files.iter().map(std::slice::from_ref));
+        for group in groups {
+            if let Some(found) = kubeconfig(group, &mut warnings).await {
+                return Discovered {
+                    found: Some(found),
+                    warnings,
+                };
+            }
+        }
+        Discovered {
+            found: None,
+            warnings,
+        }
+    }
+
+    fn in_cluster(&self, warnings: &mut Vec<String>) -> Option<(Config, String)> {
+        let service = self.service.as_ref()?;
+        let token = self.service_account.join("token");
+        if !token.is_file() {
+            return None;
+        }
+        let Ok(url) = format!("https://{service}").parse() else {
+            warnings.push(format!(
+                "KUBERNETES_SERVICE_HOST and _PORT make no address ({service}); looking elsewhere"
+            ));
+            return None;
+        };
+        let mut config = Config::new(url);
+        config.root_cert_file = Some(self.service_account.join("ca.crt"));
+        config.auth_info.token_file = Some(token.display().to_string());
+        Some((config, "the Pod's service account".to_owned()))
+    }
+}
+
+/// Merges the files that are there; one that can't be read as a kubeconfig is passed over.
+async fn kubeconfig(files: &[PathBuf], warnings: &mut Vec<String>) -> Option<(Config, String)> {
+    let mut merged: Option<Kubeconfig> = None;
+    let mut names = Vec::new();
+    for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
+        let read = Kubeconfig::read_from(file).and_then(|next| match merged.clone() {
+            Some(first) => first.merge(next),
+            None => Ok(next),
+        });
+        match read {
+            Ok(kubeconfig) => {
+                merged = Some(kubeconfig);
+                names.push(file.display().to_string());
+            }
+            Err(KubeconfigError::ReadConfig(error, _))
+                if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => warnings.push(passed_over(file, &error)),
+        }
+    }
+    let name = names.join(", ");
+    match Config::from_custom_kubeconfig(merged?, &KubeConfigOptions::default()).await {
+        Ok(config) => Some((config, name)),
+        Err(error) => {
+            warnings.push(passed_over(Path::new(&name), &error));
+            None
+        }
+    }
+}
+
+/// The parser's own text may quote the file, and the file holds keys.
+fn passed_over(file: &Path, error: &KubeconfigError) -> String {
+    let why = match error {
+        KubeconfigError::Parse(_) => "it is not a kubeconfig".to_owned(),
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+        KubeconfigError::CurrentContextNotSet => "it has no current context".to_owned(),
+        KubeconfigError::LoadContext(name) => format!("its context `{name}` is not there"),
+        KubeconfigError::LoadClusterOfContext(name) => format!("its cluster `{name}` is not there"),
+        KubeconfigError::MissingClusterUrl => "its cluster has no `server`".to_owned(),
+        KubeconfigError::ParseClusterUrl(_) => "its cluster's `server` is no address".to_owned(),
+        KubeconfigError::LoadCertificateAuthority(_) => {
+            "its certificate authority can't be read".to_owned()
+        }
+        KubeconfigError::LoadClientCertificate(_) | KubeconfigError::LoadClientKey(_) => {
+            "its client certificate or key can't be read".to_owned()
+        }
+        _ => "it can't be used".to_owned(),
+    };
+    format!("passing over the kubeconfig {}: {why}", file.display())
+}

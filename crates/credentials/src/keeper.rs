@@ -1,0 +1,219 @@
+//! When to look again: a file when it changes, a program before what it said expires, and what failed
+//! after a growing pause.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use policy::CredentialSource;
+use policy::config::{CredentialPlugins, Found, Need};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::plugin::Plugins;
+use crate::{Answer, docker, read_file};
+
+/// A program that failed is asked again after this, and then ever more rarely.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// No program is asked more often than this, whatever it says about how long its answer is good.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Looks up what a config needs, and keeps it fresh. Ends its work when dropped.
+pub struct Keeper {
+    shared: Arc<Shared>,
+    tasks: HashMap<Need, JoinHandle<()>>,
+    plugins: Option<CredentialPlugins>,
+    /// How often files are looked at.
+    interval: Arc<dyn Fn() -> Duration + Send + Sync>,
+    changes: watch::Receiver<u64>,
+}
+
+struct Shared {
+    found: Mutex<HashMap<Need, Found>>,
+    plugins: Plugins,
+    changes: watch::Sender<u64>,
+}
+
+impl Keeper {
+    /// A keeper that needs nothing yet. `interval` is how often files are looked at, asked for each
+    /// time.
+    pub fn new(interval: Arc<dyn Fn() -> Duration + Send + Sync>) -> Self {
+        let (sender, changes) = watch::channel(0);
+        Self {
+            shared: Arc::new(Shared {
+                found: Mutex::default(),
+                plugins: Plugins::default(),
+                changes: sender,
+            }),
+            tasks: HashMap::new(),
+            plugins: None,
+            interval,
+            changes,
+        }
+    }
+
+    /// Takes over what a new config needs: what it needed before goes on, the rest is looked up in
+    /// the background of the current runtime, or forgotten. Needs with a Secret are somebody else's.
+    pub fn set(&mut self, needs: &[Need], plugins: Option<&CredentialPlugins>) {
+        let other_plugins = self.plugins.as_ref() != plugins;
+        self.plugins = plugins.cloned();
+        let keep = |need: &Need| needs.contains(need) && !(need.source.is_none() && other_plugins);
+        self.tasks.retain(|need, task| {
+            let kept = keep(need);
+            if !kept {
+                task.abort();
+            }
+            kept
+        });
+        self.shared.lock().retain(|need, _| keep(need));
+        for need in needs {
+            if matches!(need.source, Some(CredentialSource::Secret(_)))
+                || self.tasks.contains_key(need)
+            {
+                continue;
+            }
+            let task = Task {
+                shared: Arc::clone(&self.shared),
+                need: need.clone(),
+                plugins: self.plugins.clone(),
+                interval: Arc::clone(&self.interval),
+            };
+            self.tasks.insert(need.clone(), tokio::spawn(task.run()));
+        }
+    }
+
+    /// What is known for `need` now. Nothing, while it is being looked up.
+    pub fn get(&self, need: &Need) -> Found {
+        self.shared.lock().get(need).cloned().unwrap_or_default()
+    }
+
+    /// Waits until something that [`Keeper::get`] gives has changed.
+    pub async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        for task in self.tasks.values() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Need, Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, need: &Need, found: Found) {
+        let before = self.lock().insert(need.clone(), found.clone());
+        if before.as_ref() == Some(&found) {
+            return;
+        }
+        if let Some(note) = &found.note
+            && before.and_then(|before| before.note).as_ref() != Some(note)
+        {
+            tracing::warn!("{}: {note}", need.endpoint);
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+/// Keeps one need.
+struct Task {
+    shared: Arc<Shared>,
+    need: Need,
+    plugins: Option<CredentialPlugins>,
+    interval: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
+
+impl Task {
+    async fn run(self) {
+        let mut seen: Option<Result<String, String>> = None;
+        let mut due: Option<Instant> = None;
+        // Until when the last good answer may be used.
+        let mut good_until: Option<Instant> = None;
+        let mut failures = 0;
+        loop {
+            let text = self.read().await;
+            let now = Instant::now();
+            if seen.as_ref() != Some(&text) || due.is_some_and(|due| now >= due) {
+                let changed = seen.as_ref() != Some(&text);
+                let answer = match &text {
+                    Ok(text) => self.look_up(text).await,
+                    Err(problem) => Answer::failed(format!("no credentials: {problem}")),
+                };
+                seen = Some(text);
+                let now = Instant::now();
+                if answer.failed {
+                    due = now.checked_add(pause(failures));
+                    failures = failures.saturating_add(1);
+                    // What is still good is used on; what a changed file said before is not.
+                    if changed || good_until.is_none_or(|until| now >= until) {
+                        self.shared.set(&self.need, answer.found);
+                        good_until = None;
+                    } else if let Some(note) = &answer.found.note {
+                        tracing::warn!(
+                            "{}: {note}; what was found before is used until it expires",
+                            self.need.endpoint
+                        );
+                    }
+                } else {
+                    failures = 0;
+                    good_until = answer.good_for.and_then(|good| now.checked_add(good));
+                    due = answer
+                        .good_for
+                        .and_then(|good| now.checked_add(good.mul_f64(0.8).max(SHORTEST_PAUSE)));
+                    self.shared.set(&self.need, answer.found);
+                }
+            }
+            let poll = Instant::now() + (self.interval)();
+            // An answer that has expired must go, also when no new one can be had.
+            let wake = [due, good_until.filter(|_| failures > 0)]
+                .into_iter()
+                .flatten()
+                .fold(poll, Instant::min);
+            if good_until.is_some_and(|until| failures > 0 && Instant::now() >= until) {
+                due = Some(Instant::now());
+                continue;
+            }
+            tokio::time::sleep_until(wake).await;
+        }
+    }
+
+    /// The file that decides: the docker config, or the plugins' config.
+    async fn read(&self) -> Result<String, String> {
+        let path = match (&self.need.source, &self.plugins) {
+            (Some(CredentialSource::File(path)), _) => path,
+            (None, Some(plugins)) => &plugins.config,
+            _ => return Ok(String::new()),
+        };
+        read_file(path)
+            .await
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))
+    }
+
+    async fn look_up(&self, text: &str) -> Answer {
+        match (&self.need.source, &self.plugins) {
+            (Some(CredentialSource::File(path)), _) => {
+                docker::look_up(path, text, &self.need.endpoint).await
+            }
+            (None, Some(plugins)) => {
+                let known = &self.shared.plugins;
+                known.look_up(plugins, text, &self.need.endpoint).await
+            }
+            _ => Answer::good(Found::default(), None),
+        }
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    FIRST_PAUSE
+        .saturating_mul(2_u32.saturating_pow(failures.min(8)))
+        .min(LONGEST_PAUSE)
+}

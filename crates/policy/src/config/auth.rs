@@ -1,0 +1,130 @@
+//! Credentials of an entry: what is written beside it, `${NAME}` expanded, or where else they stand.
+
+use std::path::PathBuf;
+
+use secrecy::ExposeSecret;
+
+use super::diagnostic::Diagnostic;
+use super::fields::Located;
+use super::raw::{RawAuth, RawConfig};
+use super::settings::{CredentialPlugins, Reader};
+use super::yaml::Position;
+use crate::{CredentialSource, Credentials};
+
+impl Reader<'_> {
+    pub(super) fn credentials(
+        &mut self,
+        raw: Option<&Located<RawAuth>>,
+        field: &str,
+    ) -> Option<Credentials> {
+        let raw = raw?;
+        let expanded = match &raw.value {
+            RawAuth::Pair(pair) => self
+                .expand(pair.expose_secret())
+                .map(|pair| Credentials::from_pair(&pair)),
+            RawAuth::Split { username, password } => self
+                .expand(username.expose_secret())
+                .and_then(|u| Ok((u, self.expand(password.expose_secret())?)))
+                .map(|(username, password)| Some(Credentials::new(username, password))),
+        };
+        match expanded {
+            Ok(credentials) => credentials,
+            Err(name) => {
+                let message = format!(
+                    "`${{{name}}}` is not set in the environment; the registry is asked without credentials"
+                );
+                self.findings
+                    .push(Diagnostic::warning(raw.position, field, message));
+                None
+            }
+        }
+    }
+
+    /// Where an entry's credentials stand. What is written beside the address goes before a Secret,
+    /// a Secret before a file.
+    pub(super) fn source(
+        &mut self,
+        written: bool,
+        file: &Option<Located<String>>,
+        secret: &Option<Located<String>>,
+        field: &str,
+    ) -> Option<CredentialSource> {
+        let unused = match (written, file, secret) {
+            (true, Some(unused), _) | (true, None, Some(unused)) => Some((unused, "auth")),
+            (false, Some(unused), Some(_)) => Some((unused, "authSecret")),
+            _ => None,
+        };
+        if let Some((unused, used)) = unused {
+            let message = format!("`{used}` of this entry is used instead; write one of them");
+            self.findings
+                .push(Diagnostic::warning(unused.position, field, message));
+        }
+        if written {
+            return None;
+        }
+        match (secret, file) {
+            (Some(name), _) => Some(CredentialSource::Secret(name.value.trim().to_owned())),
+            (None, Some(file)) => Some(CredentialSource::File(PathBuf::from(file.value.trim()))),
+            (None, None) => None,
+        }
+    }
+
+    pub(super) fn credential_plugins(&mut self, raw: &RawConfig) -> Option<CredentialPlugins> {
+        match (
+            &raw.credential_provider_config,
+            &raw.credential_provider_bin_dir,
+        ) {
+            (Some(config), Some(bin_dir)) => Some(CredentialPlugins {
+                config: PathBuf::from(config.value.trim()),
+                bin_dir: PathBuf::from(bin_dir.value.trim()),
+            }),
+            (None, None) => None,
+            (Some(written), None) => self.one_without_the_other(
+                written.position,
+                "imageCredentialProviderConfig",
+                "imageCredentialProviderBinDir",
+            ),
+            (None, Some(written)) => self.one_without_the_other(
+                written.position,
+                "imageCredentialProviderBinDir",
+                "imageCredentialProviderConfig",
+            ),
+        }
+    }
+
+    fn one_without_the_other(
+        &mut self,
+        position: Position,
+        field: &str,
+        other: &str,
+    ) -> Option<CredentialPlugins> {
+        let message = format!("does nothing without `{other}`; write both, as for kubelet");
+        self.findings
+            .push(Diagnostic::warning(position, field, message));
+        None
+    }
+
+    /// Replaces every `${NAME}`; the error is the name that is not set.
+    fn expand(&self, text: &str) -> Result<String, String> {
+        let mut expanded = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            expanded.push_str(before);
+            let is_name = |name: &str| {
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            };
+            match after.split_once('}').filter(|(name, _)| is_name(name)) {
+                Some((name, tail)) => {
+                    expanded.push_str(&(self.environment)(name).ok_or_else(|| name.to_owned())?);
+                    rest = tail;
+                }
+                None => {
+                    expanded.push_str("${");
+                    rest = after;
+                }
+            }
+        }
+        expanded.push_str(rest);
+        Ok(expanded)
+    }
+}

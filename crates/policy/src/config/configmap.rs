@@ -1,0 +1,188 @@
+//! The ConfigMap `kube-system/image-cri-shim`: what a cluster's operator says to every node at once.
+//!
+//! It is read into the same types as the local file, so that the two can be merged field by field.
+//! Nothing in it can stop a node: a value that can't be used is left out, with a warning that names it.
+
+use super::diagnostic::{Diagnostic, Severity};
+use super::fields::{Fields, Located};
+use super::merge::Key;
+use super::raw::{self, RawCache, RawConfig};
+use super::settings::Settings;
+use super::yaml;
+
+/// Name of the ConfigMap.
+pub const CONFIG_MAP_NAME: &str = "image-cri-shim";
+/// Namespace of the ConfigMap, and of the Secrets that `authSecret` names.
+pub const CONFIG_MAP_NAMESPACE: &str = "kube-system";
+/// Key in the ConfigMap's data.
+pub const CONFIG_MAP_KEY: &str = "registries.yaml";
+
+/// What the ConfigMap says. A field that it doesn't set, or sets to nothing or to zero, is absent.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigMap {
+    pub(super) config: RawConfig,
+}
+
+impl ConfigMap {
+    /// Reads the text under [`CONFIG_MAP_KEY`]. The findings are warnings: each names a field that is
+    /// left out, or one that nobody knows.
+    ///
+    /// # Errors
+    /// The text is not YAML, or no mapping: nothing of it can be used.
+    pub fn read(text: &str) -> Result<(Self, Vec<Diagnostic>), Diagnostic> {
+        let root = yaml::parse(text).map_err(|error| {
+            let message = format!("not valid YAML: {}", error.message);
+            Diagnostic::error(error.position, "", message)
+        })?;
+        if !matches!(root.value, yaml::Value::Mapping(_) | yaml::Value::Null) {
+            let message = "expected fields (`name: value`)";
+            return Err(Diagnostic::error(root.position, "", message));
+        }
+        let mut findings = Vec::new();
+        let mut config = fields(root, &mut findings);
+        drop_zeros(&mut config);
+        // What parses may still mean nothing, such as an address with a blank in it.
+        let (_, meant) = Settings::from_raw(&config, &|name| Some(format!("${{{name}}}")));
+        for finding in meant.into_iter().filter(Diagnostic::is_error) {
+            leave_out(&mut config, &finding);
+            findings.push(finding);
+        }
+        for finding in findings.iter_mut().filter(|finding| finding.is_error()) {
+            finding.severity = Severity::Warning;
+            let left_out = if finding.field.contains('[') {
+                "; left out"
+            } else {
+                "; the local value stays"
+            };
+            finding.message.push_str(left_out);
+        }
+        findings.sort_by_key(|finding| finding.position);
+        Ok((Self { config }, findings))
+    }
+
+    /// What is written in it, for who uses it without a local file: the webhook.
+    pub fn as_written(&self) -> &RawConfig {
+        &self.config
+    }
+
+    /// Whether it says nothing at all.
+    pub fn is_empty(&self) -> bool {
+        !Key::ALL.iter().any(|key| key.is_set(&self.config))
+    }
+
+    /// Whether it says anything about `key`.
+    pub fn sets(&self, key: Key) -> bool {
+        key.is_set(&self.config)
+    }
+}
+
+fn fields(root: yaml::Node, findings: &mut Vec<Diagnostic>) -> RawConfig {
+    let mut fields = Fields::open(root, "", findings);
+    let mut config = RawConfig {
+        offline_priority: fields.integer("offlinePriority"),
+        force: fields.boolean("force"),
+        debug: fields.boolean("debug"),
+        timeout: fields.duration("timeout"),
+        reload_interval: fields.duration("reloadInterval"),
+        rewrite: fields.text("rewrite"),
+        exclude_namespaces: raw::texts(&mut fields, "excludeNamespaces"),
+        ..RawConfig::default()
+    };
+    fields.node("version");
+    let offline = fields.node("sealos");
+    let registries = fields.list("registries", false);
+    let redirects = fields.list("imageRedirMapping", false);
+    let cache = fields.node("cache");
+    fields.finish();
+    if let Some(offline) = offline {
+        let mut fields = Fields::open(offline, "sealos", findings);
+        config.address = fields.text("address");
+        config.auth = raw::auth(&mut fields);
+        config.auth_file = fields.text("authFile");
+        config.auth_secret = fields.text("authSecret");
+        fields.finish();
+    }
+    config.registries = registries.map(|list| Located {
+        value: raw::entries(list.value, "registries", findings, raw::registry),
+        position: list.position,
+    });
+    config.redirects = redirects.map(|list| Located {
+        value: raw::entries(list.value, "imageRedirMapping", findings, raw::redirect),
+        position: list.position,
+    });
+    if let Some(cache) = cache {
+        config.cache = RawCache::read(Fields::open(cache, "cache", findings));
+    }
+    config
+}
+
+/// Zero is nothing, but for the cache's size: in the ConfigMap that zero is written by a person, who
+/// means an empty cache; in the local file it is what the predecessor wrote for "not set".
+fn drop_zeros(config: &mut RawConfig) {
+    config.offline_priority.take_if(|number| number.value == 0);
+    for duration in [
+        &mut config.timeout,
+        &mut config.reload_interval,
+        &mut config.cache.image_cache_ttl,
+        &mut config.cache.domain_cache_ttl,
+        &mut config.cache.negative_ttl,
+        &mut config.cache.stats_log_interval,
+    ] {
+        duration.take_if(|duration| duration.value.is_zero());
+    }
+    if let Some(size) = &mut config.cache.image_cache_size
+        && size.value == 0
+    {
+        size.value = -1;
+    }
+}
+
+/// Takes the field out that `finding` is about.
+fn leave_out(config: &mut RawConfig, finding: &Diagnostic) {
+    let Some((list, rest)) = finding.field.split_once('[') else {
+        match finding.field.as_str() {
+            "address" => config.address = None,
+            "cache.prefix" => config.cache.prefix = None,
+            "rewrite" => config.rewrite = None,
+            _ => {}
+        }
+        return;
+    };
+    let Some((number, field)) = rest.split_once("].") else {
+        return;
+    };
+    let Some(at) = number.parse::<usize>().ok().and_then(|n| n.checked_sub(1)) else {
+        return;
+    };
+    if list == "registries" {
+        let entries = config.registries.as_mut().map(|list| &mut list.value);
+        let Some(entry) = entries.and_then(|entries| entries.get_mut(at)) else {
+            return;
+        };
+        match field {
+            "address" => entry.address = None,
+            "pullSecret" => entry.pull_secret = None,
+            // Only the host that is none goes: without the whole list, a registry that was meant for
+            // few hosts would serve every one.
+            "mirrorOf" => {
+                if let Some(hosts) = &mut entry.mirror_of {
+                    hosts
+                        .value
+                        .retain(|host| Some(host.position) != finding.position);
+                }
+            }
+            _ => {}
+        }
+        return;
+    }
+    let entries = config.redirects.as_mut().map(|list| &mut list.value);
+    let Some(entry) = entries.and_then(|entries| entries.get_mut(at)) else {
+        return;
+    };
+    match field {
+        "src" => entry.src = None,
+        "to" => entry.to = None,
+        "pullSecret" => entry.pull_secret = None,
+        _ => {}
+    }
+}

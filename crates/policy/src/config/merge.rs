@@ -1,0 +1,314 @@
+//! Local file and ConfigMap, merged by the spec's table ("The ConfigMap").
+//!
+//! What is merged is what was *written*, so that `${NAME}` stays unexpanded and a priority out of
+//! range stays as it is. Whether anything changed is judged by what it *means*: `900s` is `15m`, and a
+//! default that is spelled out is no change.
+
+use super::configmap::ConfigMap;
+use super::fields::Located;
+use super::meaning;
+use super::raw::{RawConfig, RawRegistry};
+use crate::endpoint::without_credentials;
+use crate::rules::REGISTRY_PRIORITY;
+use crate::{Endpoint, duration};
+
+/// A field of the local file that the ConfigMap may set; `cache` as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `address`; `sealos.address` in the ConfigMap.
+    Address,
+    /// `auth`; `sealos.auth`.
+    Auth,
+    /// `authFile`; `sealos.authFile`.
+    AuthFile,
+    /// `authSecret`; `sealos.authSecret`.
+    AuthSecret,
+    /// `offlinePriority`.
+    OfflinePriority,
+    /// `registries`, replaced as a whole.
+    Registries,
+    /// `imageRedirMapping`, replaced as a whole.
+    Redirects,
+    /// `force`.
+    Force,
+    /// `debug`.
+    Debug,
+    /// `timeout`.
+    Timeout,
+    /// `reloadInterval`.
+    ReloadInterval,
+    /// `cache`, merged field by field.
+    Cache,
+}
+
+impl Key {
+    /// Every key, in the order in which they are written.
+    pub const ALL: [Self; 12] = [
+        Self::Address,
+        Self::Auth,
+        Self::AuthFile,
+        Self::AuthSecret,
+        Self::OfflinePriority,
+        Self::Registries,
+        Self::Redirects,
+        Self::Force,
+        Self::Debug,
+        Self::Timeout,
+        Self::ReloadInterval,
+        Self::Cache,
+    ];
+
+    /// Its name in the local file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Auth => "auth",
+            Self::AuthFile => "authFile",
+            Self::AuthSecret => "authSecret",
+            Self::OfflinePriority => "offlinePriority",
+            Self::Registries => "registries",
+            Self::Redirects => "imageRedirMapping",
+            Self::Force => "force",
+            Self::Debug => "debug",
+            Self::Timeout => "timeout",
+            Self::ReloadInterval => "reloadInterval",
+            Self::Cache => "cache",
+        }
+    }
+
+    /// Whether `config` says anything about it.
+    pub fn is_set(self, config: &RawConfig) -> bool {
+        match self {
+            Self::Address => config.address.is_some(),
+            Self::Auth => config.auth.is_some(),
+            Self::AuthFile => config.auth_file.is_some(),
+            Self::AuthSecret => config.auth_secret.is_some(),
+            Self::OfflinePriority => config.offline_priority.is_some(),
+            Self::Registries => config.registries.is_some(),
+            Self::Redirects => config.redirects.is_some(),
+            Self::Force => config.force.is_some(),
+            Self::Debug => config.debug.is_some(),
+            Self::Timeout => config.timeout.is_some(),
+            Self::ReloadInterval => config.reload_interval.is_some(),
+            Self::Cache => {
+                let cache = &config.cache;
+                cache.image_cache_size.is_some()
+                    || cache.image_cache_ttl.is_some()
+                    || cache.domain_cache_ttl.is_some()
+                    || cache.negative_ttl.is_some()
+                    || cache.stats_log_interval.is_some()
+                    || cache.disable_stats.is_some()
+                    || cache.prefix.is_some()
+            }
+        }
+    }
+
+    /// Puts what `from` says about it into `into`.
+    fn copy(self, from: &RawConfig, into: &mut RawConfig) {
+        match self {
+            Self::Address => set(&mut into.address, &from.address),
+            Self::Auth => set(&mut into.auth, &from.auth),
+            Self::AuthFile => set(&mut into.auth_file, &from.auth_file),
+            Self::AuthSecret => set(&mut into.auth_secret, &from.auth_secret),
+            Self::OfflinePriority => set(&mut into.offline_priority, &from.offline_priority),
+            Self::Registries => set(&mut into.registries, &from.registries),
+            Self::Redirects => set(&mut into.redirects, &from.redirects),
+            Self::Force => set(&mut into.force, &from.force),
+            Self::Debug => set(&mut into.debug, &from.debug),
+            Self::Timeout => set(&mut into.timeout, &from.timeout),
+            Self::ReloadInterval => set(&mut into.reload_interval, &from.reload_interval),
+            Self::Cache => {
+                let (from, into) = (&from.cache, &mut into.cache);
+                set(&mut into.image_cache_size, &from.image_cache_size);
+                set(&mut into.image_cache_ttl, &from.image_cache_ttl);
+                set(&mut into.domain_cache_ttl, &from.domain_cache_ttl);
+                set(&mut into.negative_ttl, &from.negative_ttl);
+                set(&mut into.stats_log_interval, &from.stats_log_interval);
+                set(&mut into.disable_stats, &from.disable_stats);
+                set(&mut into.prefix, &from.prefix);
+            }
+        }
+    }
+}
+
+fn set<T: Clone>(into: &mut Option<T>, from: &Option<T>) {
+    if from.is_some() {
+        into.clone_from(from);
+    }
+}
+
+/// A merged config, and what the merge did.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// What the local file should say.
+    pub config: RawConfig,
+    /// Fields whose meaning changed; empty means that the file is to be left alone.
+    pub changed: Vec<Key>,
+    /// The log lines of the contract, for everything that the ConfigMap says. Without credentials.
+    pub lines: Vec<String>,
+    /// Warnings about options of local entries that a replaced list no longer has.
+    pub lost: Vec<String>,
+}
+
+/// Merges. `local` must be free of errors: a broken file is not to be built upon.
+pub fn merge(local: &RawConfig, configmap: &ConfigMap) -> Merged {
+    let said = &configmap.config;
+    let mut config = local.clone();
+    let mut changed = Vec::new();
+    for key in Key::ALL.into_iter().filter(|key| key.is_set(said)) {
+        let mut candidate = config.clone();
+        key.copy(said, &mut candidate);
+        if meaning::differs(key, &config, &candidate) {
+            config = candidate;
+            changed.push(key);
+        }
+    }
+    Merged {
+        lost: lost_options(local, &config, &changed),
+        lines: lines(said),
+        config,
+        changed,
+    }
+}
+
+fn lines(said: &RawConfig) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut synced = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            lines.push(format!("configmap: synced {name}={value}"));
+        }
+    };
+    let number = |value: &Option<Located<i64>>| value.as_ref().map(|v| v.value.to_string());
+    let boolean = |value: &Option<Located<bool>>| value.as_ref().map(|v| v.value.to_string());
+    let time = |value: &Option<Located<std::time::Duration>>| {
+        value.as_ref().map(|v| duration::format(v.value))
+    };
+    let address = said.address.as_ref();
+    synced("address", address.map(|a| without_credentials(&a.value)));
+    synced("auth", said.auth.as_ref().map(|_| "***".to_owned()));
+    let text = |value: &Option<Located<String>>| value.as_ref().map(|v| v.value.clone());
+    synced("authFile", text(&said.auth_file));
+    synced("authSecret", text(&said.auth_secret));
+    synced("offlinePriority", number(&said.offline_priority));
+    synced("force", boolean(&said.force));
+    synced("debug", boolean(&said.debug));
+    synced("timeout", time(&said.timeout));
+    synced("reloadInterval", time(&said.reload_interval));
+    let cache = &said.cache;
+    synced("cache.imageCacheSize", number(&cache.image_cache_size));
+    synced("cache.imageCacheTTL", time(&cache.image_cache_ttl));
+    synced("cache.domainCacheTTL", time(&cache.domain_cache_ttl));
+    synced("cache.negativeTTL", time(&cache.negative_ttl));
+    synced("cache.statsLogInterval", time(&cache.stats_log_interval));
+    synced("cache.disableStats", boolean(&cache.disable_stats));
+    synced("cache.prefix", text(&cache.prefix));
+    if let Some(list) = &said.registries {
+        lines.extend(list.value.iter().filter_map(registry_line));
+        let count = list.value.iter().filter(|e| e.address.is_some()).count();
+        lines.push(format!("configmap: merged {count} registries into config"));
+    }
+    if let Some(list) = &said.redirects {
+        for entry in &list.value {
+            if let (Some(src), Some(to)) = (&entry.src, &entry.to) {
+                let to = without_credentials(&to.value);
+                let src = src.value.trim();
+                lines.push(format!("configmap: syncing redirect {src} to {to}"));
+            }
+        }
+        let count = list.value.len();
+        lines.push(format!("configmap: merged {count} redirects into config"));
+    }
+    lines
+}
+
+fn registry_line(entry: &RawRegistry) -> Option<String> {
+    let address = without_credentials(&entry.address.as_ref()?.value);
+    let priority = match entry.priority.as_ref().map(|priority| priority.value) {
+        None | Some(0) => format!("{} (default)", REGISTRY_PRIORITY.get()),
+        Some(priority) => priority.to_string(),
+    };
+    Some(format!(
+        "configmap: syncing registry {address} with priority={priority}"
+    ))
+}
+
+fn lost_options(local: &RawConfig, merged: &RawConfig, changed: &[Key]) -> Vec<String> {
+    let mut lost = Vec::new();
+    if changed.contains(&Key::Registries) {
+        for old in entries(&local.registries) {
+            let Some(address) = &old.address else {
+                continue;
+            };
+            let new = entries(&merged.registries)
+                .iter()
+                .find(|new| same_place(Some(address), new.address.as_ref()));
+            let mut gone = |name: &str, had: bool, has: bool| {
+                if had && !has {
+                    let address = without_credentials(&address.value);
+                    lost.push(format!(
+                        "the ConfigMap's registries replace the local ones: `{name}` of {address} is lost; write it in the ConfigMap's entry"
+                    ));
+                }
+            };
+            gone(
+                "mirrorOf",
+                old.mirror_of.is_some(),
+                new.is_some_and(|n| n.mirror_of.is_some()),
+            );
+            gone(
+                "caFile",
+                old.ca_file.is_some(),
+                new.is_some_and(|n| n.ca_file.is_some()),
+            );
+            gone(
+                "insecureSkipVerify",
+                is_on(&old.insecure_skip_verify),
+                new.is_some_and(|n| n.insecure_skip_verify.is_some()),
+            );
+        }
+    }
+    if changed.contains(&Key::Redirects) {
+        for old in entries(&local.redirects) {
+            let Some(to) = &old.to else { continue };
+            let new = entries(&merged.redirects)
+                .iter()
+                .find(|new| same_place(Some(to), new.to.as_ref()));
+            let mut gone = |name: &str, had: bool, has: bool| {
+                if had && !has {
+                    let to = without_credentials(&to.value);
+                    lost.push(format!(
+                        "the ConfigMap's redirects replace the local ones: `{name}` of the one to {to} is lost; write it in the ConfigMap's entry"
+                    ));
+                }
+            };
+            gone(
+                "caFile",
+                old.ca_file.is_some(),
+                new.is_some_and(|n| n.ca_file.is_some()),
+            );
+            gone(
+                "insecureSkipVerify",
+                is_on(&old.insecure_skip_verify),
+                new.is_some_and(|n| n.insecure_skip_verify.is_some()),
+            );
+        }
+    }
+    lost
+}
+
+fn is_on(written: &Option<Located<bool>>) -> bool {
+    written.as_ref().is_some_and(|written| written.value)
+}
+
+fn entries<T>(list: &Option<Located<Vec<T>>>) -> &[T] {
+    list.as_ref().map_or(&[], |list| list.value.as_slice())
+}
+
+fn same_place(a: Option<&Located<String>>, b: Option<&Located<String>>) -> bool {
+    let parse = |text: Option<&Located<String>>| {
+        Endpoint::parse(&text?.value)
+            .ok()
+            .map(|(endpoint, _)| endpoint)
+    };
+    matches!((parse(a), parse(b)), (Some(a), Some(b)) if a.same_place(&b))
+}

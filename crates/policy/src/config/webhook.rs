@@ -1,0 +1,175 @@
+//! What the config says to the admission webhook alone.
+
+use super::diagnostic::Diagnostic;
+use super::fields::Located;
+use super::raw::RawConfig;
+use crate::pod::CachePrefix;
+
+/// What the webhook does with an image that a rule concerns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Its redirect, and nothing else; no network on the admission path. The default.
+    #[default]
+    Redirect,
+    /// The first candidate of the plan that has it, asked for as the shim asks; else its redirect.
+    Best,
+}
+
+/// What the config says to the admission webhook alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// `rewrite`. Default `redirect`.
+    pub rewrite: Rewrite,
+    /// `excludeNamespaces`: namespaces whose Pods are left alone. `None` is the default:
+    /// `kube-system` and the webhook's own.
+    pub exclude_namespaces: Option<Vec<String>>,
+    /// `cache.prefix`: leads rewritten images through the node cache. Default none.
+    pub cache_prefix: Option<CachePrefix>,
+}
+
+impl WebhookSettings {
+    pub(super) fn read(raw: &RawConfig, findings: &mut Vec<Diagnostic>) -> Self {
+        Self {
+            rewrite: rewrite(raw.rewrite.as_ref(), findings),
+            exclude_namespaces: raw.exclude_namespaces.as_ref().map(|list| {
+                let names = list.value.iter();
+                names
+                    .map(|name| name.value.trim().to_owned())
+                    .filter(|name| !name.is_empty())
+                    .collect()
+            }),
+            cache_prefix: raw.cache.prefix.as_ref().and_then(|written| {
+                let prefix = CachePrefix::parse(&written.value);
+                if prefix.is_none() {
+                    let message = format!(
+                        "`{}` is not where images can be pulled from; write `host:port` such as `localhost:7439`",
+                        written.value
+                    );
+                    findings.push(Diagnostic::error(written.position, "cache.prefix", message));
+                }
+                prefix
+            }),
+        }
+    }
+}
+
+fn rewrite(written: Option<&Located<String>>, findings: &mut Vec<Diagnostic>) -> Rewrite {
+    let Some(written) = written else {
+        return Rewrite::default();
+    };
+    match written.value.trim() {
+        "redirect" => Rewrite::Redirect,
+        "best" => Rewrite::Best,
+        other => {
+            let message = format!("`{other}` is neither `redirect` nor `best`");
+            findings.push(Diagnostic::error(written.position, "rewrite", message));
+            Rewrite::default()
+        }
+    }
+}
+
+/// A Secret's name. One that can't be a name would make the API server refuse the Pod.
+pub(super) fn pull_secret(
+    written: Option<&Located<String>>,
+    field: &str,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<String> {
+    let written = written?;
+    let name = written.value.trim();
+    if is_dns_subdomain(name) {
+        return Some(name.to_owned());
+    }
+    let message = format!(
+        "`{name}` can't be the name of a Secret; write lower-case letters, digits, `-` and `.`"
+    );
+    findings.push(Diagnostic::error(written.position, field, message));
+    None
+}
+
+/// RFC 1123 as Kubernetes reads it (`apimachinery/pkg/util/validation`, `IsDNS1123Subdomain`).
+fn is_dns_subdomain(name: &str) -> bool {
+    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            let bytes = label.as_bytes();
+            bytes.first().is_some_and(alphanumeric)
+                && bytes.last().is_some_and(alphanumeric)
+                && bytes.iter().all(|b| alphanumeric(b) || *b == b'-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn defaults_and_what_is_written() {
+        let (settings, findings) = Settings::read("address: a.io", &|_| None);
+        assert!(findings.is_empty());
+        assert_eq!(settings.webhook, WebhookSettings::default());
+        let (settings, findings) = Settings::read(
+            "address: a.io\nrewrite: best\nexcludeNamespaces: [ops, '']\ncache: {prefix: 'localhost:7439/'}\n\
+             imageRedirMapping: [{src: a.io, to: b.io/x, name: a to b, pullSecret: mirror.pull}]\n",
+            &|_| None,
+        );
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_eq!(settings.webhook.rewrite, Rewrite::Best);
+        assert_eq!(
+            settings.webhook.exclude_namespaces,
+            Some(vec!["ops".to_owned()])
+        );
+        assert_eq!(
+            settings.webhook.cache_prefix.unwrap().as_str(),
+            "localhost:7439"
+        );
+        let rule = &settings.rules.redirects[0];
+        assert_eq!(rule.name.as_deref(), Some("a to b"));
+        assert_eq!(rule.pull_secret.as_deref(), Some("mirror.pull"));
+    }
+
+    #[test]
+    fn what_would_make_a_pod_invalid_is_an_error() {
+        for (text, field) in [
+            ("rewrite: worst", "rewrite"),
+            ("cache: {prefix: 'http://localhost:7439'}", "cache.prefix"),
+            ("cache: {prefix: 'localhost:7439/Upper'}", "cache.prefix"),
+            (
+                "imageRedirMapping: [{src: a.io, to: b.io, pullSecret: A_b}]",
+                "imageRedirMapping[1].pullSecret",
+            ),
+            (
+                "registries: [{address: b.io, pullSecret: '-x'}]",
+                "registries[1].pullSecret",
+            ),
+        ] {
+            let (_, findings) = Settings::read(text, &|_| None);
+            let errors: Vec<_> = findings.iter().filter(|f| f.is_error()).collect();
+            assert_eq!(errors.len(), 1, "{text}: {findings:?}");
+            assert_eq!(errors[0].field, field);
+        }
+    }
+    #[test]
+    fn a_config_map_says_the_same() {
+        let text = "sealos: {address: s.io}\nrewrite: best\nexcludeNamespaces: [ops]\ncache: {prefix: 'localhost:7439'}\n\
+             imageRedirMapping: [{src: a.io, to: b.io, name: n, pullSecret: p}, {src: c.io, to: d.io, pullSecret: A_b}]\n";
+        let (map, findings) = crate::config::ConfigMap::read(text).unwrap();
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        let (settings, findings) = Settings::from_raw(map.as_written(), &|_| None);
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_eq!(settings.webhook.rewrite, Rewrite::Best);
+        assert_eq!(
+            settings.webhook.exclude_namespaces.as_deref(),
+            Some(&["ops".to_owned()][..])
+        );
+        let secrets: Vec<_> = settings
+            .rules
+            .redirects
+            .iter()
+            .map(|r| r.pull_secret.as_deref())
+            .collect();
+        assert_eq!(secrets, [Some("p"), None]);
+        let (map, _) = crate::config::ConfigMap::read("rewrite: worst").unwrap();
+        assert!(map.as_written().rewrite.is_none());
+    }
+}

@@ -1,0 +1,50 @@
+//! The same rules, applied to a Pod: which of its images are moved, and the JSON patch that does it.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`object`] | what of a Pod concerns us |
+//! | [`scope`] | which Pods are left alone, and why |
+//! | [`draft`] | the images of a Pod that may be moved, and where to |
+//! | [`patch`] | the patch (RFC 6902) and the annotations |
+//! | [`cache_prefix`] | names that lead through the node cache |
+//!
+//! ```
+//! use policy::config::Settings;
+//! use policy::pod::{Draft, Operation, Options, Pod};
+//!
+//! let config = "imageRedirMapping: [{src: docker.io/, to: project-a.azurecr.io/docker-mirror/}]";
+//! let (settings, _findings) = Settings::read(config, &|_name| None);
+//! let options = Options::new(&settings.webhook, None);
+//! let pod: Pod = serde_json::from_str(r#"{"spec": {"containers": [
+//!     {"name": "web", "image": "nats:2.10.26-alpine"}]}}"#).unwrap();
+//! let draft = Draft::new(&pod, "default", Operation::Create, &settings.rules, &options).unwrap();
+//! let patch = draft.patch(&[]).unwrap();
+//! let first = serde_json::to_value(&patch.operations[0]).unwrap();
+//! assert_eq!(first["path"], "/spec/containers/0/image");
+//! assert_eq!(first["value"], "project-a.azurecr.io/docker-mirror/nats:2.10.26-alpine");
+//! ```
+
+pub mod cache_prefix;
+pub mod draft;
+pub mod object;
+pub mod patch;
+pub mod scope;
+
+pub use cache_prefix::CachePrefix;
+pub use draft::{Draft, PodImage};
+pub use object::Pod;
+pub use patch::{Edit, Patch};
+pub use scope::{LeftAlone, Operation, Options};
+
+/// Annotation with the names that stood in the Pod before: a JSON object from container to image.
+/// An image volume is `volume/NAME`, which can't be a container's name.
+pub const ORIGINAL_IMAGES: &str = "image-cri-shim/original-images";
+/// Annotation with the rules that moved them: a JSON object from container to the rule's name.
+pub const RULES: &str = "image-cri-shim/rules";
+/// Label or annotation of a Pod or a namespace that is left alone: `"false"`, `off`, `no` or `disabled`.
+pub const OPT_OUT: &str = "image-cri-shim/rewrite";
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

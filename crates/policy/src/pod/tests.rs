@@ -1,0 +1,358 @@
+//! Pods in, Pods out: every patch is applied by an RFC 6902 library and the whole Pod compared.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::Settings;
+
+const HUB: &str = "imageRedirMapping:\n\
+    - {src: docker.io/, to: project-a.azurecr.io/docker-mirror/, name: hub, pullSecret: mirror}\n\
+    - {src: quay.io, to: q.io/m}\n";
+
+pub(super) fn settings(config: &str) -> Settings {
+    let (settings, findings) = Settings::read(config, &|_| None);
+    assert!(findings.is_empty(), "{findings:?}");
+    settings
+}
+
+pub(super) fn create(config: &str, pod: &Value) -> Result<Value, LeftAlone> {
+    change(config, pod, None, &[])
+}
+
+fn change(
+    config: &str,
+    pod: &Value,
+    old: Option<&Value>,
+    chosen: &[Option<usize>],
+) -> Result<Value, LeftAlone> {
+    let settings = settings(config);
+    let options = Options::new(&settings.webhook, Some("image-cri-shim"));
+    let typed: Pod = serde_json::from_value(pod.clone()).unwrap();
+    let old: Option<Pod> = old.map(|old| serde_json::from_value(old.clone()).unwrap());
+    let operation = match &old {
+        Some(old) => Operation::EphemeralContainers { old },
+        None => Operation::Create,
+    };
+    let draft = Draft::new(&typed, "default", operation, &settings.rules, &options)?;
+    let mut changed = pod.clone();
+    if let Some(patch) = draft.patch(chosen) {
+        let text = serde_json::to_string(&patch.operations).unwrap();
+        let operations: json_patch::Patch = serde_json::from_str(&text).unwrap();
+        json_patch::patch(&mut changed, &operations).unwrap();
+    }
+    Ok(changed)
+}
+
+fn notes(originals: Value, rules: Value) -> Value {
+    json!({ORIGINAL_IMAGES: originals.to_string(), RULES: rules.to_string()})
+}
+
+#[test]
+fn every_kind_of_container_and_image_volumes() {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "web-", "labels": {"app": "web"}},
+        "spec": {
+            "initContainers": [{"name": "init", "image": "busybox", "command": ["true"]}],
+            "containers": [
+                {"name": "web", "image": "docker.io/nats:2.10.26-alpine", "env": [{"name": "A", "value": "nats"}]},
+                {"name": "side", "image": "quay.io/team/app@sha256:1111111111111111111111111111111111111111111111111111111111111111"},
+                {"name": "other", "image": "ghcr.io/team/app:1"},
+            ],
+            "ephemeralContainers": [{"name": "debug", "image": "library/alpine:3"}],
+            "volumes": [
+                {"name": "data", "image": {"reference": "bitnami/models:7", "pullPolicy": "Always"}},
+                {"name": "web", "emptyDir": {}},
+            ],
+        },
+    });
+    let mut expected = pod.clone();
+    expected["spec"]["initContainers"][0]["image"] =
+        json!("project-a.azurecr.io/docker-mirror/busybox:latest");
+    expected["spec"]["containers"][0]["image"] =
+        json!("project-a.azurecr.io/docker-mirror/nats:2.10.26-alpine");
+    expected["spec"]["containers"][1]["image"] = json!(
+        "q.io/m/team/app@sha256:1111111111111111111111111111111111111111111111111111111111111111"
+    );
+    expected["spec"]["ephemeralContainers"][0]["image"] =
+        json!("project-a.azurecr.io/docker-mirror/library/alpine:3");
+    expected["spec"]["volumes"][0]["image"]["reference"] =
+        json!("project-a.azurecr.io/docker-mirror/bitnami/models:7");
+    expected["spec"]["imagePullSecrets"] = json!([{"name": "mirror"}]);
+    expected["metadata"]["annotations"] = notes(
+        json!({
+            "debug": "library/alpine:3",
+            "init": "busybox",
+            "side": "quay.io/team/app@sha256:1111111111111111111111111111111111111111111111111111111111111111",
+            "volume/data": "bitnami/models:7",
+            "web": "docker.io/nats:2.10.26-alpine",
+        }),
+        json!({
+            "debug": "hub", "init": "hub", "side": "imageRedirMapping[2]",
+            "volume/data": "hub", "web": "hub",
+        }),
+    );
+    assert_eq!(create(HUB, &pod).unwrap(), expected);
+    assert_eq!(create(HUB, &expected), Err(LeftAlone::NoRule));
+}
+
+fn with(image: &str) -> Value {
+    json!({"metadata": {}, "spec": {"containers": [{"name": "c", "image": image}]}})
+}
+
+#[test]
+fn annotations_and_secrets_that_are_there_stay() {
+    let mut pod = with("nats:1");
+    pod["metadata"]["annotations"] =
+        json!({"a/b~c": "x", ORIGINAL_IMAGES: "not json", RULES: "{}"});
+    pod["spec"]["imagePullSecrets"] = json!([{"name": "own"}]);
+    let changed = create(HUB, &pod).unwrap();
+    assert_eq!(changed["metadata"]["annotations"]["a/b~c"], "x");
+    assert_eq!(
+        changed["metadata"]["annotations"][ORIGINAL_IMAGES],
+        r#"{"c":"nats:1"}"#
+    );
+    let secrets = json!([{"name": "own"}, {"name": "mirror"}]);
+    assert_eq!(changed["spec"]["imagePullSecrets"], secrets);
+
+    pod["spec"]["imagePullSecrets"] = json!([{"name": "mirror"}]);
+    let changed = create(HUB, &pod).unwrap();
+    assert_eq!(
+        changed["spec"]["imagePullSecrets"],
+        json!([{"name": "mirror"}])
+    );
+
+    for absent in [json!(null), json!([])] {
+        pod["spec"]["imagePullSecrets"] = absent;
+        let changed = create(HUB, &pod).unwrap();
+        assert_eq!(
+            changed["spec"]["imagePullSecrets"],
+            json!([{"name": "mirror"}])
+        );
+    }
+    // The rule without a Secret adds none.
+    let changed = create(HUB, &with("quay.io/a/b:1")).unwrap();
+    assert_eq!(changed["spec"].get("imagePullSecrets"), None);
+}
+
+#[test]
+fn missing_and_null_metadata() {
+    let expected = notes(
+        json!({"c": "quay.io/a/b:1"}),
+        json!({"c": "imageRedirMapping[2]"}),
+    );
+    let mut pod = with("quay.io/a/b:1");
+    for metadata in [json!({}), json!(null), json!({"annotations": null})] {
+        pod["metadata"] = metadata;
+        let changed = create(HUB, &pod).unwrap();
+        assert_eq!(changed["metadata"]["annotations"], expected);
+    }
+    pod.as_object_mut().unwrap().remove("metadata");
+    let changed = create(HUB, &pod).unwrap();
+    assert_eq!(changed["metadata"]["annotations"], expected);
+}
+
+#[test]
+fn pods_that_are_left_alone() {
+    let spared = |path: &[&str], value: &str| {
+        let mut pod = with("nats:1");
+        pod["metadata"][path[0]] = json!({path[1]: value});
+        create(HUB, &pod)
+    };
+    assert_eq!(
+        spared(&["annotations", "kubernetes.io/config.mirror"], "abc"),
+        Err(LeftAlone::Static)
+    );
+    assert_eq!(
+        spared(&["annotations", "kubernetes.io/config.source"], "file"),
+        Err(LeftAlone::Static)
+    );
+    assert!(spared(&["annotations", "kubernetes.io/config.source"], "api").is_ok());
+    for value in ["false", "off", "no", "disabled"] {
+        assert_eq!(
+            spared(&["annotations", OPT_OUT], value),
+            Err(LeftAlone::OptedOut)
+        );
+        assert_eq!(
+            spared(&["labels", OPT_OUT], value),
+            Err(LeftAlone::OptedOut)
+        );
+    }
+    assert!(spared(&["labels", OPT_OUT], "true").is_ok());
+    for image in [
+        "ghcr.io/a/b:1",
+        "project-a.azurecr.io/docker-mirror/nats:1",
+        "q.io/m/team/app:1",
+        "Upper/Case:x:y",
+        "sha256:1111111111111111111111111111111111111111111111111111111111111111",
+        "",
+        "{{ .Values.image }}",
+    ] {
+        assert_eq!(create(HUB, &with(image)), Err(LeftAlone::NoRule), "{image}");
+    }
+    for empty in [
+        json!({}),
+        json!({"spec": null}),
+        json!({"spec": {"containers": null}}),
+    ] {
+        assert_eq!(create(HUB, &empty), Err(LeftAlone::NoRule));
+    }
+}
+
+#[test]
+fn images_that_are_never_pulled_keep_their_name() {
+    let pod = json!({"spec": {
+        "containers": [
+            {"name": "local", "image": "nats:1", "imagePullPolicy": "Never"},
+            {"name": "pulled", "image": "nats:1", "imagePullPolicy": "IfNotPresent"},
+            {"name": "later"},
+        ],
+        "volumes": [{"name": "v", "image": {"reference": "nats:1", "pullPolicy": "Never"}},
+            {"name": "w", "image": {}}],
+    }});
+    let changed = create(HUB, &pod).unwrap();
+    assert_eq!(
+        changed["spec"]["containers"][0],
+        pod["spec"]["containers"][0]
+    );
+    assert_ne!(
+        changed["spec"]["containers"][1],
+        pod["spec"]["containers"][1]
+    );
+    assert_eq!(changed["spec"]["volumes"], pod["spec"]["volumes"]);
+}
+
+#[test]
+fn namespaces() {
+    let in_namespace = |config: &str, namespace: &str| {
+        let settings = settings(config);
+        let options = Options::new(&settings.webhook, Some("own"));
+        let pod: Pod = serde_json::from_value(with("nats:1")).unwrap();
+        Draft::new(
+            &pod,
+            namespace,
+            Operation::Create,
+            &settings.rules,
+            &options,
+        )
+        .err()
+    };
+    assert_eq!(in_namespace(HUB, "default"), None);
+    assert_eq!(in_namespace(HUB, "kube-system"), Some(LeftAlone::Namespace));
+    assert_eq!(in_namespace(HUB, "own"), Some(LeftAlone::Namespace));
+    let listed = format!("{HUB}excludeNamespaces: [ops]\n");
+    assert_eq!(in_namespace(&listed, "ops"), Some(LeftAlone::Namespace));
+    assert_eq!(in_namespace(&listed, "kube-system"), None);
+    let none = format!("{HUB}excludeNamespaces: []\n");
+    assert_eq!(in_namespace(&none, "own"), None);
+}
+
+#[test]
+fn an_update_changes_new_ephemeral_containers_only() {
+    let old = json!({"metadata": {"annotations": {ORIGINAL_IMAGES: r#"{"web":"nats:1"}"#}}, "spec": {
+        "containers": [{"name": "web", "image": "nats:2"}],
+        "ephemeralContainers": [{"name": "first", "image": "busybox:1"}],
+    }});
+    let mut new = old.clone();
+    new["spec"]["ephemeralContainers"] =
+        json!([{"name": "first", "image": "busybox:1"}, {"name": "second", "image": "busybox:2"}]);
+    let mut expected = new.clone();
+    expected["spec"]["ephemeralContainers"][1]["image"] =
+        json!("project-a.azurecr.io/docker-mirror/busybox:2");
+    expected["metadata"]["annotations"] = notes(
+        json!({"second": "busybox:2", "web": "nats:1"}),
+        json!({"second": "hub"}),
+    );
+    let changed = change(HUB, &new, Some(&old), &[]).unwrap();
+    assert_eq!(changed, expected);
+    assert_eq!(
+        change(HUB, &expected, Some(&old), &[]),
+        Err(LeftAlone::NoRule)
+    );
+    assert_eq!(change(HUB, &old, Some(&old), &[]), Err(LeftAlone::NoRule));
+}
+
+#[test]
+fn through_the_node_cache() {
+    let config = format!(
+        "{HUB}cache: {{prefix: 'localhost:7439'}}\nregistries: [{{address: 'r.io:5000'}}]\nrewrite: best\n"
+    );
+    let changed = create(&config, &with("nats:2.10.26-alpine")).unwrap();
+    assert_eq!(
+        changed["spec"]["containers"][0]["image"],
+        "localhost:7439/project-a.azurecr.io/docker-mirror/nats:2.10.26-alpine"
+    );
+    assert_eq!(create(&config, &changed), Err(LeftAlone::NoRule));
+    let best = change(&config, &with("nats:1"), None, &[Some(0)]).unwrap();
+    assert_eq!(
+        best["spec"]["containers"][0]["image"],
+        "localhost:7439/r.io_5000/library/nats:1"
+    );
+    assert_eq!(
+        best["metadata"]["annotations"][RULES],
+        r#"{"c":"registries[1]"}"#
+    );
+    assert_eq!(create(&config, &best), Err(LeftAlone::NoRule));
+}
+
+#[test]
+fn the_best_candidate_or_the_redirect() {
+    let config = "rewrite: best\naddress: s.io\nregistries: [{address: docker.io, pullSecret: hub}]\n\
+                  imageRedirMapping: [{src: quay.io, to: q.io}]\n";
+    // Nothing found, no redirect: unchanged.
+    let pod = with("nats:1");
+    assert_eq!(change(config, &pod, None, &[None]).unwrap(), pod);
+    let found = change(config, &pod, None, &[Some(0)]).unwrap();
+    assert_eq!(
+        found["spec"]["containers"][0]["image"],
+        "s.io/library/nats:1"
+    );
+    assert_eq!(
+        found["metadata"]["annotations"][RULES],
+        r#"{"c":"address"}"#
+    );
+    assert_eq!(
+        change(config, &found, None, &[Some(0)]),
+        Err(LeftAlone::NoRule)
+    );
+    // Where it was all along: unchanged.
+    assert_eq!(change(config, &pod, None, &[Some(1)]).unwrap(), pod);
+    // Nothing found: the redirect.
+    let redirected = change(config, &with("quay.io/a/b:1"), None, &[None]).unwrap();
+    assert_eq!(redirected["spec"]["containers"][0]["image"], "q.io/a/b:1");
+    // A candidate that doesn't exist is none.
+    assert_eq!(change(config, &pod, None, &[Some(9)]).unwrap(), pod);
+}
+
+#[test]
+fn a_target_is_not_redirected_by_a_later_call() {
+    let config = "imageRedirMapping: [{src: a.io, to: b.io}, {src: b.io, to: c.io}]";
+    let once = create(config, &with("a.io/x:1")).unwrap();
+    assert_eq!(once["spec"]["containers"][0]["image"], "b.io/x:1");
+    assert_eq!(create(config, &once), Err(LeftAlone::NoRule));
+    // Another webhook put its own image in between: that is the original now.
+    let mut twice = once;
+    twice["spec"]["containers"][0]["image"] = json!("b.io/y:1");
+    let twice = create(config, &twice).unwrap();
+    assert_eq!(twice["spec"]["containers"][0]["image"], "c.io/y:1");
+    assert_eq!(
+        twice["metadata"]["annotations"][ORIGINAL_IMAGES],
+        r#"{"c":"b.io/y:1"}"#
+    );
+}
+
+#[test]
+fn annotations_stay_within_what_a_pod_may_have() {
+    let mut pod = with("nats:1");
+    let limit = 256 * 1024;
+    pod["metadata"]["annotations"] = json!({"big": "x".repeat(limit - 50)});
+    let changed = create(HUB, &pod).unwrap();
+    assert_eq!(
+        changed["spec"]["containers"][0]["image"],
+        "project-a.azurecr.io/docker-mirror/nats:1"
+    );
+    assert!(
+        changed["metadata"] == pod["metadata"],
+        "the annotations grew"
+    );
+}

@@ -1,0 +1,103 @@
+//! A certificate from files, as cert-manager and others put them into a mounted Secret.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::{CertificateError, Pem, Store};
+use crate::watch::Watch;
+
+/// How often the files are looked at without an event.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// More than any chain; a mistaken path is refused instead of read.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Where certificate and key are.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The chain, in PEM (`tls.crt`).
+    pub certificate: PathBuf,
+    /// The private key, in PEM (`tls.key`).
+    pub key: PathBuf,
+}
+
+/// Why the files can't be used.
+#[derive(Debug, Error)]
+pub enum FilesError {
+    /// A file can't be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// What is in them can't be used.
+    #[error("{certificate} with {key}: {error}")]
+    Content {
+        /// The chain's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        error: CertificateError,
+    },
+}
+
+impl Files {
+    /// Puts what the files hold into `store`. `false`: it is in use already.
+    ///
+    /// # Errors
+    /// [`FilesError`]; the certificate in use stays.
+    pub fn load(&self, store: &Store) -> Result<bool, FilesError> {
+        let pem = Pem {
+            chain: read(&self.certificate)?,
+            key: read(&self.key)?,
+        };
+        store.set(&pem).map_err(|error| FilesError::Content {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            error,
+        })
+    }
+
+    /// Follows the files until it is dropped. While they can't be used, as between the writing of one
+    /// and of the other, the certificate in use stays; what is wrong is said once.
+    pub async fn follow(self, store: Arc<Store>) {
+        let watch = Watch::new(&[&self.certificate, &self.key], INTERVAL);
+        let mut said = None;
+        loop {
+            match self.load(&store) {
+                Ok(false) => said = None,
+                Ok(true) => {
+                    said = None;
+                    tracing::info!("using the certificate in {}", self.certificate.display());
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if said.as_ref() != Some(&error) {
+                        tracing::warn!("keeping the certificate in use: {error}");
+                        said = Some(error);
+                    }
+                }
+            }
+            watch.changed().await;
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, FilesError> {
+    let failed = |error| FilesError::Read {
+        path: path.to_owned(),
+        error,
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_FILE)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    Ok(text)
+}

@@ -1,0 +1,142 @@
+//! What clients may take, what they get beyond it, and how it ends.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::wait::until;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use webhook::Limits;
+
+use crate::world::{CONFIG, NAME, World, fixture, url};
+
+#[tokio::test]
+async fn only_post_mutate() {
+    let world = World::start(CONFIG, Limits::default()).await;
+    let get = world.client.get(url()).send().await.unwrap();
+    assert_eq!(get.status(), 405);
+    assert_eq!(get.headers()["allow"], "POST");
+    let other = world.client.post(format!("https://{NAME}/"));
+    assert_eq!(other.send().await.unwrap().status(), 404);
+}
+
+#[tokio::test]
+async fn bodies_above_the_limit_are_refused_and_others_go_on() {
+    let limits = Limits {
+        body: 16 << 10,
+        ..Limits::default()
+    };
+    let world = World::start(CONFIG, limits).await;
+    let response = world.post("x".repeat((16 << 10) + 1)).await;
+    assert_eq!(response.status(), 413);
+    assert!(
+        response
+            .text()
+            .await
+            .unwrap()
+            .contains("larger than 16384 bytes")
+    );
+    assert!(
+        world
+            .review(&fixture("create"))
+            .await
+            .get("patch")
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_ends_with_the_patience() {
+    let limits = Limits {
+        patience: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let world = World::start(CONFIG, limits).await;
+    let (sender, body) = tokio::sync::oneshot::channel::<()>();
+    let never = futures_util::stream::once(async move {
+        let _ = body.await;
+        Ok::<_, std::io::Error>("{")
+    });
+    let response = world.post(reqwest_body(never)).await;
+    assert_eq!(response.status(), 408);
+    drop(sender);
+}
+
+fn reqwest_body(
+    stream: impl futures_util::Stream<Item = Result<&'static str, std::io::Error>>
+    + Send
+    + Sync
+    + 'static,
+) -> reqwest::Body {
+    let frames = futures_util::StreamExt::map(stream, |chunk| {
+        chunk.map(|text| hyper::body::Frame::data(bytes::Bytes::from_static(text.as_bytes())))
+    });
+    reqwest::Body::wrap(http_body_util::StreamBody::new(frames))
+}
+
+#[tokio::test]
+async fn a_client_that_never_shakes_hands_is_let_go() {
+    let limits = Limits {
+        handshake: Duration::from_millis(50),
+        connections: 1,
+        ..Limits::default()
+    };
+    let world = World::start(CONFIG, limits).await;
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    // The only place is taken until the handshake's time is over.
+    assert!(
+        world
+            .review(&fixture("create"))
+            .await
+            .get("patch")
+            .is_some()
+    );
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn plain_http_gets_no_answer() {
+    let world = World::start(CONFIG, Limits::default()).await;
+    let mut plain = TcpStream::connect(world.address).await.unwrap();
+    plain
+        .write_all(b"POST /mutate HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    // A TLS alert, or a reset: in either case no HTTP.
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"));
+}
+
+#[tokio::test]
+async fn reviews_in_flight_finish_when_the_shutdown_begins() {
+    let mut world = World::start(CONFIG, Limits::default()).await;
+    let (sender, wait) = tokio::sync::oneshot::channel::<()>();
+    let review = fixture("create").to_string();
+    let late: &'static str = Box::leak(review.into_boxed_str());
+    let (begun, has_begun) = tokio::sync::oneshot::channel::<()>();
+    let body = futures_util::stream::once(async move {
+        let _ = begun.send(());
+        let _ = wait.await;
+        Ok::<_, std::io::Error>(late)
+    });
+    let request = world.client.post(url()).body(reqwest_body(body)).send();
+    let request = tokio::spawn(request);
+    has_begun.await.unwrap();
+    world.shutdown.take().unwrap().send(()).unwrap();
+    until("the listener is closed", || async {
+        TcpStream::connect(world.address)
+            .await
+            .is_err()
+            .then_some(())
+    })
+    .await;
+    sender.send(()).unwrap();
+    let response = request.await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    let answer: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+    assert!(answer["response"]["patch"].is_string());
+    (&mut world.server).await.unwrap().unwrap();
+}

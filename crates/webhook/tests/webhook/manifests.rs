@@ -1,0 +1,234 @@
+//! The manifests under `deploy/webhook` fit each other, and what the binary expects.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn documents(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Every YAML file below `deploy/webhook`.
+fn files() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![root().join("deploy/webhook")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == "yaml")
+            {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The object of this kind in the base.
+fn object(kind: &str) -> Value {
+    let found: Vec<_> = files()
+        .iter()
+        .filter(|file| !file.to_string_lossy().contains("components"))
+        .flat_map(|file| documents(file))
+        .filter(|document| document["kind"] == kind)
+        .collect();
+    assert_eq!(found.len(), 1, "{kind}");
+    found[0].clone()
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    let list = list.as_array().unwrap();
+    list.iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_file_is_listed_and_every_object_has_a_kind() {
+    for file in files() {
+        let directory = file.parent().unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if name == "kustomization.yaml" {
+            continue;
+        }
+        let kustomization = &documents(&directory.join("kustomization.yaml"))[0];
+        let listed = texts(&kustomization["resources"]).contains(&name)
+            || kustomization["configMapGenerator"][0]["files"] == json!([name]);
+        assert!(listed, "{name}");
+        if name != "image-cri-shim.yaml" {
+            for document in documents(&file) {
+                assert!(document["kind"].is_string(), "{name}");
+                assert!(document["apiVersion"].is_string(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_example_config_is_valid() {
+    let text = std::fs::read_to_string(root().join("deploy/webhook/image-cri-shim.yaml")).unwrap();
+    let (settings, findings) = policy::config::Settings::read(&text, &|_| None);
+    assert!(findings.is_empty(), "{findings:?}");
+    assert_eq!(settings.rules.redirects.len(), 1);
+}
+
+#[test]
+fn the_registration_never_stands_in_the_way() {
+    let registration = object("MutatingWebhookConfiguration");
+    let [webhook] = &registration["webhooks"].as_array().unwrap()[..] else {
+        panic!("one webhook");
+    };
+    assert_eq!(webhook["failurePolicy"], "Ignore");
+    assert_eq!(webhook["sideEffects"], "None");
+    assert_eq!(webhook["reinvocationPolicy"], "IfNeeded");
+    assert_eq!(webhook["admissionReviewVersions"], json!(["v1"]));
+    assert!(webhook["timeoutSeconds"].as_u64().unwrap() <= 5);
+    // An API server refuses names with fewer than three parts.
+    assert!(webhook["name"].as_str().unwrap().split('.').count() >= 3);
+    assert_eq!(webhook["clientConfig"]["service"]["path"], "/mutate");
+    let rules = webhook["rules"].as_array().unwrap();
+    let what: Vec<_> = rules
+        .iter()
+        .map(|rule| (texts(&rule["operations"]), texts(&rule["resources"])))
+        .collect();
+    assert_eq!(
+        what,
+        [
+            (vec!["CREATE"], vec!["pods"]),
+            (vec!["UPDATE"], vec!["pods/ephemeralcontainers"]),
+        ]
+    );
+    let namespaces = &webhook["namespaceSelector"]["matchExpressions"];
+    assert_eq!(namespaces[0]["operator"], "NotIn");
+    assert_eq!(
+        texts(&namespaces[0]["values"]),
+        ["kube-system", "image-cri-shim"]
+    );
+    // What opts out by the selectors is what opts out by the code.
+    for selector in [
+        &namespaces[1],
+        &webhook["objectSelector"]["matchExpressions"][0],
+    ] {
+        assert_eq!(selector["key"], policy::pod::OPT_OUT);
+        assert_eq!(selector["operator"], "NotIn");
+        for value in texts(&selector["values"]) {
+            assert!(policy::pod::scope::is_opt_out(value), "{value}");
+        }
+    }
+    assert!(
+        webhook["matchConditions"][0]["expression"]
+            .as_str()
+            .unwrap()
+            .contains("kubernetes.io/config.mirror")
+    );
+}
+
+#[test]
+fn service_deployment_and_policies_select_the_same_pods() {
+    let deployment = object("Deployment");
+    let template = &deployment["spec"]["template"];
+    let labels = json!({"app.kubernetes.io/name": "image-cri-shim-webhook"});
+    assert_eq!(object("Service")["spec"]["selector"], labels);
+    assert_eq!(deployment["spec"]["selector"]["matchLabels"], labels);
+    let budget = object("PodDisruptionBudget");
+    assert_eq!(budget["spec"]["selector"]["matchLabels"], labels);
+    let network = object("NetworkPolicy");
+    assert_eq!(network["spec"]["podSelector"]["matchLabels"], labels);
+    assert_eq!(
+        template["metadata"]["labels"]["app.kubernetes.io/name"],
+        labels["app.kubernetes.io/name"]
+    );
+    assert_eq!(
+        template["metadata"]["labels"][policy::pod::OPT_OUT],
+        "false"
+    );
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    // One may go while the other serves.
+    assert_eq!(budget["spec"]["minAvailable"], 1);
+    let service = object("Service");
+    let port = &service["spec"]["ports"][0];
+    let registration = object("MutatingWebhookConfiguration");
+    let called = &registration["webhooks"][0]["clientConfig"]["service"];
+    assert_eq!(called["name"], service["metadata"]["name"]);
+    assert_eq!(called["namespace"], service["metadata"]["namespace"]);
+    assert_eq!(called["port"], port["port"]);
+    let container = &template["spec"]["containers"][0];
+    let ports = container["ports"].as_array().unwrap();
+    let names: Vec<_> = ports.iter().map(|port| &port["name"]).collect();
+    assert_eq!(names, [&port["targetPort"], &json!("health")]);
+    assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
+    assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/healthz");
+}
+
+#[test]
+fn the_pods_are_allowed_under_the_restricted_profile() {
+    let namespace = object("Namespace");
+    assert_eq!(
+        namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"],
+        "restricted"
+    );
+    let deployment = object("Deployment");
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+    let [container] = &pod["containers"].as_array().unwrap()[..] else {
+        panic!("one container");
+    };
+    let context = &container["securityContext"];
+    assert_eq!(context["allowPrivilegeEscalation"], false);
+    assert_eq!(context["readOnlyRootFilesystem"], true);
+    assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+    for volume in pod["volumes"].as_array().unwrap() {
+        assert!(volume["configMap"].is_object(), "{volume}");
+    }
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(grace > webhook::Limits::default().drain.as_secs() + 5);
+}
+
+#[test]
+fn the_rights_are_for_named_objects() {
+    let secrets = object("Role");
+    assert_eq!(
+        secrets["rules"],
+        json!([
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["image-cri-shim-webhook-tls"], "verbs": ["get", "update"]},
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+        ])
+    );
+    let registrations = object("ClusterRole");
+    let name = &object("MutatingWebhookConfiguration")["metadata"]["name"];
+    assert_eq!(
+        registrations["rules"],
+        json!([{
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["mutatingwebhookconfigurations"],
+            "resourceNames": [name], "verbs": ["get", "patch"],
+        }])
+    );
+    for kind in ["RoleBinding", "ClusterRoleBinding"] {
+        let binding = object(kind);
+        let account = object("ServiceAccount");
+        assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"]);
+    }
+}
+
+#[test]
+fn the_image_is_one_static_binary_without_root() {
+    let text = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
+    let last = text.rsplit_once("FROM ").unwrap().1;
+    assert!(last.starts_with("scratch\n"));
+    assert!(last.contains("USER 65532:65532\n"));
+    let deployment = object("Deployment");
+    let user = &deployment["spec"]["template"]["spec"]["securityContext"]["runAsUser"];
+    assert_eq!(*user, 65532);
+}

@@ -1,0 +1,227 @@
+//! Replicas that share a CA through a Secret.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::{Method, StatusCode};
+use serde_json::json;
+use testkit::wait::until;
+use webhook::Limits;
+use webhook::certificate::Store;
+use webhook::self_signed::{Lifetimes, Options, SelfSigned};
+
+use crate::api_server::{ApiServer, REGISTRATION, SECRET};
+use crate::world::{CONFIG, NAME, World, client, fixture, url};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+struct Replica {
+    store: Arc<Store>,
+    keys: SelfSigned,
+}
+
+fn replica(server: &ApiServer) -> Replica {
+    let store = Arc::new(Store::default());
+    let options = Options {
+        namespace: "image-cri-shim".to_owned(),
+        secret: "image-cri-shim-webhook-tls".to_owned(),
+        service: "image-cri-shim-webhook".to_owned(),
+        registration: "image-cri-shim".to_owned(),
+        lifetimes: Lifetimes::default(),
+    };
+    let keys = SelfSigned::new(server.link(), options, Arc::clone(&store));
+    Replica { store, keys }
+}
+
+/// Whether a client that trusts what API servers are told to trust reaches a webhook with `store`.
+async fn is_reached(server: &ApiServer, store: Arc<Store>) {
+    let bundle = server.bundle().unwrap();
+    let world = World::with_store(CONFIG, Limits::default(), store, &bundle).await;
+    assert!(
+        world
+            .review(&fixture("create"))
+            .await
+            .get("patch")
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn two_that_start_at_once_agree_on_one_ca() {
+    let server = ApiServer::start().await;
+    server.let_readers_meet(2);
+    let (one, other) = (replica(&server), replica(&server));
+    let now = SystemTime::now();
+    let (first, second) = tokio::join!(one.keys.round(now), other.keys.round(now));
+    first.unwrap();
+    second.unwrap();
+    // One has won, the other was told so and took what had won.
+    let creates: Vec<_> = server
+        .writes()
+        .into_iter()
+        .filter(|(method, _)| method == Method::POST)
+        .map(|(_, status)| status)
+        .collect();
+    assert_eq!(creates.len(), 2);
+    assert!(creates.contains(&StatusCode::CREATED) && creates.contains(&StatusCode::CONFLICT));
+    let bundle = server.bundle().unwrap();
+    assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 1);
+    assert_eq!(bundle.trim(), server.secret("ca.crt").unwrap().trim());
+    assert!(one.keys.is_published() && other.keys.is_published());
+    is_reached(&server, one.store).await;
+    is_reached(&server, other.store).await;
+    // What isn't ours in the registration is as it was.
+    let registration = server.get(REGISTRATION).unwrap();
+    assert_eq!(
+        registration["webhooks"][0]["clientConfig"]["caBundle"],
+        "b3RoZXI="
+    );
+    assert_eq!(
+        registration["webhooks"][1]["fromTheFuture"],
+        json!({"keep": "me"})
+    );
+}
+
+#[tokio::test]
+async fn a_round_that_finds_all_in_order_writes_nothing() {
+    let server = ApiServer::start().await;
+    let one = replica(&server);
+    one.keys.round(SystemTime::now()).await.unwrap();
+    let writes = server.writes().len();
+    for _ in 0..5 {
+        one.keys.round(SystemTime::now()).await.unwrap();
+        replica(&server)
+            .keys
+            .round(SystemTime::now())
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.writes().len(), writes);
+}
+
+#[tokio::test]
+async fn what_others_take_away_is_put_back() {
+    let server = ApiServer::start().await;
+    let one = replica(&server);
+    one.keys.round(SystemTime::now()).await.unwrap();
+    let bundle = server.bundle().unwrap();
+    // A GitOps tool applies its manifest again, which has no bundle.
+    let mut registration = server.get(REGISTRATION).unwrap();
+    let config = registration["webhooks"][1]["clientConfig"].as_object_mut();
+    config.unwrap().remove("caBundle");
+    server.put(REGISTRATION, registration.clone());
+    one.keys.round(SystemTime::now()).await.unwrap();
+    assert_eq!(server.bundle().unwrap(), bundle);
+    // Somebody deletes the Secret: a new CA, and the API server hears of it.
+    server.delete(SECRET);
+    one.keys.round(SystemTime::now()).await.unwrap();
+    assert_ne!(server.bundle().unwrap(), bundle);
+    is_reached(&server, Arc::clone(&one.store)).await;
+    // Somebody writes nonsense into it.
+    let mut secret = server.get(SECRET).unwrap();
+    secret["data"]["ca.key"] = json!("bm9uc2Vuc2U=");
+    server.put(SECRET, secret);
+    one.keys.round(SystemTime::now()).await.unwrap();
+    is_reached(&server, one.store).await;
+}
+
+#[tokio::test]
+async fn without_a_registration_it_is_not_ready_but_keeps_its_certificate() {
+    let server = ApiServer::start().await;
+    server.delete(REGISTRATION);
+    let one = replica(&server);
+    let error = one.keys.round(SystemTime::now()).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no MutatingWebhookConfiguration image-cri-shim")
+    );
+    assert!(!one.keys.is_published());
+    one.store.check().unwrap();
+}
+
+/// Through a whole rotation, with two replicas that make their rounds at different times, every client
+/// that trusts what is published reaches either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_under_load_costs_no_handshake() {
+    let server = Arc::new(ApiServer::start().await);
+    let (one, other) = (replica(&server), replica(&server));
+    let start = SystemTime::now();
+    one.keys.round(start).await.unwrap();
+    other.keys.round(start).await.unwrap();
+    let first = server.secret("ca.crt").unwrap();
+    let bundle = server.bundle().unwrap();
+    let limits = Limits::default;
+    let worlds = [
+        World::with_store(CONFIG, limits(), Arc::clone(&one.store), &bundle).await,
+        World::with_store(CONFIG, limits(), Arc::clone(&other.store), &bundle).await,
+    ];
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicUsize::new(0));
+    let load: Vec<_> = worlds
+        .iter()
+        .map(|world| {
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            let (server, address) = (Arc::clone(&server), world.address);
+            tokio::spawn(async move {
+                let body = fixture("create").to_string();
+                while !stop.load(Ordering::Relaxed) {
+                    // As an API server does: what it trusts is what it has read last.
+                    let client = client(address, &[&server.bundle().unwrap()]);
+                    let sent = client.post(url()).body(body.clone()).send().await;
+                    assert_eq!(sent.unwrap().status(), 200);
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    // Serving certificates made at another time than now would not be valid yet; so the clock that the
+    // rounds see stays, and the lifetimes shrink instead.
+    let lifetimes = Lifetimes {
+        // Of the CA's three years far less than a third of these is left.
+        authority: Lifetimes::default().authority * 20,
+        serving: 30 * DAY,
+        settle: Duration::ZERO,
+    };
+    let rotating = |replica: &Replica| {
+        let options = Options {
+            namespace: "image-cri-shim".to_owned(),
+            secret: "image-cri-shim-webhook-tls".to_owned(),
+            service: "image-cri-shim-webhook".to_owned(),
+            registration: "image-cri-shim".to_owned(),
+            lifetimes: lifetimes.clone(),
+        };
+        SelfSigned::new(server.link(), options, Arc::clone(&replica.store))
+    };
+    let (leader, follower) = (rotating(&one), rotating(&other));
+    for _ in 0..4 {
+        leader.round(SystemTime::now()).await.unwrap();
+        let before = done.load(Ordering::Relaxed);
+        until("reviews between the rounds", || async {
+            (done.load(Ordering::Relaxed) > before + 5).then_some(())
+        })
+        .await;
+        follower.round(SystemTime::now()).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    assert_ne!(server.secret("ca.crt").unwrap(), first);
+    assert_eq!(server.secret("previous-ca.crt").unwrap(), first);
+    let bundle = server.bundle().unwrap();
+    assert!(bundle.contains(first.trim()));
+    assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 2);
+    // Whoever trusts the new CA alone reaches both by now.
+    let new = server.secret("ca.crt").unwrap();
+    for world in &worlds {
+        let client = client(world.address, &[&new]);
+        let body = fixture("create").to_string();
+        assert_eq!(
+            client.post(url()).body(body).send().await.unwrap().status(),
+            200
+        );
+    }
+    assert!(NAME.starts_with("image-cri-shim-webhook.image-cri-shim."));
+}
