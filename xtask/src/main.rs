@@ -32,6 +32,9 @@ enum Command {
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
+        /// Measure the admission webhook only
+        #[arg(long)]
+        webhook: bool,
         /// Set by the command itself, when it runs itself again as an optimized build
         #[arg(long, hide = true)]
         optimized: bool,
@@ -50,8 +53,11 @@ fn main() -> ExitCode {
         Command::Demo { binary } => demo::run(binary),
         Command::Bench { backend: true, .. } => bench::backend(),
         Command::Bench {
-            json, optimized, ..
-        } => bench::run(json, optimized),
+            json,
+            webhook,
+            optimized,
+            ..
+        } => bench::run(json, webhook, optimized),
         Command::Test => test::run(),
         Command::Deny => deny::run(),
     };

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::config_command::ConfigCommand;
+use crate::webhook::WebhookArgs;
+
 /// Decides where every container image on this node comes from, and makes sure it can be pulled
 /// from there.
 #[derive(Debug, Parser)]
@@ -32,10 +35,15 @@ pub(crate) struct Cli {
     pub(crate) log_format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     /// Stand between kubelet and the container runtime (the default)
     Serve,
+    /// Apply the same rules to Pods, as a Kubernetes admission webhook
+    Webhook(Box<WebhookArgs>),
+    /// Check the config, and show what is in force and why
+    #[command(subcommand)]
+    Config(ConfigCommand),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -16,7 +16,16 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::cli::LogFormat;
 
-const OUR_CRATES: [&str; 5] = ["cri", "image_cri_shim", "policy", "registry", "resolver"];
+const OUR_CRATES: [&str; 8] = [
+    "cluster",
+    "credentials",
+    "cri",
+    "image_cri_shim",
+    "policy",
+    "registry",
+    "resolver",
+    "webhook",
+];
 
 /// Switches debug lines on and off.
 #[derive(Clone, Debug)]
@@ -62,6 +71,8 @@ fn targets(debug: bool) -> Targets {
     Targets::new()
         .with_default(LevelFilter::WARN)
         .with_targets(OUR_CRATES.map(|name| (name, ours)))
+        // What the API server does is said once, by `cluster`; these would say it at every try.
+        .with_targets(["kube_client", "kube_runtime"].map(|name| (name, LevelFilter::OFF)))
 }
 
 /// systemd says in `JOURNAL_STREAM` which file the journal's stream is; a shell started from a

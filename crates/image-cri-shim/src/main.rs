@@ -3,14 +3,21 @@
 
 mod announce;
 mod cli;
+mod config_command;
+mod config_credentials;
 mod config_file;
+mod config_keeper;
+mod config_merge;
+mod config_show;
+mod config_watch;
 mod detect;
 mod dry_run;
 mod logging;
-mod reload;
 mod serve;
 mod stats;
 mod systemd;
+mod webhook;
+mod webhook_config;
 
 use std::process::ExitCode;
 
@@ -18,10 +25,11 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let outcome = if cli.dry_run {
-        dry_run::run(&cli)
-    } else {
-        serve::run(&cli)
+    let outcome = match &cli.role {
+        Some(cli::Role::Config(command)) => return config_command::run(&cli.file, command),
+        Some(cli::Role::Webhook(args)) => webhook::run(&cli, args),
+        None | Some(cli::Role::Serve) if cli.dry_run => dry_run::run(&cli),
+        None | Some(cli::Role::Serve) => serve::run(&cli),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

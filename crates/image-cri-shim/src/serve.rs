@@ -21,9 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::cli::Cli;
+use crate::config_keeper::ConfigKeeper;
 use crate::logging::LogLevel;
-use crate::reload::Watched;
-use crate::{announce, config_file, detect, logging, reload, stats, systemd};
+use crate::{announce, config_file, detect, logging, stats, systemd};
 
 /// How long calls in flight may take to finish after SIGTERM. Below systemd's and Kubernetes' own
 /// patience of 90 and 30 seconds.
@@ -58,8 +58,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
         .build()
         .context("cannot start the proxy's runtime")?;
     let node = Node::new(settings, runtime_socket, level, background.handle().clone());
-    let file = Watched::new(cli.file.clone(), loaded.text);
-    let served = proxy.block_on(node.serve(file));
+    let served = proxy.block_on(node.serve(cli.file.clone(), loaded.text));
     background.shutdown_timeout(BACKGROUND_PATIENCE);
     served
 }
@@ -109,7 +108,8 @@ impl Node {
         }
     }
 
-    async fn serve(self, file: Watched) -> anyhow::Result<()> {
+    /// `file` and `text` are where the config in force came from.
+    async fn serve(self, file: PathBuf, text: String) -> anyhow::Result<()> {
         let socket = self.settings.load().shim_socket.clone();
         let listener = Listener::bind(&socket, &self.runtime_socket)?;
         let shutdown = shutdown_signal()?;
@@ -119,12 +119,12 @@ impl Node {
             self.level.clone(),
             Arc::clone(&self.settings),
         )?);
-        self.background
-            .spawn(reload::follow(file, Arc::clone(&self.settings), wake, {
-                let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
-                let (resolver, service) = (self.resolver.clone(), self.service.clone());
-                move |new| apply(new, &settings, &level, &resolver, &service)
-            }));
+        let keeper = ConfigKeeper::new(file, text, Arc::clone(&self.settings), wake);
+        self.background.spawn(keeper.run({
+            let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
+            let (resolver, service) = (self.resolver.clone(), self.service.clone());
+            move |new| apply(new, &settings, &level, &resolver, &service)
+        }));
         let settings = Arc::clone(&self.settings);
         self.background
             .spawn(stats::log_periodically(self.resolver.clone(), move || {
@@ -171,7 +171,7 @@ fn apply(
     settings.store(Arc::new(new));
 }
 
-fn resolver_options(settings: &Settings) -> Options {
+pub(crate) fn resolver_options(settings: &Settings) -> Options {
     Options {
         probe_timeout: settings.probe_timeout,
         found_ttl: settings.cache.image_cache_ttl,
@@ -203,7 +203,7 @@ fn open_aliases(dir: &Path) -> Aliases {
     aliases
 }
 
-fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub(crate) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     Ok(async move {

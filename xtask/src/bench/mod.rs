@@ -5,6 +5,7 @@
 //! | [`calls`] | calls one at a time and 32 at once, direct and through the shim |
 //! | [`pulls`] | a pull through five registries at 20 ms, and 200 pulls at once |
 //! | [`resolution`] | resolving cold, remembered, and with a black hole, beside plain requests |
+//! | [`webhook`] | reviews of the admission webhook, over TLS and HTTP/2 |
 //! | [`start`] | binary size, memory, time from exec to the first answer |
 //! | [`report`] | rows, goals, the table and its JSON |
 
@@ -13,9 +14,10 @@ mod pulls;
 mod report;
 mod resolution;
 mod start;
+mod webhook;
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -29,16 +31,21 @@ use crate::step::{cargo, need_root, step, target};
 
 /// Runs everything; prints a table, or JSON. The first call builds the shim and an optimized client,
 /// and runs that one.
-pub(crate) fn run(json: bool, optimized: bool) -> Result<()> {
+pub(crate) fn run(json: bool, webhook: bool, optimized: bool) -> Result<()> {
     need_root("cargo xtask bench")?;
     if !optimized {
-        return build_and_run(json);
+        return build_and_run(json, webhook);
     }
     // The client needs a core of its own beside the shim's; both are shared with the runtime.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(measure(target().join("release/image-cri-shim")))?;
+    let binary = target().join("release/image-cri-shim");
+    let report = if webhook {
+        runtime.block_on(measure_webhook(&binary))?
+    } else {
+        runtime.block_on(measure(binary))?
+    };
     if json {
         println!("{}", report.json());
     } else {
@@ -47,7 +54,7 @@ pub(crate) fn run(json: bool, optimized: bool) -> Result<()> {
     Ok(())
 }
 
-fn build_and_run(json: bool) -> Result<()> {
+fn build_and_run(json: bool, webhook: bool) -> Result<()> {
     Tools::ensure().context("the programs that the bench runs")?;
     let advice = "mend what the compiler names above";
     let shim = [
@@ -71,6 +78,9 @@ fn build_and_run(json: bool) -> Result<()> {
     bench.args(["bench", "--optimized"]);
     if json {
         bench.arg("--json");
+    }
+    if webhook {
+        bench.arg("--webhook");
     }
     step("bench", "what it was doing is above", &mut bench)
 }
@@ -162,5 +172,13 @@ async fn measure(binary: PathBuf) -> Result<Report> {
     pulls::two_hundred(&mut report, &binary, &containerd).await?;
     eprintln!("\n== resolution");
     resolution::measure(&mut report, &binary).await?;
+    eprintln!("\n== the admission webhook");
+    webhook::measure(&mut report, &binary).await?;
+    Ok(report)
+}
+
+async fn measure_webhook(binary: &Path) -> Result<Report> {
+    let mut report = Report::default();
+    webhook::measure(&mut report, binary).await?;
     Ok(report)
 }

@@ -59,6 +59,19 @@ struct Progress {
     nothing_found: bool,
 }
 
+impl Progress {
+    /// What a failed pull is called in the trail. The one that the caller is told anyway is not told
+    /// twice.
+    fn failure(&self, status: &Status) -> String {
+        match &self.last {
+            Some(last) if last.status().message == status.message && !self.nothing_found => {
+                "pull failed, as said above".to_owned()
+            }
+            _ => format!("pull failed: {}", one_line(&status.message)),
+        }
+    }
+}
+
 impl Pull<'_> {
     async fn run(&self) -> UnaryReply {
         let resolution = match self.resolve(Depth::Best).await {
@@ -258,7 +271,7 @@ impl Pull<'_> {
                 .iter()
                 .find(|(image, _)| *image == candidate.image);
             let said = match (failed, answer) {
-                (Some((_, status)), _) => format!("pull failed: {}", one_line(&status.message)),
+                (Some((_, status)), _) => progress.failure(status),
                 (None, Some(answer)) => answer.detail.clone(),
                 (None, None) => "not asked to the end".to_owned(),
             };
@@ -266,10 +279,9 @@ impl Pull<'_> {
         }
         let origin = self.plan.reference.as_written();
         match progress.failed.iter().find(|(image, _)| image == origin) {
-            Some((_, status)) => parts.push(format!(
-                "origin {origin}: pull failed: {}",
-                one_line(&status.message)
-            )),
+            Some((_, status)) => {
+                parts.push(format!("origin {origin}: {}", progress.failure(status)));
+            }
             None if !self.plan.fallback_to_origin => {
                 parts.push(format!(
                     "origin {origin}: not allowed (fallbackToOrigin: false)"

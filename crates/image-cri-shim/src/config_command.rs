@@ -1,0 +1,194 @@
+//! `image-cri-shim config`: checking a file, and showing what is in force and why.
+//!
+//! Credentials are masked in everything that is printed.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Subcommand;
+use cluster::{Link, Places, read_config_map};
+use policy::config::{
+    CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Diagnostic, Key, RawConfig, Settings, masked,
+    merge,
+};
+
+use crate::config_file;
+use crate::config_show;
+
+/// How long the API server may take to answer a person.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a config: prints errors and warnings with their lines; exits 1 when there is an error
+    Check {
+        /// The file to check; without it, the one that `--file` names
+        path: Option<PathBuf>,
+        /// It is the text of a ConfigMap's `registries.yaml`, not of a local file
+        #[arg(long)]
+        configmap: bool,
+    },
+    /// Show the config in force, and where each value comes from: default, file or ConfigMap
+    Show {
+        /// Don't ask the API server for the ConfigMap
+        #[arg(long)]
+        local: bool,
+    },
+    /// Show what the ConfigMap would change in the local file; exits 1 when there is a difference and
+    /// 2 when that can't be told
+    Diff,
+}
+
+pub(crate) fn run(file: &Path, command: &ConfigCommand) -> ExitCode {
+    let (outcome, trouble) = match command {
+        ConfigCommand::Check { path, configmap } => {
+            (check(path.as_deref().unwrap_or(file), *configmap), 1)
+        }
+        ConfigCommand::Show { local } => (show(file, *local), 1),
+        ConfigCommand::Diff => (diff(file), 2),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("image-cri-shim: {error:#}");
+            ExitCode::from(trouble)
+        }
+    }
+}
+
+fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
+    let text = config_file::read(path)?;
+    let name = path.display().to_string();
+    let variable = |name: &str| std::env::var(name).ok();
+    let findings = if is_configmap {
+        match ConfigMap::read(&text) {
+            Ok((map, mut findings)) => {
+                findings.extend(Settings::from_raw(map.as_written(), &variable).1);
+                findings.sort_by_key(|finding| finding.position);
+                findings
+            }
+            Err(error) => vec![error],
+        }
+    } else {
+        Settings::read(&text, &variable).1
+    };
+    for finding in &findings {
+        println!("{}", finding.in_file(&name));
+    }
+    let errors = findings.iter().filter(|f| f.is_error()).count();
+    let warnings = findings.len() - errors;
+    let verdict = match (errors, warnings) {
+        (0, 0) => "good".to_owned(),
+        (0, warnings) => format!("good, with {}", count(warnings, "warning")),
+        (errors, 0) => format!("can't be used: {}", count(errors, "error")),
+        (errors, warnings) => format!(
+            "can't be used: {}, {}",
+            count(errors, "error"),
+            count(warnings, "warning")
+        ),
+    };
+    println!("{name}: {verdict}");
+    Ok(ExitCode::from(u8::from(errors > 0)))
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+fn show(file: &Path, local_only: bool) -> anyhow::Result<ExitCode> {
+    let local = local(file)?;
+    println!("# file: {}", file.display());
+    let configmap = if local_only {
+        println!("# configmap: not asked for");
+        None
+    } else {
+        let (configmap, how) = match read()? {
+            Remote::Found(configmap, _) => (Some(configmap), "merged".to_owned()),
+            Remote::Absent => (None, "there is none".to_owned()),
+            Remote::Broken(problem) => (None, format!("can't be used: {problem}")),
+            Remote::Away(failure) => (None, format!("can't be read: {failure}")),
+        };
+        println!("# configmap: {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}: {how}");
+        configmap
+    };
+    print!("{}", config_show::annotated(&local, configmap.as_deref()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn diff(file: &Path) -> anyhow::Result<ExitCode> {
+    let local = local(file)?;
+    let name = format!("configmap {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}");
+    let configmap = match read()? {
+        Remote::Found(configmap, warnings) => {
+            for warning in warnings {
+                eprintln!("{}", warning.in_file(&name));
+            }
+            configmap
+        }
+        Remote::Absent => {
+            println!("{name}: there is none, so nothing changes");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Remote::Broken(problem) => anyhow::bail!("{name} can't be used: {problem}"),
+        Remote::Away(failure) => anyhow::bail!("{name} can't be read: {failure}"),
+    };
+    let merged = merge(&local, &configmap);
+    if merged.changed.is_empty() {
+        println!("{name}: {} says the same already", file.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("--- {}\n+++ {name}", file.display());
+    for key in &merged.changed {
+        for line in masked(&local, *key).lines() {
+            println!("-{line}");
+        }
+        for line in masked(&merged.config, *key).lines() {
+            println!(
+                "+{line}{}",
+                if *key == Key::Auth { " (another)" } else { "" }
+            );
+        }
+    }
+    for lost in &merged.lost {
+        eprintln!("warning: {lost}");
+    }
+    Ok(ExitCode::from(1))
+}
+
+/// The local file as it is written; an error where the shim wouldn't start with it.
+fn local(file: &Path) -> anyhow::Result<RawConfig> {
+    let loaded = config_file::load(file)?;
+    Ok(RawConfig::read(&loaded.text).0)
+}
+
+/// What the API server says.
+enum Remote {
+    Found(Box<ConfigMap>, Vec<Diagnostic>),
+    Absent,
+    Broken(String),
+    Away(String),
+}
+
+fn read() -> anyhow::Result<Remote> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start an async runtime")?;
+    let link = Link::new(Places::from_environment());
+    let asked =
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, read_config_map(&link)).await });
+    // A kubeconfig's program that hangs must not keep us.
+    runtime.shutdown_background();
+    Ok(match asked {
+        Err(_) => Remote::Away(format!("no answer within {PATIENCE:?}")),
+        Ok(Err(failure)) => Remote::Away(failure.to_string()),
+        Ok(Ok(None)) => Remote::Absent,
+        Ok(Ok(Some(found))) => match ConfigMap::read(&found.text.unwrap_or_default()) {
+            Ok((configmap, warnings)) => Remote::Found(Box::new(configmap), warnings),
+            Err(error) => Remote::Broken(error.in_file("registries.yaml").to_string()),
+        },
+    })
+}

@@ -1,0 +1,125 @@
+//! Credentials that the config only points to, followed and filled in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cluster::{Followed, Link, Look, SecretData};
+use credentials::Keeper;
+use futures_util::future::select_all;
+use policy::config::{Found, Need, Settings};
+use policy::{CredentialSource, docker_config};
+use secrecy::ExposeSecret;
+
+/// Follows Secrets, files and programs for one config at a time.
+pub(crate) struct CredentialSources {
+    keeper: Keeper,
+    secrets: BTreeMap<String, Followed<SecretData>>,
+    link: Arc<Link>,
+    interval: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// What was logged about Secrets, so that it is logged once per change.
+    said: Mutex<HashMap<Need, String>>,
+}
+
+impl CredentialSources {
+    pub(crate) fn new(link: Arc<Link>, interval: Arc<dyn Fn() -> Duration + Send + Sync>) -> Self {
+        Self {
+            keeper: Keeper::new(Arc::clone(&interval)),
+            secrets: BTreeMap::new(),
+            link,
+            interval,
+            said: Mutex::default(),
+        }
+    }
+
+    /// Takes over what a new config needs; never waits. On the background runtime.
+    pub(crate) fn set(&mut self, settings: &Settings) {
+        let needs = settings.credential_needs();
+        self.keeper
+            .set(&needs, settings.credential_plugins.as_ref());
+        let names = settings.secret_names();
+        self.secrets.retain(|name, _| names.contains(name));
+        for name in names {
+            let (link, interval) = (Arc::clone(&self.link), Arc::clone(&self.interval));
+            self.secrets
+                .entry(name.clone())
+                .or_insert_with(|| cluster::follow_secret(link, name, interval));
+        }
+    }
+
+    /// `settings`, which must be as they were read, with what is known now.
+    pub(crate) fn fill(&mut self, settings: &Settings) -> Settings {
+        for secret in self.secrets.values_mut() {
+            secret.seen_and_noted();
+        }
+        settings.with_credentials(&|need| match &need.source {
+            Some(CredentialSource::Secret(name)) => self.secret(name, need),
+            _ => self.keeper.get(need),
+        })
+    }
+
+    /// Waits until [`CredentialSources::fill`] may give something else.
+    pub(crate) async fn changed(&mut self) {
+        let secrets = self.secrets.values_mut();
+        let mut waiting: Vec<_> = secrets.map(|secret| Box::pin(secret.changed())).collect();
+        let any_secret = async {
+            if waiting.is_empty() {
+                pending::<()>().await;
+            }
+            select_all(waiting.iter_mut()).await;
+        };
+        tokio::select! {
+            () = self.keeper.changed() => {}
+            () = any_secret => {}
+        }
+    }
+
+    fn secret(&self, name: &str, need: &Need) -> Found {
+        let Some(followed) = self.secrets.get(name) else {
+            return Found::default();
+        };
+        let seen = followed.seen();
+        let note = match (&seen.value, &seen.look) {
+            (Some(secret), _) => {
+                let value = |key: &str| secret.data.get(key).map(|value| value.expose_secret());
+                match docker_config::from_secret(&secret.kind, &value, &need.endpoint) {
+                    Ok(Some(credentials)) => {
+                        self.forget_what_was_said(need);
+                        return Found {
+                            credentials: Some(credentials),
+                            note: None,
+                        };
+                    }
+                    Ok(None) => format!("it has no entry for {}", need.endpoint.domain()),
+                    Err(error) => error.to_string(),
+                }
+            }
+            (None, Look::Failed(failure)) => failure.to_string(),
+            (None, Look::Absent) => format!(
+                "there is no such Secret in {}",
+                policy::config::CONFIG_MAP_NAMESPACE
+            ),
+            (None, _) => return Found::default(),
+        };
+        let note = format!("no credentials: authSecret {name}: {note}");
+        self.say(need, &note);
+        Found {
+            credentials: None,
+            note: Some(note),
+        }
+    }
+
+    fn say(&self, need: &Need, note: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.get(need).map(String::as_str) != Some(note) {
+            tracing::warn!("{}: {note}", need.endpoint);
+            said.insert(need.clone(), note.to_owned());
+        }
+    }
+
+    fn forget_what_was_said(&self, need: &Need) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.remove(need);
+    }
+}

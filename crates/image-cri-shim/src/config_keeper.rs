@@ -1,0 +1,134 @@
+//! The config's life: file, ConfigMap and credentials become one immutable value, whenever any of them
+//! changes.
+//!
+//! A new value replaces the old one as a whole; calls in flight finish with what they began with. A
+//! bad one changes nothing but the log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use cluster::{ConfigMapText, Followed, Link, Places};
+use policy::config::Settings;
+use tokio::sync::Notify;
+
+use crate::config_credentials::CredentialSources;
+use crate::config_file::Loaded;
+use crate::config_merge::Merging;
+use crate::config_watch::{self, Watch};
+
+/// Keeps the config. No `Debug`: it holds credentials.
+pub(crate) struct ConfigKeeper {
+    path: PathBuf,
+    merging: Merging,
+    /// The config in force, with its credentials.
+    settings: Arc<ArcSwap<Settings>>,
+    /// SIGHUP and changes of the file.
+    wake: Arc<Notify>,
+}
+
+impl ConfigKeeper {
+    /// Starts from the file's text whose meaning is in `settings`.
+    pub(crate) fn new(
+        path: PathBuf,
+        text: String,
+        settings: Arc<ArcSwap<Settings>>,
+        wake: Arc<Notify>,
+    ) -> Self {
+        Self {
+            merging: Merging::new(path.clone(), text),
+            path,
+            settings,
+            wake,
+        }
+    }
+
+    /// Follows everything, and hands every new config to `apply`. Never ends.
+    pub(crate) async fn run(mut self, mut apply: impl FnMut(Settings)) {
+        let _watch = Watch::start(&[&self.path], Arc::clone(&self.wake));
+        let settings = Arc::clone(&self.settings);
+        let interval: Arc<dyn Fn() -> Duration + Send + Sync> =
+            Arc::new(move || settings.load().reload_interval);
+        let link = Arc::new(Link::new(Places::from_environment()));
+        let mut configmap = cluster::follow_config_map(Arc::clone(&link), Arc::clone(&interval));
+        let mut sources = CredentialSources::new(link, interval);
+        // As it was read: what the sources give is filled into this anew each time.
+        let mut bare = Settings::clone(&self.settings.load());
+        sources.set(&bare);
+        let path = self.path.display().to_string();
+        loop {
+            let Some(changed) = self.step(&mut configmap).await else {
+                tracing::warn!("reading {path} failed badly; reloads stop until a restart");
+                return;
+            };
+            let reloaded = changed.is_some();
+            if let Some(loaded) = changed {
+                for warning in &loaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                announce_restart_only(&bare, &loaded.settings);
+                if loaded.settings.reload_interval != bare.reload_interval {
+                    let interval = policy::duration::format(loaded.settings.reload_interval);
+                    tracing::info!("updated reload interval to {interval}");
+                }
+                bare = loaded.settings;
+                sources.set(&bare);
+            }
+            let filled = sources.fill(&bare);
+            if filled != **self.settings.load() {
+                if !reloaded {
+                    tracing::info!("credentials changed");
+                }
+                apply(filled);
+            }
+            if reloaded {
+                tracing::info!("reloaded shim auth configuration from {path}");
+            }
+            let interval = self.settings.load().reload_interval;
+            tokio::select! {
+                () = self.wake.notified() => config_watch::let_it_settle(&self.wake).await,
+                () = configmap.changed() => {}
+                () = sources.changed() => {}
+                () = tokio::time::sleep(interval) => {}
+            }
+        }
+    }
+
+    /// One look at everything, on a thread of its own: a file on a dead network mount must block
+    /// nothing but its own reloads.
+    async fn step(&mut self, configmap: &mut Followed<ConfigMapText>) -> Option<Option<Loaded>> {
+        let seen = configmap.seen_and_noted();
+        let placeholder = Merging::new(PathBuf::new(), String::new());
+        let mut merging = std::mem::replace(&mut self.merging, placeholder);
+        let looked = tokio::task::spawn_blocking(move || {
+            let changed = merging.step(&seen);
+            (merging, changed)
+        });
+        let (merging, changed) = looked.await.ok()?;
+        self.merging = merging;
+        Some(changed)
+    }
+}
+
+fn announce_restart_only(old: &Settings, new: &Settings) {
+    let mut changed = Vec::new();
+    if old.shim_socket != new.shim_socket {
+        changed.push("shim");
+    }
+    if old.runtime_socket != new.runtime_socket {
+        changed.push("cri");
+    }
+    if old.metrics_address != new.metrics_address {
+        changed.push("metricsAddress");
+    }
+    if old.state_dir != new.state_dir {
+        changed.push("image");
+    }
+    if !changed.is_empty() {
+        tracing::warn!(
+            "{} changed in the config; that takes effect with the next restart",
+            changed.join(", ")
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! The config in force as YAML, each value with where it comes from.
+
+use policy::config::{ConfigMap, Key, Located, RawConfig, Settings, masked, merge};
+use policy::duration;
+
+/// `local` with `configmap` merged into it; credentials masked.
+pub(crate) fn annotated(local: &RawConfig, configmap: Option<&ConfigMap>) -> String {
+    let merged = configmap.map_or_else(|| local.clone(), |map| merge(local, map).config);
+    // Variables stay as they are written: what they hold is nobody's business here.
+    let (settings, _) = Settings::from_raw(&merged, &|name| Some(format!("${{{name}}}")));
+    let mut page = Page {
+        local,
+        said: configmap.map(ConfigMap::as_written),
+        text: String::new(),
+    };
+    page.scalars(&settings);
+    for key in [
+        Key::Address,
+        Key::Auth,
+        Key::AuthFile,
+        Key::AuthSecret,
+        Key::OfflinePriority,
+        Key::Registries,
+        Key::Redirects,
+    ] {
+        page.written(&merged, key);
+    }
+    page.cache(&settings);
+    page.text
+}
+
+struct Page<'a> {
+    local: &'a RawConfig,
+    said: Option<&'a RawConfig>,
+    text: String,
+}
+
+impl Page<'_> {
+    fn origin(&self, is_set: impl Fn(&RawConfig) -> bool) -> &'static str {
+        if self.said.is_some_and(&is_set) {
+            "ConfigMap"
+        } else if is_set(self.local) {
+            "file"
+        } else {
+            "default"
+        }
+    }
+
+    fn line(&mut self, field: &str, value: &str, is_set: impl Fn(&RawConfig) -> bool) {
+        let origin = self.origin(is_set);
+        self.text
+            .push_str(&format!("{field}: {value}  # {origin}\n"));
+    }
+
+    fn scalars(&mut self, settings: &Settings) {
+        let time = duration::format;
+        let socket = settings.shim_socket.display().to_string();
+        self.line("shim", &socket, |c| c.shim.is_some());
+        let runtime = settings.runtime_socket.as_ref();
+        let runtime =
+            runtime.map_or_else(|| "\"\"".to_owned(), |socket| socket.display().to_string());
+        self.line("cri", &runtime, |c| c.cri.is_some());
+        self.line("force", &settings.force.to_string(), |c| c.force.is_some());
+        self.line("debug", &settings.debug.to_string(), |c| c.debug.is_some());
+        self.line("timeout", &time(settings.timeout), |c| is_some(&c.timeout));
+        self.line("reloadInterval", &time(settings.reload_interval), |c| {
+            is_some(&c.reload_interval)
+        });
+        self.line("probeTimeout", &time(settings.probe_timeout), |c| {
+            is_some(&c.probe_timeout)
+        });
+        let fallback = settings.rules.fallback_to_origin.to_string();
+        self.line("fallbackToOrigin", &fallback, |c| {
+            c.fallback_to_origin.is_some()
+        });
+        let metrics = settings.metrics_address.to_string();
+        self.line("metricsAddress", &metrics, |c| c.metrics_address.is_some());
+        let state = settings.state_dir.display().to_string();
+        self.line("image", &state, |c| c.image.is_some());
+        if let Some(plugins) = &settings.credential_plugins {
+            let config = plugins.config.display().to_string();
+            self.line("imageCredentialProviderConfig", &config, |_| true);
+            let bin_dir = plugins.bin_dir.display().to_string();
+            self.line("imageCredentialProviderBinDir", &bin_dir, |_| true);
+        }
+    }
+
+    /// A field as it is written, in the merged config; nothing where it isn't.
+    fn written(&mut self, merged: &RawConfig, key: Key) {
+        let text = masked(merged, key);
+        let origin = self.origin(|config| key.is_set(config));
+        for (at, line) in text.lines().enumerate() {
+            self.text.push_str(line);
+            if at == 0 {
+                self.text.push_str(&format!("  # {origin}"));
+            }
+            self.text.push('\n');
+        }
+    }
+
+    fn cache(&mut self, settings: &Settings) {
+        let time = duration::format;
+        let cache = &settings.cache;
+        self.text.push_str("cache:\n");
+        let size = match cache.image_cache_size {
+            0 => "-1".to_owned(),
+            size => size.to_string(),
+        };
+        self.line("  imageCacheSize", &size, |c| {
+            let size = c.cache.image_cache_size.as_ref();
+            size.is_some_and(|size| size.value != 0)
+        });
+        self.line("  imageCacheTTL", &time(cache.image_cache_ttl), |c| {
+            is_some(&c.cache.image_cache_ttl)
+        });
+        self.line("  domainCacheTTL", &time(cache.domain_cache_ttl), |c| {
+            is_some(&c.cache.domain_cache_ttl)
+        });
+        self.line("  negativeTTL", &time(cache.negative_ttl), |c| {
+            is_some(&c.cache.negative_ttl)
+        });
+        if let Some(interval) = cache.stats_log_interval {
+            self.line("  statsLogInterval", &time(interval), |c| {
+                is_some(&c.cache.stats_log_interval)
+            });
+        }
+        let off = cache.stats_log_interval.is_none().to_string();
+        self.line("  disableStats", &off, |c| c.cache.disable_stats.is_some());
+    }
+}
+
+/// Zero is what "not set" looks like in old files.
+fn is_some(written: &Option<Located<std::time::Duration>>) -> bool {
+    written
+        .as_ref()
+        .is_some_and(|written| !written.value.is_zero())
+}

@@ -1,0 +1,274 @@
+//! `webhook`: the admission webhook, wired.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ::webhook::certificate::Store;
+use ::webhook::certificate::files::Files;
+use ::webhook::health::{self, Readiness};
+use ::webhook::self_signed::{Lifetimes, Options, SelfSigned};
+use ::webhook::{Admission, Limits};
+use anyhow::Context;
+use clap::Args;
+use cluster::{Link, Places};
+use policy::config::{Rewrite, Settings};
+use registry::{Client, ClientOptions, ProxySettings};
+use resolver::Resolver;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::cli::Cli;
+use crate::logging::{self, LogLevel};
+use crate::webhook_config::{self, Source};
+use crate::{announce, config_file, serve};
+
+/// Where a Pod is told its namespace.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+const DEFAULT_NAMESPACE: &str = "image-cri-shim";
+
+/// What `webhook` is told on the command line.
+#[derive(Debug, Args)]
+pub(crate) struct WebhookArgs {
+    /// Take the rules from the ConfigMap kube-system/image-cri-shim, not from the config file
+    #[arg(long)]
+    config_map: bool,
+
+    /// Where API servers are answered, with TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
+    listen: SocketAddr,
+
+    /// Where /healthz and /readyz are answered, without TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
+    health_listen: SocketAddr,
+
+    /// The certificate chain, in PEM; followed when it changes
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/image-cri-shim/tls/tls.crt",
+        conflicts_with = "self_signed"
+    )]
+    tls_cert: PathBuf,
+
+    /// Its private key, in PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/image-cri-shim/tls/tls.key",
+        conflicts_with = "self_signed"
+    )]
+    tls_key: PathBuf,
+
+    /// Make a CA and a certificate, share them with the other replicas through a Secret, and tell the API
+    /// server to trust them
+    #[arg(long)]
+    self_signed: bool,
+
+    /// The webhook's own namespace; else $POD_NAMESPACE, else the service account's
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+
+    /// The Service that the API server calls
+    #[arg(long, value_name = "NAME", default_value = "image-cri-shim-webhook")]
+    service: String,
+
+    /// The Secret for --self-signed
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "image-cri-shim-webhook-tls"
+    )]
+    secret: String,
+
+    /// The MutatingWebhookConfiguration whose caBundle --self-signed keeps in step
+    #[arg(long, value_name = "NAME", default_value = "image-cri-shim")]
+    registration: String,
+
+    /// How long reviews are still accepted after SIGTERM, until every API server knows that we go
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    shutdown_delay: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    policy::duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(cli: &Cli, args: &WebhookArgs) -> anyhow::Result<()> {
+    // Read before any port is bound, so that a bad file is the first thing that is said.
+    let loaded = if args.config_map {
+        None
+    } else {
+        Some(config_file::load(&cli.file)?)
+    };
+    if cli.dry_run {
+        for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
+            println!("{warning}");
+        }
+        println!("config: ok");
+        return Ok(());
+    }
+    let debug = loaded.as_ref().is_some_and(|loaded| loaded.settings.debug);
+    let level = logging::start(cli.log_format, debug)?;
+    for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
+        tracing::warn!("{warning}");
+    }
+    let link = Arc::new(Link::new(Places::from_environment()));
+    let source = match loaded {
+        Some(loaded) => Source::File {
+            path: cli.file.clone(),
+            loaded: Box::new(loaded),
+        },
+        None => Source::ConfigMap(Arc::clone(&link)),
+    };
+    // Reviews are short and few; one thread keeps the memory small.
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(args, source, link, level))
+}
+
+async fn serve(
+    args: &WebhookArgs,
+    source: Source,
+    link: Arc<Link>,
+    level: LogLevel,
+) -> anyhow::Result<()> {
+    let listener = listen(args.listen).await?;
+    let health_listener = listen(args.health_listen).await?;
+    let bound = listener.local_addr().context("cannot listen")?;
+    let health_bound = health_listener.local_addr().context("cannot listen")?;
+    let shutdown = serve::shutdown_signal()?;
+
+    let namespace = namespace(args);
+    let (admission, resolver) = admission(&namespace);
+    let wake = Arc::new(Notify::new());
+    tokio::spawn(wake_on_hangup(Arc::clone(&wake))?);
+    tokio::spawn(webhook_config::follow(source, wake, {
+        let admission = admission.clone();
+        move |settings| apply(settings, &admission, &resolver, &level)
+    }));
+
+    let store = Arc::new(Store::default());
+    let keys = args.self_signed.then(|| {
+        let options = Options {
+            namespace,
+            secret: args.secret.clone(),
+            service: args.service.clone(),
+            registration: args.registration.clone(),
+            lifetimes: Lifetimes::default(),
+        };
+        SelfSigned::new(link, options, Arc::clone(&store))
+    });
+    match keys.clone() {
+        Some(keys) => tokio::spawn(keys.follow()),
+        None => {
+            let files = Files {
+                certificate: args.tls_cert.clone(),
+                key: args.tls_key.clone(),
+            };
+            tokio::spawn(files.follow(Arc::clone(&store)))
+        }
+    };
+
+    let stopping = Arc::new(AtomicBool::new(false));
+    tokio::spawn(health::serve(
+        health_listener,
+        Readiness {
+            admission: admission.clone(),
+            certificates: Arc::clone(&store),
+            other: other_conditions(keys, Arc::clone(&stopping)),
+        },
+    ));
+    tracing::info!("answering reviews on {bound}, health on {health_bound}");
+    let delay = args.shutdown_delay;
+    let served = ::webhook::serve(listener, store, admission, Limits::default(), async move {
+        shutdown.await;
+        stopping.store(true, Ordering::Relaxed);
+        tracing::info!("stopping: accepting reviews for another {delay:?}");
+        tokio::time::sleep(delay).await;
+    });
+    served.await.context("cannot serve TLS")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = match TcpListener::bind(address).await {
+        // `[::]` is both families, but not where the kernel has no IPv6.
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.with_context(|| format!("cannot listen on {address}"))
+}
+
+fn admission(namespace: &str) -> (Admission, Resolver) {
+    let client = Client::new(ClientOptions {
+        proxies: ProxySettings::from_env(),
+        ..ClientOptions::default()
+    });
+    let (defaults, _) = Settings::read("", &|_| None);
+    let options = serve::resolver_options(&defaults);
+    let resolver = Resolver::new(client, Handle::current(), options);
+    let admission = Admission::new(resolver.clone(), Some(namespace.to_owned()));
+    (admission, resolver)
+}
+
+/// Puts a config in force.
+fn apply(settings: Settings, admission: &Admission, resolver: &Resolver, level: &LogLevel) {
+    announce::config(&settings);
+    let lacking = settings.credential_needs().len();
+    if settings.webhook.rewrite == Rewrite::Best && lacking > 0 {
+        tracing::warn!(
+            "the webhook asks {lacking} registries without credentials: it takes them from `auth` only, not from files, Secrets or plugins"
+        );
+    }
+    level.set_debug(settings.debug);
+    resolver.reconfigure(serve::resolver_options(&settings), &settings.rules);
+    admission.apply(settings);
+}
+
+/// What readiness depends on beside config and certificate.
+fn other_conditions(
+    keys: Option<SelfSigned>,
+    stopping: Arc<AtomicBool>,
+) -> Arc<dyn Fn() -> Result<(), String> + Send + Sync> {
+    Arc::new(move || {
+        if stopping.load(Ordering::Relaxed) {
+            return Err("stopping".to_owned());
+        }
+        if keys.as_ref().is_some_and(|keys| !keys.is_published()) {
+            return Err("the API server has not been told to trust our CA yet".to_owned());
+        }
+        Ok(())
+    })
+}
+
+fn namespace(args: &WebhookArgs) -> String {
+    let told = || args.namespace.clone();
+    let from_environment = || std::env::var("POD_NAMESPACE").ok();
+    let from_file = || std::fs::read_to_string(Path::new(NAMESPACE_FILE)).ok();
+    told()
+        .or_else(from_environment)
+        .or_else(from_file)
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
+}
+
+fn wake_on_hangup(wake: Arc<Notify>) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            wake.notify_one();
+        }
+    })
+}

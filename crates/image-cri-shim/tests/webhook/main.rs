@@ -1,0 +1,211 @@
+//! The webhook role, end to end: the binary as a process, over real TLS.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
+
+#[path = "../../../webhook/tests/webhook/api_server.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the webhook's own tests, which use all of it"
+)]
+mod api_server;
+mod process;
+
+use serde_json::json;
+use testkit::certs::Ca;
+use testkit::fake_api_server::FakeApiServer;
+use testkit::wait::until;
+
+use crate::api_server::ApiServer;
+use crate::process::{NAME, Webhook};
+
+const CONFIG: &str =
+    "imageRedirMapping: [{src: docker.io/, to: project-a.azurecr.io/docker-mirror/}]\n";
+
+/// A directory with a config and a certificate.
+fn prepared(ca: &Ca) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.yaml"), CONFIG).unwrap();
+    let cert = ca.issue(&[NAME]).unwrap();
+    std::fs::write(dir.path().join("tls.crt"), &cert.cert_pem).unwrap();
+    std::fs::write(dir.path().join("tls.key"), &cert.key_pem).unwrap();
+    dir
+}
+
+fn file_args(dir: &tempfile::TempDir) -> Vec<String> {
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    vec![
+        format!("--file={}", path("config.yaml")),
+        format!("--tls-cert={}", path("tls.crt")),
+        format!("--tls-key={}", path("tls.key")),
+    ]
+}
+
+#[tokio::test]
+async fn config_and_certificate_from_files_live() {
+    let ca = Ca::new().unwrap();
+    let dir = prepared(&ca);
+    let webhook = Webhook::start(&file_args(&dir), &[]).await;
+    webhook.until_ready().await;
+    let image = webhook.rewritten("nats:2.10.26-alpine", &[&ca.pem()]).await;
+    assert_eq!(
+        image.unwrap(),
+        "project-a.azurecr.io/docker-mirror/nats:2.10.26-alpine"
+    );
+
+    // A config that can't be used changes nothing; the next one that can does.
+    let config = dir.path().join("config.yaml");
+    std::fs::write(&config, "imageRedirMapping: [{src: 'a b', to: x.io}]\n").unwrap();
+    webhook.until_logged("keeping the last good config").await;
+    let image = webhook.rewritten("nats:1", &[&ca.pem()]).await;
+    assert_eq!(image.unwrap(), "project-a.azurecr.io/docker-mirror/nats:1");
+    std::fs::write(
+        &config,
+        "imageRedirMapping: [{src: docker.io, to: new.io}]\n",
+    )
+    .unwrap();
+    until("the new config holds", || async {
+        let image = webhook.rewritten("nats:1", &[&ca.pem()]).await;
+        (image.as_deref() == Some("new.io/nats:1")).then_some(())
+    })
+    .await;
+
+    let other = Ca::new().unwrap();
+    let cert = other.issue(&[NAME]).unwrap();
+    std::fs::write(dir.path().join("tls.crt"), &cert.cert_pem).unwrap();
+    std::fs::write(dir.path().join("tls.key"), &cert.key_pem).unwrap();
+    until("the new certificate is in use", || async {
+        webhook.rewritten("nats:1", &[&other.pem()]).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sigterm_lets_api_servers_find_the_other_replica_first() {
+    let ca = Ca::new().unwrap();
+    let dir = prepared(&ca);
+    let mut args = file_args(&dir);
+    args.push("--shutdown-delay=4s".to_owned());
+    let mut webhook = Webhook::start(&args, &[]).await;
+    webhook.until_ready().await;
+    webhook.terminate();
+    until("it is not ready any more", || async {
+        (webhook.readiness().await == Some((503, "stopping\n".to_owned()))).then_some(())
+    })
+    .await;
+    // Still answered: not every API server knows yet.
+    assert!(webhook.rewritten("nats:1", &[&ca.pem()]).await.is_some());
+    assert!(webhook.ended().await.success());
+}
+
+#[tokio::test]
+async fn not_ready_without_a_certificate() {
+    let ca = Ca::new().unwrap();
+    let dir = prepared(&ca);
+    std::fs::remove_file(dir.path().join("tls.key")).unwrap();
+    let webhook = Webhook::start(&file_args(&dir), &[]).await;
+    webhook.until_logged("keeping the certificate in use").await;
+    let (status, text) = webhook.readiness().await.unwrap();
+    assert_eq!(
+        (status, text.as_str()),
+        (503, "there is no certificate yet\n")
+    );
+    assert_eq!(
+        webhook.health("/healthz").await,
+        Some((200, "ok\n".to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn straight_from_the_config_map() {
+    let server = FakeApiServer::start().unwrap();
+    let ca = Ca::new().unwrap();
+    let dir = prepared(&ca);
+    let kubeconfig = dir.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
+    let mut args = file_args(&dir);
+    args.push("--config-map".to_owned());
+    let webhook = Webhook::start(&args, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    webhook
+        .until_logged("configmap kube-system/image-cri-shim not found")
+        .await;
+    let (status, text) = webhook.readiness().await.unwrap();
+    assert_eq!(
+        (status, text.as_str()),
+        (503, "there is no valid config yet\n")
+    );
+    // Not ready is not closed: who asks anyway gets the Pod as it is.
+    until("the certificate is in use", || async {
+        webhook.admitted("nats:1", &[&ca.pem()]).await
+    })
+    .await;
+    assert_eq!(webhook.rewritten("nats:1", &[&ca.pem()]).await, None);
+
+    server.apply_config_map("imageRedirMapping: [{src: docker.io, to: one.io}]\n");
+    webhook.until_ready().await;
+    let image = webhook.rewritten("nats:1", &[&ca.pem()]).await;
+    assert_eq!(image.as_deref(), Some("one.io/nats:1"));
+    server.apply_config_map("imageRedirMapping: [{src: docker.io, to: two.io}]\nrewrite: worst\n");
+    until("the new config holds", || async {
+        let image = webhook.rewritten("nats:1", &[&ca.pem()]).await;
+        (image.as_deref() == Some("two.io/nats:1")).then_some(())
+    })
+    .await;
+    server.delete_config_map();
+    webhook.until_logged("the last config stays").await;
+    assert!(webhook.rewritten("nats:1", &[&ca.pem()]).await.is_some());
+}
+
+#[tokio::test]
+async fn self_signed_replicas_share_one_ca() {
+    let server = ApiServer::start().await;
+    let kubeconfig = server.kubeconfig();
+    let dir = prepared(&Ca::new().unwrap());
+    let args = [
+        format!("--file={}", dir.path().join("config.yaml").display()),
+        "--self-signed".to_owned(),
+        "--namespace=image-cri-shim".to_owned(),
+    ];
+    let env = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
+    let (one, other) = (
+        Webhook::start(&args, &env).await,
+        Webhook::start(&args, &env).await,
+    );
+    one.until_ready().await;
+    other.until_ready().await;
+    let bundle = server.bundle().unwrap();
+    for webhook in [&one, &other] {
+        let image = webhook.rewritten("nats:1", &[&bundle]).await;
+        assert_eq!(image.unwrap(), "project-a.azurecr.io/docker-mirror/nats:1");
+    }
+    let key = server.secret("ca.key").unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    assert!(!one.log().contains(secret) && !other.log().contains(secret));
+    assert_eq!(json!(bundle.matches("BEGIN CERTIFICATE").count()), json!(1));
+}
+
+#[tokio::test]
+async fn what_can_not_work_is_said_at_once() {
+    let dir = prepared(&Ca::new().unwrap());
+    let config = dir.path().join("config.yaml");
+    std::fs::write(&config, "rewrite: worst\ncache: {prefix: 'http://x'}\n").unwrap();
+    let (status, text) = Webhook::run(&file_args(&dir)).await;
+    assert!(!status.success());
+    assert!(text.contains("config.yaml:1:10: error: rewrite"), "{text}");
+    assert!(text.contains("error: cache.prefix"), "{text}");
+    let mut args = file_args(&dir);
+    args.push("--self-signed".to_owned());
+    let (status, text) = Webhook::run(&args).await;
+    assert!(!status.success());
+    assert!(text.contains("cannot be used with"), "{text}");
+    std::fs::write(&config, CONFIG).unwrap();
+    let mut args = file_args(&dir);
+    args.push("--dry-run".to_owned());
+    let (status, text) = Webhook::run(&args).await;
+    assert!(status.success(), "{text}");
+    assert!(text.contains("config: ok"), "{text}");
+}
