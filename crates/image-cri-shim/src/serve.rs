@@ -166,6 +166,9 @@ fn apply(
     if new.debug != settings.load().debug {
         level.set_debug(new.debug);
     }
+    resolver
+        .client()
+        .set_domain_cache_ttl(new.cache.domain_cache_ttl);
     resolver.reconfigure(resolver_options(&new), &new.rules);
     service.set_policy(call_policy(&new));
     settings.store(Arc::new(new));

@@ -16,6 +16,7 @@ use crate::target::Target;
 use crate::tls::CertsDirs;
 use crate::token::Tokens;
 use crate::transport::Transport;
+use crate::ttl::Ttl;
 
 /// How a [`Client`] behaves towards every registry.
 #[derive(Clone, Debug)]
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) transport: Transport,
     pub(crate) tokens: Tokens,
     pub(crate) registries: Registries,
+    ttl: Ttl,
     pub(crate) slots_each: usize,
 }
 
@@ -75,13 +77,19 @@ impl Client {
     pub fn new(options: ClientOptions) -> Self {
         let user_agent = HeaderValue::from_str(&options.user_agent)
             .unwrap_or_else(|_| HeaderValue::from_static(USER_AGENT));
-        let ttl = options.domain_cache_ttl;
+        let ttl = Ttl::new(options.domain_cache_ttl);
         let slots_each = options.concurrency_per_registry.clamp(1, 1024);
         Self {
             inner: Arc::new(Inner {
-                transport: Transport::new(user_agent, options.certs_dirs, options.proxies, ttl),
+                transport: Transport::new(
+                    user_agent,
+                    options.certs_dirs,
+                    options.proxies,
+                    ttl.clone(),
+                ),
                 tokens: Tokens::new(),
-                registries: Registries::new(ttl, slots_each),
+                registries: Registries::new(ttl.clone(), slots_each),
+                ttl,
                 slots_each,
             }),
         }
@@ -105,6 +113,11 @@ impl Client {
             elapsed: started.elapsed(),
             requests: progress.requests(),
         }
+    }
+
+    /// Changes [`ClientOptions::domain_cache_ttl`]. What is known stays, and is judged by the new time.
+    pub fn set_domain_cache_ttl(&self, ttl: Duration) {
+        self.inner.ttl.set(ttl);
     }
 
     /// Counters of what is known about registries, since the client was made.

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
 use crate::target::Origin;
+use crate::ttl::Ttl;
 
 /// Registries that are remembered. A node has a handful; the bound is for configs that change often.
 const MAX_REGISTRIES: usize = 1024;
@@ -53,7 +53,7 @@ pub struct ClientStats {
 /// Knowledge and request slots per registry. Not a cache crate's map: the slots must stay the same
 /// ones for as long as a probe holds one, however old the knowledge beside them gets.
 pub(crate) struct Registries {
-    ttl: Duration,
+    ttl: Ttl,
     slots_each: usize,
     entries: Mutex<HashMap<Origin, Entry>>,
     hits: AtomicU64,
@@ -68,7 +68,7 @@ struct Entry {
 }
 
 impl Registries {
-    pub(crate) fn new(ttl: Duration, slots_each: usize) -> Self {
+    pub(crate) fn new(ttl: Ttl, slots_each: usize) -> Self {
         Self {
             ttl,
             slots_each,
@@ -126,7 +126,7 @@ impl Registries {
             slots: Arc::new(Semaphore::new(self.slots_each)),
         });
         if entry.knowledge != Knowledge::default()
-            && now.saturating_duration_since(entry.learnt_at) >= self.ttl
+            && now.saturating_duration_since(entry.learnt_at) >= self.ttl.get()
         {
             entry.knowledge = Knowledge::default();
             self.evictions.fetch_add(1, Ordering::Relaxed);
@@ -153,6 +153,8 @@ impl Registries {
 mod tests {
     use policy::Endpoint;
 
+    use std::time::Duration;
+
     use super::*;
 
     fn origin(address: &str) -> Origin {
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn knowledge_lasts_its_time_and_is_counted() {
-        let registries = Registries::new(Duration::from_secs(60), 4);
+        let registries = Registries::new(Ttl::new(Duration::from_secs(60)), 4);
         let (a, b) = (origin("a.io"), origin("b.io"));
         let start = Instant::now();
         assert_eq!(registries.recall(&a, start), Knowledge::default());
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn registries_are_bounded_and_busy_ones_keep_their_slots() {
-        let registries = Registries::new(Duration::from_secs(60), 4);
+        let registries = Registries::new(Ttl::new(Duration::from_secs(60)), 4);
         let start = Instant::now();
         let busy = origin("busy.io");
         let slots = registries.slots(&busy, start);
@@ -201,5 +203,18 @@ mod tests {
             registries.stats().evictions as usize,
             2 * MAX_REGISTRIES - (MAX_REGISTRIES - 1)
         );
+    }
+
+    #[test]
+    fn a_new_time_to_live_holds_for_what_is_known_already() {
+        let ttl = Ttl::new(Duration::from_secs(60));
+        let registries = Registries::new(ttl.clone(), 4);
+        let endpoint = policy::Endpoint::parse("a.io").unwrap().0;
+        let (origin, start) = (Origin::of(&endpoint), Instant::now());
+        registries.learn(&origin, start, |known| known.head_refused = true);
+        let later = start + Duration::from_secs(30);
+        assert!(registries.recall(&origin, later).head_refused);
+        ttl.set(Duration::from_secs(10));
+        assert!(!registries.recall(&origin, later).head_refused);
     }
 }

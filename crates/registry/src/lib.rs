@@ -60,6 +60,7 @@ mod target;
 mod tls;
 mod token;
 mod transport;
+mod ttl;
 
 pub use client::{Client, ClientOptions};
 pub use knowledge::ClientStats;

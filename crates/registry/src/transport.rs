@@ -19,6 +19,7 @@ use crate::proxy::{ProxySettings, masked};
 use crate::redirect::{Trail, host_of, is_redirect};
 use crate::target::Target;
 use crate::tls::{CertsDirs, Secured, TlsStore, Wanted};
+use crate::ttl::Ttl;
 
 /// Idle connections that are kept per host, for the next probe.
 const MAX_IDLE_PER_HOST: usize = 8;
@@ -97,7 +98,7 @@ impl Transport {
         user_agent: HeaderValue,
         dirs: CertsDirs,
         proxies: ProxySettings,
-        ttl: Duration,
+        ttl: Ttl,
     ) -> Self {
         let for_clients = proxies.clone();
         let make_client = Box::new(move |config: rustls::ClientConfig| {

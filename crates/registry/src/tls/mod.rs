@@ -9,7 +9,6 @@ mod verify;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
@@ -22,6 +21,8 @@ pub(crate) use explain::explain;
 pub(crate) use material::Wanted;
 use material::{Fingerprint, Material};
 use verify::{AcceptAny, VerifyOrPinned};
+
+use crate::ttl::Ttl;
 
 /// Hosts whose setup is remembered: the registries of a config and where they redirect to.
 const MAX_HOSTS: usize = 512;
@@ -55,7 +56,7 @@ pub(crate) type MakeClient =
 /// again after the time to live, so that a CA that an operator installs is seen without a restart.
 pub(crate) struct TlsStore {
     shared: Arc<Shared>,
-    ttl: Duration,
+    ttl: Ttl,
     hosts: Mutex<HashMap<Wanted, Host>>,
 }
 
@@ -77,7 +78,7 @@ struct Shared {
 }
 
 impl TlsStore {
-    pub(crate) fn new(dirs: CertsDirs, ttl: Duration, make_client: MakeClient) -> Self {
+    pub(crate) fn new(dirs: CertsDirs, ttl: Ttl, make_client: MakeClient) -> Self {
         Self {
             shared: Arc::new(Shared {
                 dirs,
@@ -105,7 +106,7 @@ impl TlsStore {
         let setup = self.slot(&wanted, now);
         let mut setup = setup.lock().await;
         if let Some((read_at, secured)) = &*setup
-            && now.saturating_duration_since(*read_at) < self.ttl
+            && now.saturating_duration_since(*read_at) < self.ttl.get()
         {
             return Ok(secured.clone());
         }
