@@ -117,7 +117,10 @@ impl Resolver {
     ) -> Arc<Resolution> {
         let questions = self.inner.questions(plan, caller);
         if let Some(resolution) = self.inner.recalled(plan, &questions, depth) {
-            self.inner.memory.count(true);
+            // Nobody to ask is neither a hit nor a miss.
+            if !plan.candidates.is_empty() {
+                self.inner.memory.count(true);
+            }
             return Arc::new(resolution);
         }
         let key = FlightKey {
