@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::certs::{Ca, ServerCert};
 use crate::server::Server;
-use answer::{Entry, Key, Shared, State, answer};
+use answer::{Entry, Shared, State, answer};
 
 /// What the server does instead of answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,239 @@
+//! What the server answers: get, list and watch, as Kubernetes' API conventions have them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::channel::{Channel, Sender};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{ApiFault, ApiRequest};
+use crate::background;
+use crate::server::{Body, BoxError, HangUp, full};
+
+pub(super) struct Shared {
+    pub(super) state: Mutex<State>,
+    /// Counts changes of anything that a watch must hear of.
+    pub(super) wake: watch::Sender<u64>,
+    pub(super) token: String,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) objects: BTreeMap<Key, Value>,
+    pub(super) log: Vec<Entry>,
+    pub(super) version: u64,
+    /// Watches from before this version get 410.
+    pub(super) compacted: u64,
+    /// Watches that began in an older epoch end.
+    pub(super) epoch: u64,
+    /// Watches say nothing more, and don't end.
+    pub(super) frozen: bool,
+    pub(super) fault: Option<ApiFault>,
+    /// Faults of one resource (`secrets`) alone.
+    pub(super) faults: BTreeMap<String, ApiFault>,
+    pub(super) requests: Vec<ApiRequest>,
+}
+
+/// Resource, namespace, name.
+pub(super) type Key = (String, String, String);
+
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) version: u64,
+    pub(super) kind: &'static str,
+    pub(super) key: Option<Key>,
+    pub(super) object: Value,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) async fn answer(
+    shared: &Arc<Shared>,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, HangUp> {
+    let query: BTreeMap<String, String> = request
+        .uri()
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| {
+            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+            (name.to_owned(), value.into_owned())
+        })
+        .collect();
+    let wants_watch = query.get("watch").is_some_and(|watch| watch != "false");
+    let parts: Vec<&str> = request.uri().path().split('/').skip(1).collect();
+    let (resource, namespace, name) = match parts.as_slice() {
+        ["api", "v1", "namespaces", namespace, resource] => (*resource, *namespace, None),
+        ["api", "v1", "namespaces", namespace, resource, name] => {
+            (*resource, *namespace, Some(*name))
+        }
+        _ => ("", "", None),
+    };
+    let fault = {
+        let mut state = shared.lock();
+        state.requests.push(ApiRequest {
+            uri: request.uri().to_string(),
+            watch: wants_watch,
+        });
+        let own = state.faults.get(resource).copied();
+        own.or(state.fault)
+    };
+    match fault {
+        Some(ApiFault::Silence) => std::future::pending().await,
+        Some(ApiFault::HangUp) => return Err(HangUp),
+        Some(ApiFault::Status(code)) => return Ok(status(code, "told to fail")),
+        Some(ApiFault::Garbage) => return Ok(Response::new(full("<html>not JSON</html>"))),
+        None => {}
+    }
+    let expected = format!("Bearer {}", shared.token);
+    let sent = request.headers().get(http::header::AUTHORIZATION);
+    if sent.and_then(|value| value.to_str().ok()) != Some(expected.as_str()) {
+        return Ok(status(401, "Unauthorized"));
+    }
+    if let Some(name) = name {
+        let key = (resource.to_owned(), namespace.to_owned(), name.to_owned());
+        return Ok(match shared.lock().objects.get(&key) {
+            Some(object) => Response::new(full(object.to_string())),
+            None => status(404, &format!("{resource} \"{name}\" not found")),
+        });
+    }
+    if resource.is_empty() {
+        return Ok(status(
+            404,
+            "the server could not find the requested resource",
+        ));
+    }
+    let only = query
+        .get("fieldSelector")
+        .and_then(|selector| selector.strip_prefix("metadata.name="))
+        .map(str::to_owned);
+    let scope = Scope {
+        resource: resource.to_owned(),
+        namespace: namespace.to_owned(),
+        name: only,
+    };
+    if wants_watch {
+        let from = query.get("resourceVersion").and_then(|v| v.parse().ok());
+        return Ok(start_watch(shared, scope, from.unwrap_or(0)));
+    }
+    let state = shared.lock();
+    let items: Vec<&Value> = state
+        .objects
+        .iter()
+        .filter(|(key, _)| scope.holds(key))
+        .map(|(_, object)| object)
+        .collect();
+    let list = json!({
+        "apiVersion": "v1",
+        "kind": "List",
+        "metadata": {"resourceVersion": state.version.to_string()},
+        "items": items,
+    });
+    Ok(Response::new(full(list.to_string())))
+}
+
+/// What a list or watch is about.
+struct Scope {
+    resource: String,
+    namespace: String,
+    name: Option<String>,
+}
+
+impl Scope {
+    fn holds(&self, (resource, namespace, name): &Key) -> bool {
+        *resource == self.resource
+            && *namespace == self.namespace
+            && self.name.as_ref().is_none_or(|only| only == name)
+    }
+}
+
+fn start_watch(shared: &Arc<Shared>, scope: Scope, from: u64) -> Response<Body> {
+    let (sender, body) = Channel::<Bytes, BoxError>::new(16);
+    let shared = Arc::clone(shared);
+    background::handle().spawn(async move {
+        // An error is a client that went away.
+        let _ = watch_events(&shared, sender, &scope, from).await;
+    });
+    Response::new(body.boxed_unsync())
+}
+
+async fn watch_events(
+    shared: &Shared,
+    mut sender: Sender<Bytes, BoxError>,
+    scope: &Scope,
+    mut from: u64,
+) -> Result<(), http_body_util::channel::SendError> {
+    let mut wake = shared.wake.subscribe();
+    let epoch = shared.lock().epoch;
+    loop {
+        wake.borrow_and_update();
+        let (events, ended) = {
+            let state = shared.lock();
+            if state.epoch != epoch {
+                (Vec::new(), true)
+            } else if state.frozen {
+                (Vec::new(), false)
+            } else if from < state.compacted {
+                let gone = json!({"type": "ERROR", "object": {
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "message": "too old resource version", "reason": "Expired", "code": 410,
+                }});
+                (vec![gone], true)
+            } else {
+                let new = state.log.iter().filter(|entry| entry.version > from);
+                let events: Vec<Value> = new
+                    .clone()
+                    .filter(|entry| entry.key.as_ref().is_none_or(|key| scope.holds(key)))
+                    .map(|entry| {
+                        let mut object = entry.object.clone();
+                        if entry.key.is_none() {
+                            object["kind"] = json!(match scope.resource.as_str() {
+                                "secrets" => "Secret",
+                                _ => "ConfigMap",
+                            });
+                        }
+                        json!({"type": entry.kind, "object": object})
+                    })
+                    .collect();
+                from = new.map(|entry| entry.version).next_back().unwrap_or(from);
+                (events, false)
+            }
+        };
+        for event in events {
+            sender.send_data(Bytes::from(format!("{event}\n"))).await?;
+        }
+        if ended || wake.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn status(code: u16, message: &str) -> Response<Body> {
+    let reason = match code {
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
+        _ => "InternalError",
+    };
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    });
+    let mut response = Response::new(full(body.to_string()));
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
