@@ -167,11 +167,6 @@ impl Endpoint {
             &self.host
         }
     }
-
-    /// Whether the host is `localhost` or a loopback address.
-    pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.host)
-    }
 }
 
 impl fmt::Display for Endpoint {

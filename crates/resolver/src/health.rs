@@ -240,7 +240,8 @@ fn jitter() -> f64 {
     bits as f64 / (1u64 << 53) as f64
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere must not take health tracking with it; every change here is a single step.
+/// Locks what this crate shares. Every change under its locks is a single step, so a panic elsewhere
+/// leaves nothing half-done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use policy::{Candidate, Credentials, Verdict};
 
+use crate::health::lock;
 use crate::resolution::{Answer, Source};
 
 /// Most answers kept for one image: registries times the pull secrets that pods come with.
@@ -70,7 +71,7 @@ impl Memory {
 
     /// Changes the size, keeping what fits.
     pub(crate) fn resize(&self, size: u64) {
-        let mut images = self.lock();
+        let mut images = lock(&self.images);
         match (capacity(size), images.as_mut()) {
             (Some(size), Some(images)) => images.resize(size),
             (size, _) => *images = size.map(LruCache::new),
@@ -87,7 +88,7 @@ impl Memory {
     }
 
     pub(crate) fn recall(&self, image: &str, question: Question, now: Instant) -> Option<Answer> {
-        let mut images = self.lock();
+        let mut images = lock(&self.images);
         let remembered = images.as_mut()?.get_mut(image)?;
         remembered.retain(|entry| entry.until > now);
         let entry = remembered.iter().find(|entry| entry.question == question)?;
@@ -100,7 +101,7 @@ impl Memory {
 
     /// Keeps `answer` for `ttl`, in the place of what was known before.
     pub(crate) fn remember(&self, image: &str, question: Question, answer: Answer, until: Instant) {
-        let mut images = self.lock();
+        let mut images = lock(&self.images);
         let Some(images) = images.as_mut() else {
             return;
         };
@@ -124,7 +125,7 @@ impl Memory {
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        if let Some(images) = self.lock().as_mut() {
+        if let Some(images) = lock(&self.images).as_mut() {
             images.clear();
             self.invalidations.fetch_add(1, Ordering::Relaxed);
         }
@@ -142,13 +143,6 @@ impl Memory {
             evictions: self.evictions.load(Ordering::Relaxed),
             invalidations: self.invalidations.load(Ordering::Relaxed),
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<LruCache<String, Vec<Remembered>>>> {
-        // Nothing that holds the lock can leave it half-changed.
-        self.images
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

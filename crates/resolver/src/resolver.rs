@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -16,7 +16,7 @@ use registry::{Client, Outcome, Probe, Target};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::health::{Health, Registries, RegistryHealth};
+use crate::health::{Health, Registries, RegistryHealth, lock};
 use crate::memory::{Memory, MemoryStats, Question};
 use crate::resolution::{Answer, Resolution, Source};
 
@@ -381,9 +381,4 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change under the lock is a single step, so a panic elsewhere leaves nothing half-done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
