@@ -51,6 +51,9 @@ pub enum CredentialSource {
     File(PathBuf),
     /// A Kubernetes Secret of this name, in the ConfigMap's namespace.
     Secret(String),
+    /// One of kubelet's credential-provider plugins. Nothing in an entry asks for it: it is what gave
+    /// credentials to an entry that has none of its own.
+    Plugin,
 }
 
 impl fmt::Display for CredentialSource {
@@ -58,6 +61,7 @@ impl fmt::Display for CredentialSource {
         match self {
             Self::File(path) => write!(f, "authFile {}", path.display()),
             Self::Secret(name) => write!(f, "authSecret {name}"),
+            Self::Plugin => f.write_str("a credential-provider plugin"),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::redirect;
 use crate::rules::{Origin, Priority, Registry, Rules};
-use crate::{Credentials, Endpoint, Reference, TlsOptions};
+use crate::{CredentialSource, Credentials, Endpoint, Reference, TlsOptions};
 
 /// Why a place is in the plan, and which rules of order apply to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +42,26 @@ pub struct Candidate {
     pub priority: Option<Priority>,
     /// Whose credentials it is asked with.
     pub credentials: CredentialChoice,
+    /// Where configured credentials stand; `None` is: in the config itself.
+    pub credential_source: Option<CredentialSource>,
     /// How its certificate is checked.
     pub tls: TlsOptions,
     /// Why it is tried at this place, for people.
     pub reason: String,
     /// Why it has no credentials although it should; for the trail. Without secrets.
     pub note: Option<String>,
+}
+
+impl Candidate {
+    /// Whose credentials it is asked with, and where they stand, for people: never what they are.
+    pub fn credentials_shown(&self) -> String {
+        match (&self.credentials, &self.credential_source) {
+            (CredentialChoice::Configured(_), Some(source)) => source.to_string(),
+            (CredentialChoice::Configured(_), None) => "auth in the config".to_owned(),
+            (CredentialChoice::Callers, _) => "the pod's own".to_owned(),
+            (CredentialChoice::Anonymous, _) => "none".to_owned(),
+        }
+    }
 }
 
 /// Ordered candidates for one image. The original name is not among them: it comes after them,
@@ -76,6 +90,7 @@ impl Plan {
             repository,
             priority: rule.priority,
             credentials: credentials(rule.credentials.as_ref(), &rule.to, reference),
+            credential_source: rule.source.clone(),
             tls: rule.tls.clone(),
             reason: rule.reason(),
             note: rule.note.clone(),
@@ -128,6 +143,7 @@ fn at_registry(registry: &Registry, reference: &Reference) -> Candidate {
         repository,
         priority: Some(registry.priority),
         credentials: credentials(registry.credentials.as_ref(), endpoint, reference),
+        credential_source: registry.source.clone(),
         tls: registry.tls.clone(),
         reason: registry.reason(),
         note: registry.note.clone(),

@@ -202,10 +202,12 @@ impl Rules {
                 Some(first) => {
                     if first.credentials.is_none() {
                         first.credentials = registry.credentials;
-                        first.source = first.source.take().or(registry.source);
-                        first.note = match first.credentials {
-                            Some(_) => None,
-                            None => first.note.take().or(registry.note),
+                        (first.source, first.note) = match first.credentials {
+                            Some(_) => (registry.source, None),
+                            None => (
+                                first.source.take().or(registry.source),
+                                first.note.take().or(registry.note),
+                            ),
                         };
                     }
                 }

@@ -46,6 +46,7 @@ impl Settings {
         for registry in &mut settings.configured {
             if let Some(need) = registry.need() {
                 let found = find(&need);
+                registry.source = source(need.source, &found);
                 registry.credentials = found.credentials;
                 registry.note = found.note;
             }
@@ -54,6 +55,7 @@ impl Settings {
         for redirect in &mut redirects {
             if let Some(need) = redirect.need() {
                 let found = find(&need);
+                redirect.source = source(need.source, &found);
                 redirect.credentials = found.credentials;
                 redirect.note = found.note;
             }
@@ -96,6 +98,16 @@ impl Redirect {
     fn need(&self) -> Option<Need> {
         need(self.credentials.as_ref(), self.source.as_ref(), &self.to)
     }
+}
+
+/// An entry that names no source and has credentials all the same got them from a plugin.
+fn source(named: Option<CredentialSource>, found: &Found) -> Option<CredentialSource> {
+    named.or_else(|| {
+        found
+            .credentials
+            .is_some()
+            .then_some(CredentialSource::Plugin)
+    })
 }
 
 /// Credentials without a source were written in the config; nothing is needed then.
