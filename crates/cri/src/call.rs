@@ -1,5 +1,7 @@
 //! One image call, as the server hands it to the code that answers it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -48,6 +50,38 @@ pub struct UnaryCall {
     pub(crate) received: Bytes,
     /// The container runtime.
     pub upstream: Upstream,
+    /// How long it was waited for.
+    pub(crate) waited: Arc<Waited>,
+}
+
+/// Time that a call spent waiting for the runtime; the rest is the shim's own.
+#[derive(Debug, Default)]
+pub(crate) struct Waited(AtomicU64);
+
+impl Waited {
+    pub(crate) fn total(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Counts until the guard is dropped: a wait that was given up on was a wait too.
+    fn begin(&self) -> impl Drop {
+        Waiting {
+            total: &self.0,
+            began: Instant::now(),
+        }
+    }
+}
+
+struct Waiting<'a> {
+    total: &'a AtomicU64,
+    began: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let nanos = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.total.fetch_add(nanos, Ordering::Relaxed);
+    }
 }
 
 impl UnaryCall {
@@ -63,6 +97,7 @@ impl UnaryCall {
     /// Any [`UpstreamError`] but `AnswerTooLarge` means that there was no answer. A gRPC status other
     /// than OK is an answer, not an error.
     pub async fn send(&self, message: &Outgoing) -> Result<UnaryReply, UpstreamError> {
+        let _waiting = self.waited.begin();
         self.upstream.unary(&self.head, message).await
     }
 }

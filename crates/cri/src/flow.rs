@@ -7,6 +7,9 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures_util::future::poll_fn;
 use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+
+use crate::grpc::Code;
 
 /// Sends all of `data`, in as many pieces as the receiver's window asks for.
 ///
@@ -38,15 +41,16 @@ pub(crate) async fn send(
     Ok(())
 }
 
-/// Moves the whole body, its trailers included. The sender gets new window only for what the receiver
-/// took, so that a slow reader slows down the sender and fills no memory.
+/// Moves the whole body, its trailers included, and gives the gRPC code that they had. The sender gets
+/// new window only for what the receiver took, so that a slow reader slows down the sender and fills
+/// no memory.
 ///
 /// # Errors
 /// [`PumpError::From`] when the sender broke off, [`PumpError::To`] when the receiver did.
 pub(crate) async fn pump(
     from: &mut RecvStream,
     to: &mut SendStream<Bytes>,
-) -> Result<(), PumpError> {
+) -> Result<Option<Code>, PumpError> {
     while let Some(chunk) = poll_fn(|cx| {
         // Looked at first: who no longer reads must not be waited for.
         if let Poll::Ready(reset) = to.poll_reset(cx) {
@@ -69,14 +73,19 @@ pub(crate) async fn pump(
             .release_capacity(length)
             .map_err(PumpError::From)?;
         if last {
-            return Ok(());
+            return Ok(None);
         }
     }
-    match poll_fn(|cx| from.poll_trailers(cx)).await {
-        Ok(Some(trailers)) => to.send_trailers(trailers).map_err(PumpError::To),
-        Ok(None) => to.send_data(Bytes::new(), true).map_err(PumpError::To),
-        Err(error) => Err(PumpError::From(error)),
+    let trailers: Option<HeaderMap> = poll_fn(|cx| from.poll_trailers(cx))
+        .await
+        .map_err(PumpError::From)?;
+    let code = trailers.as_ref().and_then(Code::from_headers);
+    match trailers {
+        Some(trailers) => to.send_trailers(trailers),
+        None => to.send_data(Bytes::new(), true),
     }
+    .map_err(PumpError::To)?;
+    Ok(code)
 }
 
 /// Which side a body's way ended on.

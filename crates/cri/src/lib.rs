@@ -18,6 +18,7 @@
 //! | [`call`] | one image call, and the trait that answers it |
 //! | [`image_calls`] | the answers: candidates in order, credentials, failover |
 //! | [`alias`] | what names were pulled as |
+//! | [`inspect`] | the shim's own service, for the commands that show what it knows |
 //! | [`upstream`] | the connection to the runtime, calls with one message each way |
 //! | [`wire`] | image name and credentials in the encoded messages, read and replaced |
 //! | [`grpc`] | message framing, status, deadlines |
@@ -31,14 +32,20 @@
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
-//! use cri::{call::PassThrough, listener::Listener, serve, upstream::Upstream};
+//! use cri::{Services, call::PassThrough, inspect::Nothing, listener::Listener, serve, upstream::Upstream};
+//! use telemetry::Telemetry;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let runtime = "/run/containerd/containerd.sock";
 //! let listener = Listener::bind("/run/image-cri-shim.sock", runtime)?;
 //! let shutdown = std::future::pending();
 //! let drain = Duration::from_secs(10);
-//! serve(listener, Upstream::new(runtime), Arc::new(PassThrough), shutdown, drain).await;
+//! let services = Services {
+//!     calls: Arc::new(PassThrough),
+//!     inspection: Arc::new(Nothing),
+//!     telemetry: Telemetry::new(),
+//! };
+//! serve(listener, Upstream::new(runtime), services, shutdown, drain).await;
 //! # Ok(())
 //! # }
 //! ```
@@ -46,17 +53,18 @@
 pub mod alias;
 mod authority;
 pub mod call;
+mod client;
 mod flow;
 mod forward;
 pub mod grpc;
 pub mod http2;
 pub mod image_calls;
+pub mod inspect;
 pub mod listener;
 pub mod method;
 pub mod server;
 pub mod upstream;
-mod version;
 pub mod wire;
 
-pub use server::serve;
-pub use version::runtime_version;
+pub use client::{pull_image, runtime_version};
+pub use server::{Services, serve};

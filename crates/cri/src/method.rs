@@ -39,9 +39,81 @@ impl ImageMethod {
     }
 }
 
+/// The methods of the CRI, for counters: what else a client calls must not become a label.
+const KNOWN: [&str; 40] = [
+    "Attach",
+    "CheckpointContainer",
+    "ContainerStats",
+    "ContainerStatus",
+    "CreateContainer",
+    "Exec",
+    "ExecSync",
+    "GetContainerEvents",
+    "ImageFsInfo",
+    "ImageStatus",
+    "ListContainerStats",
+    "ListContainers",
+    "ListImages",
+    "ListMetricDescriptors",
+    "ListPodSandbox",
+    "ListPodSandboxMetrics",
+    "ListPodSandboxStats",
+    "PodSandboxStats",
+    "PodSandboxStatus",
+    "PortForward",
+    "PullImage",
+    "RemoveContainer",
+    "RemoveImage",
+    "RemovePodSandbox",
+    "ReopenContainerLog",
+    "RunPodSandbox",
+    "RuntimeConfig",
+    "StartContainer",
+    "Status",
+    "StopContainer",
+    "StopPodSandbox",
+    "StreamContainerStats",
+    "StreamContainers",
+    "StreamImages",
+    "StreamPodSandboxStats",
+    "StreamPodSandboxes",
+    "UpdateContainerResources",
+    "UpdatePodSandboxResources",
+    "UpdateRuntimeConfig",
+    "Version",
+];
+
+/// A path's method as a label: its name in the CRI, `other` for what isn't in there.
+pub fn label(path: &str) -> &'static str {
+    path.strip_prefix("/runtime.")
+        .and_then(|path| path.rsplit_once("Service/"))
+        .and_then(|(_, name)| KNOWN.binary_search(&name).ok())
+        .and_then(|at| KNOWN.get(at))
+        .copied()
+        .unwrap_or("other")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_the_known_methods_and_nothing_else() {
+        assert!(KNOWN.is_sorted());
+        assert_eq!(label("/runtime.v1.RuntimeService/Version"), "Version");
+        assert_eq!(
+            label("/runtime.v1alpha2.ImageService/PullImage"),
+            "PullImage"
+        );
+        for other in [
+            "/runtime.v1.RuntimeService/Evil",
+            "/a.B/Version",
+            "Version",
+            "",
+        ] {
+            assert_eq!(label(other), "other", "{other}");
+        }
+    }
 
     #[test]
     fn both_versions_of_the_three_calls_and_nothing_else() {

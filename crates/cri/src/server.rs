@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -15,18 +15,20 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 use http::{Request, Response};
+use telemetry::Telemetry;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::authority::AuthorityFix;
-use crate::call::{CallHead, ImageCalls, PassThrough, UnaryCall};
+use crate::call::{CallHead, ImageCalls, PassThrough, UnaryCall, Waited};
 use crate::flow;
-use crate::forward::{self, forward};
-use crate::grpc::{Code, Message, Status};
+use crate::forward::{self, Forwarded, forward};
+use crate::grpc::{self, Code, Message, Status};
 use crate::http2::Http2Tuning;
+use crate::inspect::{self, Inspect};
 use crate::listener::Listener;
-use crate::method::ImageMethod;
+use crate::method::{self, ImageMethod};
 use crate::upstream::{UnaryReply, Upstream, strip_connection_headers};
 
 /// Largest image call that is looked into: 16 MiB, which is what the runtime accepts. A larger
@@ -38,6 +40,17 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration:
 /// How long a client that has connected may take to say anything once the server is to end.
 const HELLO_PATIENCE: Duration = Duration::from_millis(250);
 
+/// What answers calls that are not just forwarded, and what counts all of them.
+#[derive(Clone)]
+pub struct Services {
+    /// Answers the image calls.
+    pub calls: Arc<dyn ImageCalls>,
+    /// Answers the shim's own service.
+    pub inspection: Arc<dyn Inspect>,
+    /// Counts calls.
+    pub telemetry: Telemetry,
+}
+
 /// Serves clients until `shutdown` is ready.
 ///
 /// Then the socket file is removed, no connection is accepted any more, clients are told to make no
@@ -48,13 +61,13 @@ const HELLO_PATIENCE: Duration = Duration::from_millis(250);
 pub async fn serve(
     listener: Listener,
     upstream: Upstream,
-    calls: Arc<dyn ImageCalls>,
+    services: Services,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
     let service = Arc::new(Service {
         upstream,
-        calls,
+        services,
         http2: Http2Tuning::SHIM.server(),
     });
     // Sender dropped means: drain.
@@ -120,7 +133,7 @@ async fn accept_all(
 /// What every connection needs.
 struct Service {
     upstream: Upstream,
-    calls: Arc<dyn ImageCalls>,
+    services: Services,
     http2: h2::server::Builder,
 }
 
@@ -164,29 +177,85 @@ impl Service {
     }
 
     async fn call(self: Arc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        let (head, mut body) = request.into_parts();
-        let method = ImageMethod::from_path(head.uri.path());
-        let Some(method) = method.filter(|_| head.method == http::Method::POST) else {
-            return forward(&self.upstream, head, Vec::new(), body, respond).await;
+        let began = Instant::now();
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        if let Some(name) = path.strip_prefix(inspect::SERVICE) {
+            let name = name.to_owned();
+            return self.inspect(&name, &head, body, respond).await;
+        }
+        let label = method::label(path);
+        let image_call = ImageMethod::from_path(path).filter(|_| head.method == http::Method::POST);
+        let ended = match image_call {
+            Some(method) => self.image_call(began, method, head, body, respond).await,
+            None => {
+                let prefix = Vec::new();
+                let upstream = &self.upstream;
+                Some(forward(upstream, began, head, prefix, body, respond).await)
+            }
         };
-        match collect(&mut body).await {
-            Ok(Collected::Whole(received)) => {
+        let metrics = self.services.telemetry.metrics();
+        if let Some(Forwarded { code, added }) = ended {
+            metrics.call(label, code.0);
+            metrics.added(label, added);
+        }
+    }
+
+    /// `None` where the client was gone before it had said what it wants.
+    async fn image_call(
+        &self,
+        began: Instant,
+        method: ImageMethod,
+        head: Parts,
+        mut body: RecvStream,
+        respond: SendResponse<Bytes>,
+    ) -> Option<Forwarded> {
+        let upstream = &self.upstream;
+        match collect(&mut body).await.ok()? {
+            Collected::Whole(received) => {
                 // Compressed in a way we do not know: the runtime may.
                 let message = Message::parse(&received).and_then(|m| m.decode(&head.headers));
                 match message {
-                    Ok(message) => self.answer(method, head, received, message, respond).await,
+                    Ok(message) => {
+                        Some(self.answer(method, head, received, message, respond).await)
+                    }
                     Err(error) => {
                         tracing::debug!(method = method.name(), %error, "forwarding a call unread");
-                        forward(&self.upstream, head, vec![received], body, respond).await;
+                        let prefix = vec![received];
+                        Some(forward(upstream, began, head, prefix, body, respond).await)
                     }
                 }
             }
-            Ok(Collected::Other(prefix)) => {
-                forward(&self.upstream, head, prefix, body, respond).await;
+            Collected::Other(prefix) => {
+                Some(forward(upstream, began, head, prefix, body, respond).await)
             }
-            // The client is gone.
-            Err(_) => {}
         }
+    }
+
+    /// Answers a call of the shim's own service.
+    async fn inspect(
+        &self,
+        method: &str,
+        head: &Parts,
+        mut body: RecvStream,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let message = match collect(&mut body).await {
+            Ok(Collected::Whole(received)) => grpc::single_message(&received, &head.headers),
+            Ok(Collected::Other(_)) => Err(grpc::FrameError::Truncated),
+            // The client is gone.
+            Err(_) => return,
+        };
+        let answered = match message {
+            Ok(message) => self.services.inspection.inspect(method, message).await,
+            Err(error) => Err(Status::new(Code::INTERNAL, error.to_string())),
+        };
+        let reply = match answered {
+            Ok(message) => UnaryReply::from_message(&message),
+            Err(status) => UnaryReply::from_status(&status),
+        };
+        // Fails only when the client is gone.
+        let _ = send_reply(reply, &mut respond).await;
     }
 
     async fn answer(
@@ -196,21 +265,28 @@ impl Service {
         received: Bytes,
         message: Bytes,
         mut respond: SendResponse<Bytes>,
-    ) {
+    ) -> Forwarded {
         strip_connection_headers(&mut head.headers);
+        let began = Instant::now();
         let Some(path) = head.uri.path_and_query().cloned() else {
             let status = Status::new(Code::UNIMPLEMENTED, "not a gRPC request: it has no path");
-            return forward::refuse(&mut respond, &status);
+            forward::refuse(&mut respond, &status);
+            return Forwarded {
+                code: status.code,
+                added: began.elapsed(),
+            };
         };
+        let waited = Arc::new(Waited::default());
         let call = UnaryCall {
             method,
             head: CallHead::new(path, head.headers),
             message,
             received,
             upstream: self.upstream.clone(),
+            waited: Arc::clone(&waited),
         };
         let answering = async {
-            let answer = async { self.calls.call(call.clone()).await };
+            let answer = async { self.services.calls.call(call.clone()).await };
             // A defect of ours must not fail a call that the runtime could do.
             match AssertUnwindSafe(answer).catch_unwind().await {
                 Ok(reply) => reply,
@@ -231,10 +307,17 @@ impl Service {
             answering.as_mut().poll(cx).map(Some)
         })
         .await;
-        if let Some(reply) = reply {
-            // Fails only when the client is gone.
-            let _ = send_reply(reply, &mut respond).await;
-        }
+        let added = began.elapsed().saturating_sub(waited.total());
+        let code = match reply {
+            Some(reply) => {
+                let code = reply.status().code;
+                // Fails only when the client is gone.
+                let _ = send_reply(reply, &mut respond).await;
+                code
+            }
+            None => Code::CANCELLED,
+        };
+        Forwarded { code, added }
     }
 }
 

@@ -33,6 +33,10 @@ pub(crate) struct Cli {
     /// How to log: `auto` is journald under systemd, else text on standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
+
+    /// Count nothing and keep no history, to measure what that costs
+    #[arg(long, hide = true)]
+    pub(crate) no_telemetry: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::config_credentials::CredentialSources;
 use crate::config_file::Loaded;
 use crate::config_merge::Merging;
+use crate::config_state::ConfigState;
 use crate::config_watch::{self, Watch};
 
 /// Keeps the config. No `Debug`: it holds credentials.
@@ -26,6 +27,8 @@ pub(crate) struct ConfigKeeper {
     settings: Arc<ArcSwap<Settings>>,
     /// SIGHUP and changes of the file.
     wake: Arc<Notify>,
+    /// What people are told about all that.
+    state: ConfigState,
 }
 
 impl ConfigKeeper {
@@ -35,12 +38,17 @@ impl ConfigKeeper {
         text: String,
         settings: Arc<ArcSwap<Settings>>,
         wake: Arc<Notify>,
+        state: ConfigState,
     ) -> Self {
+        let merging = Merging::new(path.clone(), text);
+        state.looked(merging.parts(), None);
+        state.loaded();
         Self {
-            merging: Merging::new(path.clone(), text),
+            merging,
             path,
             settings,
             wake,
+            state,
         }
     }
 
@@ -63,6 +71,8 @@ impl ConfigKeeper {
                 return;
             };
             let reloaded = changed.is_some();
+            self.state
+                .looked(self.merging.parts(), self.merging.problem());
             if let Some(loaded) = changed {
                 for warning in &loaded.warnings {
                     tracing::warn!("{warning}");
@@ -83,6 +93,7 @@ impl ConfigKeeper {
                 apply(filled);
             }
             if reloaded {
+                self.state.loaded();
                 tracing::info!("reloaded shim auth configuration from {path}");
             }
             let interval = self.settings.load().reload_interval;

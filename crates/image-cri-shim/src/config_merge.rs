@@ -10,7 +10,10 @@ use policy::config::{
     CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, RawConfig, merge, rewrite,
 };
 
+use telemetry::report::ConfigPart;
+
 use crate::config_file::{self, Loaded, Replaced};
+use crate::config_show;
 
 /// The local file and the ConfigMap, and what has been made of them. No `Debug`: it holds credentials.
 pub(crate) struct Merging {
@@ -24,6 +27,10 @@ pub(crate) struct Merging {
     /// The ConfigMap's text that was read last, so that it is only warned about once.
     configmap_text: Option<String>,
     configmap: Option<ConfigMap>,
+    /// What is wrong with the file, the ConfigMap, and both together, as far as they are not in force.
+    file_problem: Option<String>,
+    configmap_problem: Option<String>,
+    merged_problem: Option<String>,
     /// How the last look at the ConfigMap went, so that it is said once.
     said: Option<Said>,
     /// The merged text, where the file can't be written.
@@ -48,10 +55,30 @@ impl Merging {
             local_is_good: true,
             configmap_text: None,
             configmap: None,
+            file_problem: None,
+            configmap_problem: None,
+            merged_problem: None,
             said: None,
             overlay: None,
             in_force: text,
         }
+    }
+
+    /// What is wrong with what is written, where it is not what is in force.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let problems = [
+            &self.file_problem,
+            &self.configmap_problem,
+            &self.merged_problem,
+        ];
+        let said: Vec<&str> = problems.into_iter().flatten().map(String::as_str).collect();
+        (!said.is_empty()).then(|| said.join("\n"))
+    }
+
+    /// Each field of what is in force, and where its value comes from.
+    pub(crate) fn parts(&self) -> Vec<ConfigPart> {
+        let (local, _) = RawConfig::read(&self.local);
+        config_show::parts(&local, self.configmap.as_ref())
     }
 
     /// Looks at the file, takes in what is known of the ConfigMap, and gives the config where it
@@ -69,12 +96,15 @@ impl Merging {
         match config_file::understand(&self.path, text.clone()) {
             Ok(loaded) => {
                 self.in_force = loaded.text.clone();
+                self.merged_problem = None;
                 Some(loaded)
             }
             // Both parts were good; should the whole not be, it is said once and not used.
             Err(error) => {
-                tracing::warn!("keeping the last good config: with the ConfigMap, {error:#}");
+                let problem = format!("with the ConfigMap, {error:#}");
+                tracing::warn!("keeping the last good config: {problem}");
                 self.in_force.clone_from(text);
+                self.merged_problem = Some(problem);
                 None
             }
         }
@@ -97,9 +127,10 @@ impl Merging {
             },
         };
         self.local_is_good = problem.is_none();
-        if let Some(problem) = problem {
+        if let Some(problem) = &problem {
             tracing::warn!("keeping the last good config: {problem}");
         }
+        self.file_problem = problem;
     }
 
     /// Notes what the ConfigMap says now; a text that can't be read changes nothing.
@@ -108,6 +139,7 @@ impl Merging {
         if seen.look == Look::Absent {
             // What was merged stays: it is in the file, or else goes on being held in memory.
             self.configmap_text = None;
+            self.configmap_problem = None;
             if self.overlay.is_none() {
                 self.configmap = None;
             }
@@ -130,9 +162,12 @@ impl Merging {
                     tracing::warn!("{}", warning.in_file(&file));
                 }
                 self.configmap = Some(configmap);
+                self.configmap_problem = None;
             }
             Err(error) => {
-                tracing::warn!("{}; nothing is synced from it", error.in_file(&file));
+                let problem = format!("{}; nothing is synced from it", error.in_file(&file));
+                tracing::warn!("{problem}");
+                self.configmap_problem = Some(problem);
             }
         }
         self.configmap_text = Some(text);

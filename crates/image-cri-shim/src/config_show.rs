@@ -2,37 +2,51 @@
 
 use policy::config::{ConfigMap, Key, Located, RawConfig, Settings, masked, merge};
 use policy::duration;
+use telemetry::report::ConfigPart;
 
 /// `local` with `configmap` merged into it; credentials masked.
 pub(crate) fn annotated(local: &RawConfig, configmap: Option<&ConfigMap>) -> String {
-    let merged = configmap.map_or_else(|| local.clone(), |map| merge(local, map).config);
-    // Variables stay as they are written: what they hold is nobody's business here.
-    let (settings, _) = Settings::from_raw(&merged, &|name| Some(format!("${{{name}}}")));
-    let mut page = Page {
-        local,
-        said: configmap.map(ConfigMap::as_written),
-        text: String::new(),
-    };
-    page.scalars(&settings);
-    for key in [
-        Key::Address,
-        Key::Auth,
-        Key::AuthFile,
-        Key::AuthSecret,
-        Key::OfflinePriority,
-        Key::Registries,
-        Key::Redirects,
-    ] {
-        page.written(&merged, key);
-    }
-    page.cache(&settings);
-    page.text
+    Page::of(local, configmap).text
+}
+
+/// Each field, and where its value comes from: `file`, `ConfigMap` or `default`.
+pub(crate) fn parts(local: &RawConfig, configmap: Option<&ConfigMap>) -> Vec<ConfigPart> {
+    Page::of(local, configmap).parts
 }
 
 struct Page<'a> {
     local: &'a RawConfig,
     said: Option<&'a RawConfig>,
     text: String,
+    parts: Vec<ConfigPart>,
+}
+
+impl<'a> Page<'a> {
+    fn of(local: &'a RawConfig, configmap: Option<&'a ConfigMap>) -> Self {
+        let merged = configmap.map_or_else(|| local.clone(), |map| merge(local, map).config);
+        // Variables stay as they are written: what they hold is nobody's business here.
+        let (settings, _) = Settings::from_raw(&merged, &|name| Some(format!("${{{name}}}")));
+        let mut page = Self {
+            local,
+            said: configmap.map(ConfigMap::as_written),
+            text: String::new(),
+            parts: Vec::new(),
+        };
+        page.scalars(&settings);
+        for key in [
+            Key::Address,
+            Key::Auth,
+            Key::AuthFile,
+            Key::AuthSecret,
+            Key::OfflinePriority,
+            Key::Registries,
+            Key::Redirects,
+        ] {
+            page.written(&merged, key);
+        }
+        page.cache(&settings);
+        page
+    }
 }
 
 impl Page<'_> {
@@ -46,10 +60,23 @@ impl Page<'_> {
         }
     }
 
+    fn part(&mut self, field: String, origin: &str) {
+        self.parts.push(ConfigPart {
+            field,
+            origin: origin.to_owned(),
+        });
+    }
+
     fn line(&mut self, field: &str, value: &str, is_set: impl Fn(&RawConfig) -> bool) {
         let origin = self.origin(is_set);
         self.text
             .push_str(&format!("{field}: {value}  # {origin}\n"));
+        // Indented is what stands below `cache:`.
+        let field = match field.strip_prefix("  ") {
+            Some(field) => format!("cache.{field}"),
+            None => field.to_owned(),
+        };
+        self.part(field, origin);
     }
 
     fn scalars(&mut self, settings: &Settings) {
@@ -73,7 +100,8 @@ impl Page<'_> {
         self.line("fallbackToOrigin", &fallback, |c| {
             c.fallback_to_origin.is_some()
         });
-        let metrics = settings.metrics_address.to_string();
+        let metrics = settings.metrics_address;
+        let metrics = metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
         self.line("metricsAddress", &metrics, |c| c.metrics_address.is_some());
         let state = settings.state_dir.display().to_string();
         self.line("image", &state, |c| c.image.is_some());
@@ -93,6 +121,9 @@ impl Page<'_> {
             self.text.push_str(line);
             if at == 0 {
                 self.text.push_str(&format!("  # {origin}"));
+                if let Some((field, _)) = line.split_once(':') {
+                    self.part(field.to_owned(), origin);
+                }
             }
             self.text.push('\n');
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use cri::upstream::Upstream;
 use policy::config::Settings;
 
 use crate::cli::Cli;
@@ -36,8 +37,10 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start an async runtime")?;
-    let version = runtime
-        .block_on(async { tokio::time::timeout(PATIENCE, cri::runtime_version(&socket)).await });
+    let version = runtime.block_on(async {
+        let upstream = Upstream::new(&socket);
+        tokio::time::timeout(PATIENCE, cri::runtime_version(&upstream)).await
+    });
     match version {
         Ok(Ok(version)) => println!("runtime   {shown}: {version} answers"),
         Ok(Err(error)) => bail!("runtime   {shown}: {error}"),

@@ -5,6 +5,8 @@
 //! headers, and headers hold credentials.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use tracing::Level;
@@ -16,26 +18,39 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::cli::LogFormat;
 
-const OUR_CRATES: [&str; 8] = [
+const OUR_CRATES: [&str; 10] = [
     "cluster",
     "credentials",
     "cri",
     "image_cri_shim",
+    "inspection",
     "policy",
     "registry",
     "resolver",
+    "telemetry",
     "webhook",
 ];
 
-/// Switches debug lines on and off.
+/// Switches debug lines on and off. Clones share the switch.
 #[derive(Clone, Debug)]
-pub(crate) struct LogLevel(reload::Handle<Targets, Registry>);
+pub(crate) struct LogLevel {
+    handle: reload::Handle<Targets, Registry>,
+    debug: Arc<AtomicBool>,
+}
 
 impl LogLevel {
     /// Debug lines, or info and above.
     pub(crate) fn set_debug(&self, debug: bool) {
+        self.debug.store(debug, Ordering::Relaxed);
         // Fails only when the subscriber is gone, and then there is nothing to switch.
-        let _ = self.0.reload(targets(debug));
+        let _ = self.handle.reload(targets(debug));
+    }
+
+    /// The other way round; says whether debug lines are on now.
+    pub(crate) fn toggle(&self) -> bool {
+        let debug = !self.debug.load(Ordering::Relaxed);
+        self.set_debug(debug);
+        debug
     }
 }
 
@@ -63,7 +78,10 @@ pub(crate) fn start(format: LogFormat, debug: bool) -> anyhow::Result<LogLevel> 
         .with(layer.with_filter(filter))
         .try_init()
         .context("logging was started twice")?;
-    Ok(LogLevel(handle))
+    Ok(LogLevel {
+        handle,
+        debug: Arc::new(AtomicBool::new(debug)),
+    })
 }
 
 fn targets(debug: bool) -> Targets {

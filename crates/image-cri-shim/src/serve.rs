@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use cri::Services;
 use cri::alias::{Aliases, Opened};
 use cri::image_calls::{ImageService, Policy};
 use cri::listener::Listener;
@@ -16,12 +17,15 @@ use cri::upstream::Upstream;
 use policy::config::Settings;
 use registry::{Client, ClientOptions, ProxySettings};
 use resolver::{Options, Resolver};
+use telemetry::Telemetry;
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::cli::Cli;
 use crate::config_keeper::ConfigKeeper;
+use crate::config_state::ConfigState;
+use crate::inspection::{Inspection, Parts};
 use crate::logging::LogLevel;
 use crate::{announce, config_file, detect, logging, stats, systemd};
 
@@ -57,8 +61,15 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the proxy's runtime")?;
-    let node = Node::new(settings, runtime_socket, level, background.handle().clone());
-    let served = proxy.block_on(node.serve(cli.file.clone(), loaded.text));
+    let telemetry = if cli.no_telemetry {
+        Telemetry::off()
+    } else {
+        Telemetry::new()
+    };
+    let config = ConfigState::new(&cli.file, telemetry.clone());
+    let handle = background.handle().clone();
+    let node = Node::new(settings, runtime_socket, level, handle, telemetry);
+    let served = proxy.block_on(node.serve(cli.file.clone(), loaded.text, config));
     background.shutdown_timeout(BACKGROUND_PATIENCE);
     served
 }
@@ -76,6 +87,7 @@ struct Node {
     resolver: Resolver,
     service: ImageService,
     upstream: Upstream,
+    telemetry: Telemetry,
 }
 
 impl Node {
@@ -84,18 +96,21 @@ impl Node {
         runtime_socket: PathBuf,
         level: LogLevel,
         background: Handle,
+        telemetry: Telemetry,
     ) -> Self {
         let client = Client::new(ClientOptions {
             domain_cache_ttl: settings.cache.domain_cache_ttl,
             proxies: ProxySettings::from_env(),
             ..ClientOptions::default()
         });
-        let resolver = Resolver::new(client, background.clone(), resolver_options(&settings));
+        let options = resolver_options(&settings);
+        let resolver = Resolver::new(client, background.clone(), options, telemetry.clone());
         let service = ImageService::new(
             resolver.clone(),
             open_aliases(&settings.state_dir),
             call_policy(&settings),
             background.clone(),
+            telemetry.clone(),
         );
         Self {
             settings: Arc::new(ArcSwap::from_pointee(settings)),
@@ -105,21 +120,31 @@ impl Node {
             background,
             resolver,
             service,
+            telemetry,
         }
     }
 
+    fn inspection(&self, config: ConfigState) -> Inspection {
+        Inspection::new(Parts {
+            settings: Arc::clone(&self.settings),
+            resolver: self.resolver.clone(),
+            telemetry: self.telemetry.clone(),
+            config,
+            // A connection of its own: the proxy's lives on the proxy's thread.
+            upstream: Upstream::new(&self.runtime_socket),
+            background: self.background.clone(),
+        })
+    }
+
     /// `file` and `text` are where the config in force came from.
-    async fn serve(self, file: PathBuf, text: String) -> anyhow::Result<()> {
+    async fn serve(self, file: PathBuf, text: String, config: ConfigState) -> anyhow::Result<()> {
         let socket = self.settings.load().shim_socket.clone();
         let listener = Listener::bind(&socket, &self.runtime_socket)?;
         let shutdown = shutdown_signal()?;
         let wake = Arc::new(Notify::new());
-        tokio::spawn(follow_signals(
-            Arc::clone(&wake),
-            self.level.clone(),
-            Arc::clone(&self.settings),
-        )?);
-        let keeper = ConfigKeeper::new(file, text, Arc::clone(&self.settings), wake);
+        tokio::spawn(follow_signals(Arc::clone(&wake), self.level.clone())?);
+        let inspection = self.inspection(config.clone());
+        let keeper = ConfigKeeper::new(file, text, Arc::clone(&self.settings), wake, config);
         self.background.spawn(keeper.run({
             let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
             let (resolver, service) = (self.resolver.clone(), self.service.clone());
@@ -140,7 +165,11 @@ impl Node {
         cri::serve(
             listener,
             self.upstream,
-            Arc::new(self.service),
+            Services {
+                calls: Arc::new(self.service),
+                inspection: Arc::new(inspection),
+                telemetry: self.telemetry,
+            },
             async {
                 shutdown.await;
                 systemd::stopping();
@@ -218,22 +247,16 @@ pub(crate) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// SIGHUP re-reads the config; SIGUSR1 switches debug lines over.
-fn follow_signals(
-    wake: Arc<Notify>,
-    level: LogLevel,
-    settings: Arc<ArcSwap<Settings>>,
-) -> anyhow::Result<impl Future<Output = ()>> {
+fn follow_signals(wake: Arc<Notify>, level: LogLevel) -> anyhow::Result<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut user = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
     Ok(async move {
-        let mut verbose = settings.load().debug;
         loop {
             tokio::select! {
                 _ = hangup.recv() => wake.notify_one(),
                 _ = user.recv() => {
-                    verbose = !verbose;
-                    level.set_debug(verbose);
-                    tracing::info!("debug lines are {}", if verbose { "on" } else { "off" });
+                    let now = if level.toggle() { "on" } else { "off" };
+                    tracing::info!("debug lines are {now}");
                 }
             }
         }

@@ -17,6 +17,7 @@ use cluster::{Link, Places};
 use policy::config::{Rewrite, Settings};
 use registry::{Client, ClientOptions, ProxySettings};
 use resolver::Resolver;
+use telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -217,7 +218,7 @@ fn admission(namespace: &str) -> (Admission, Resolver) {
     });
     let (defaults, _) = Settings::read("", &|_| None);
     let options = serve::resolver_options(&defaults);
-    let resolver = Resolver::new(client, Handle::current(), options);
+    let resolver = Resolver::new(client, Handle::current(), options, Telemetry::new());
     let admission = Admission::new(resolver.clone(), Some(namespace.to_owned()));
     (admission, resolver)
 }

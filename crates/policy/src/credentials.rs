@@ -56,6 +56,11 @@ pub enum CredentialSource {
     Plugin,
 }
 
+/// Where configured credentials stand, for people; `None` is in the config itself.
+pub fn place(source: Option<&CredentialSource>) -> String {
+    source.map_or_else(|| "auth in the config".to_owned(), ToString::to_string)
+}
+
 impl fmt::Display for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

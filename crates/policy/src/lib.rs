@@ -16,6 +16,7 @@
 //! | [`pod`] | the same rules, applied to a Pod |
 //! | [`order`] | when probing is over, and what is pulled next |
 //! | [`breaker`] | when a registry is left alone, and for how long |
+//! | [`text`] | text from outside, made fit to be shown |
 //!
 //! ```
 //! use policy::config::Settings;
@@ -41,6 +42,7 @@ mod public_hosts;
 mod redirect;
 pub mod reference;
 pub mod rules;
+pub mod text;
 pub mod tls;
 
 pub use credentials::{CredentialSource, Credentials};

@@ -3,9 +3,9 @@
 //! A plan is pure: it says who would be asked, in which order, with whose credentials and why. Shim,
 //! webhook, cache and the commands that explain all use [`Plan::new`], so they can't disagree.
 
-use crate::redirect;
 use crate::rules::{Origin, Priority, Registry, Rules};
 use crate::{CredentialSource, Credentials, Endpoint, Reference, TlsOptions};
+use crate::{credentials, redirect};
 
 /// Why a place is in the plan, and which rules of order apply to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +55,10 @@ pub struct Candidate {
 impl Candidate {
     /// Whose credentials it is asked with, and where they stand, for people: never what they are.
     pub fn credentials_shown(&self) -> String {
-        match (&self.credentials, &self.credential_source) {
-            (CredentialChoice::Configured(_), Some(source)) => source.to_string(),
-            (CredentialChoice::Configured(_), None) => "auth in the config".to_owned(),
-            (CredentialChoice::Callers, _) => "the pod's own".to_owned(),
-            (CredentialChoice::Anonymous, _) => "none".to_owned(),
+        match &self.credentials {
+            CredentialChoice::Configured(_) => credentials::place(self.credential_source.as_ref()),
+            CredentialChoice::Callers => "the pod's own".to_owned(),
+            CredentialChoice::Anonymous => "none".to_owned(),
         }
     }
 }
@@ -89,7 +88,7 @@ impl Plan {
             endpoint: rule.to.clone(),
             repository,
             priority: rule.priority,
-            credentials: credentials(rule.credentials.as_ref(), &rule.to, reference),
+            credentials: whose(rule.credentials.as_ref(), &rule.to, reference),
             credential_source: rule.source.clone(),
             tls: rule.tls.clone(),
             reason: rule.reason(),
@@ -142,7 +141,7 @@ fn at_registry(registry: &Registry, reference: &Reference) -> Candidate {
         endpoint: endpoint.clone(),
         repository,
         priority: Some(registry.priority),
-        credentials: credentials(registry.credentials.as_ref(), endpoint, reference),
+        credentials: whose(registry.credentials.as_ref(), endpoint, reference),
         credential_source: registry.source.clone(),
         tls: registry.tls.clone(),
         reason: registry.reason(),
@@ -158,7 +157,7 @@ fn is_below(endpoint: &Endpoint, reference: &Reference) -> bool {
             .is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn credentials(
+fn whose(
     configured: Option<&Credentials>,
     endpoint: &Endpoint,
     reference: &Reference,

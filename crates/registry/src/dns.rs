@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::outcome::one_line;
+use policy::text::one_line;
 
 /// A name without an address.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,9 @@ use std::io;
 use std::path::Path;
 
 use crate::dns::NoAddress;
-use crate::outcome::{Cause, Verdict, one_line};
+use crate::outcome::{Cause, Verdict};
 use crate::tls;
+use policy::text::one_line;
 
 /// A request without a usable answer.
 #[derive(Clone, Debug)]

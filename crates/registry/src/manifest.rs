@@ -7,8 +7,9 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use sha2::{Digest, Sha256};
 
-use crate::outcome::{Cause, Outcome, Verdict, one_line};
+use crate::outcome::{Cause, Outcome, Verdict};
 use crate::retry_after::retry_after;
+use policy::text::one_line;
 
 /// `Accept` of every manifest request: OCI and Docker manifests and indexes
 /// (OCI image spec, "media types"; Docker image manifest v2 schema 2).

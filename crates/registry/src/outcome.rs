@@ -128,28 +128,3 @@ impl Verdict {
         )
     }
 }
-
-/// Text from outside, fit for one log line: control characters become spaces, length is bounded.
-pub(crate) fn one_line(text: &str, max_chars: usize) -> String {
-    let mut line: String = text
-        .chars()
-        .take(max_chars)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if text.chars().nth(max_chars).is_some() {
-        line.push('…');
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_from_outside_stays_on_one_bounded_line() {
-        assert_eq!(one_line("a\r\nb\u{1b}[0m", 20), "a  b [0m");
-        assert_eq!(one_line("abcdef", 3), "abc…");
-        assert_eq!(one_line("abc", 3), "abc");
-    }
-}

@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 use policy::Endpoint;
 use policy::breaker::{Breaker, State};
 use registry::{Cause, Client, Outcome, Probe, Target};
+use telemetry::Telemetry;
+use telemetry::metrics::{NONE, ORIGIN};
 use tokio::runtime::Handle;
+
+use crate::resolver::verdict;
 
 /// How often one registry's refusal to show an image is worth a line in the log.
 const UNAUTHORIZED_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -35,6 +39,7 @@ pub struct RegistryHealth {
 pub(crate) struct Registries {
     client: Client,
     handle: Handle,
+    telemetry: Telemetry,
     entries: Mutex<HashMap<Endpoint, Arc<Health>>>,
 }
 
@@ -42,6 +47,7 @@ pub(crate) struct Registries {
 #[derive(Debug)]
 pub(crate) struct Health {
     endpoint: Endpoint,
+    telemetry: Telemetry,
     state: Mutex<Inner>,
 }
 
@@ -54,10 +60,11 @@ struct Inner {
 }
 
 impl Registries {
-    pub(crate) fn new(client: Client, handle: Handle) -> Self {
+    pub(crate) fn new(client: Client, handle: Handle, telemetry: Telemetry) -> Self {
         Self {
             client,
             handle,
+            telemetry,
             entries: Mutex::new(HashMap::new()),
         }
     }
@@ -71,15 +78,20 @@ impl Registries {
         let health = entries.entry(endpoint.clone()).or_insert_with(|| {
             Arc::new(Health {
                 endpoint: endpoint.clone(),
+                telemetry: self.telemetry.clone(),
                 state: Mutex::default(),
             })
         });
         Arc::clone(health)
     }
 
-    /// Forgets registries that `keep` doesn't want; their trials end by themselves.
-    pub(crate) fn retain(&self, keep: impl Fn(&Endpoint) -> bool) {
-        lock(&self.entries).retain(|endpoint, _| keep(endpoint));
+    /// Forgets all registries but these; their trials end by themselves.
+    pub(crate) fn retain(&self, kept: &[&Endpoint]) {
+        lock(&self.entries).retain(|endpoint, _| kept.contains(&endpoint));
+        let mut names: Vec<String> = kept.iter().map(ToString::to_string).collect();
+        names.extend([NONE, ORIGIN].map(ToOwned::to_owned));
+        let is_kept = |name: &str| names.iter().any(|kept| kept == name);
+        self.telemetry.metrics().retain_registries(is_kept);
     }
 
     pub(crate) fn snapshot(&self) -> Vec<RegistryHealth> {
@@ -125,8 +137,15 @@ impl Health {
         }
     }
 
+    fn count(&self, probe: &Probe) {
+        let result = verdict(&probe.outcome).into();
+        let name = self.endpoint.to_string();
+        self.telemetry.metrics().probe(&name, result, probe.elapsed);
+    }
+
     /// True when this put the registry aside.
     fn note(&self, probe: &Probe) -> bool {
+        self.count(probe);
         let now = Instant::now();
         let mut inner = lock(&self.state);
         inner.last_detail.clone_from(&probe.detail);
@@ -216,6 +235,7 @@ async fn try_until_it_answers(health: Weak<Health>, client: Client, target: Targ
         let Some(health) = health.upgrade() else {
             return;
         };
+        health.count(&probe);
         let mut inner = lock(&health.state);
         match effect(&probe.outcome) {
             Effect::Failed(retry_after) => {

@@ -1,10 +1,11 @@
 //! What a resolution has learnt: one answer per candidate, and what follows from them.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{Plan, Verdict};
+use telemetry::metrics::Resolved;
+use telemetry::report::{CandidateReport, Freshness, ProbeReport, candidates, micros};
 
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,23 @@ pub struct Answer {
     pub elapsed: Duration,
     /// Where it came from.
     pub source: Source,
+}
+
+impl Answer {
+    /// The answer, for people.
+    pub fn report(&self) -> ProbeReport {
+        ProbeReport {
+            result: self.verdict.into(),
+            detail: self.detail.clone(),
+            digest: self.digest.clone(),
+            elapsed_us: micros(self.elapsed),
+            freshness: match self.source {
+                Source::Probed => Freshness::Probed,
+                Source::Remembered => Freshness::Remembered,
+                Source::PutAside => Freshness::PutAside,
+            },
+        }
+    }
 }
 
 /// A plan after its probes.
@@ -77,37 +95,23 @@ impl Resolution {
         })
     }
 
-    /// Who said what, best candidate first, in one line: `sealos.hub:5000: 404; harbor.corp/proxy:
-    /// connection refused`.
-    pub fn trail(&self) -> impl fmt::Display + '_ {
-        Trail(self)
-    }
-}
-
-struct Trail<'a>(&'a Resolution);
-
-impl fmt::Display for Trail<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (candidate, answer)) in self
-            .0
-            .plan
-            .candidates
-            .iter()
-            .zip(&self.0.answers)
-            .enumerate()
-        {
-            if at > 0 {
-                f.write_str("; ")?;
-            }
-            write!(f, "{}: ", candidate.endpoint)?;
-            match answer {
-                Some(answer) => f.write_str(&answer.detail)?,
-                None => f.write_str("not waited for")?,
-            }
-            if let Some(note) = &candidate.note {
-                write!(f, " ({note})")?;
-            }
+    /// How it ended, for counters.
+    pub fn resolved(&self) -> Resolved {
+        if self.chosen().is_some() {
+            Resolved::Found
+        } else if self.absent_everywhere() {
+            Resolved::Absent
+        } else {
+            Resolved::Unanswered
         }
-        Ok(())
+    }
+
+    /// All candidates and what they said, for people.
+    pub fn report(&self) -> Vec<CandidateReport> {
+        let mut reports = candidates(&self.plan);
+        for (report, answer) in reports.iter_mut().zip(&self.answers) {
+            report.probe = answer.as_ref().map(Answer::report);
+        }
+        reports
     }
 }

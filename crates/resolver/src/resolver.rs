@@ -11,8 +11,11 @@ use arc_swap::ArcSwap;
 use futures_util::future::{FutureExt, Shared, WeakShared};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use policy::order::is_settled;
-use policy::{CredentialChoice, Credentials, Plan, Rules, Verdict};
+use policy::{
+    CredentialChoice, Credentials, Endpoint, Plan, Reference, Rules, TlsOptions, Verdict,
+};
 use registry::{Client, Outcome, Probe, Target};
+use telemetry::Telemetry;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -75,12 +78,12 @@ struct FlightKey {
 type Flight = Pin<Box<dyn Future<Output = Arc<Resolution>> + Send>>;
 
 impl Resolver {
-    /// A resolver whose probes run on `handle`'s runtime.
-    pub fn new(client: Client, handle: Handle, options: Options) -> Self {
+    /// A resolver whose probes run on `handle`'s runtime and are counted in `telemetry`.
+    pub fn new(client: Client, handle: Handle, options: Options, telemetry: Telemetry) -> Self {
         Self {
             inner: Arc::new(Inner {
                 memory: Memory::new(options.size),
-                registries: Registries::new(client, handle.clone()),
+                registries: Registries::new(client, handle.clone(), telemetry),
                 options: ArcSwap::from_pointee(options),
                 handle,
                 flights: Mutex::default(),
@@ -93,10 +96,10 @@ impl Resolver {
     pub fn reconfigure(&self, options: Options, rules: &Rules) {
         self.inner.memory.resize(options.size);
         self.inner.options.store(Arc::new(options));
-        self.inner.registries.retain(|endpoint| {
-            rules.registries.iter().any(|r| r.endpoint == *endpoint)
-                || rules.redirects.iter().any(|r| r.to == *endpoint)
-        });
+        let registries = rules.registries.iter().map(|registry| &registry.endpoint);
+        let targets = rules.redirects.iter().map(|redirect| &redirect.to);
+        let kept: Vec<&Endpoint> = registries.chain(targets).collect();
+        self.inner.registries.retain(&kept);
     }
 
     /// Forgets every remembered answer.
@@ -129,6 +132,43 @@ impl Resolver {
             depth,
         };
         self.flight(key, plan, caller).await
+    }
+
+    /// Asks the registry that the image's own name points to, anonymously. For people: no pull is
+    /// decided by it, nothing is remembered of it, and no breaker opens or closes.
+    pub async fn ask_origin(&self, reference: &Reference) -> Answer {
+        let endpoint = match Endpoint::parse(reference.domain()) {
+            Ok((endpoint, _)) => endpoint,
+            Err(error) => {
+                return Answer {
+                    verdict: Verdict::Unavailable,
+                    detail: error.to_string(),
+                    digest: None,
+                    elapsed: Duration::ZERO,
+                    source: Source::Probed,
+                };
+            }
+        };
+        let target = Target {
+            endpoint,
+            repository: reference.repository().to_owned(),
+            manifest: reference.manifest().to_owned(),
+            credentials: None,
+            tls: TlsOptions::default(),
+            deadline: self.inner.options.load().probe_timeout,
+        };
+        let inner = Arc::clone(&self.inner);
+        let asked = async move { inner.registries.client().probe(&target).await };
+        match self.inner.handle.spawn(asked).await {
+            Ok(probe) => answer(probe),
+            Err(ended) => Answer {
+                verdict: Verdict::Unavailable,
+                detail: format!("asking ended early: {ended}"),
+                digest: None,
+                elapsed: Duration::ZERO,
+                source: Source::Probed,
+            },
+        }
     }
 
     /// Notes that the runtime failed to pull a candidate that was said to have the image. It is not
@@ -346,12 +386,10 @@ fn put_aside(health: &Health, now: Instant) -> Option<Answer> {
 }
 
 fn answer(probe: Probe) -> Answer {
-    let (verdict, digest) = match probe.outcome {
-        Outcome::Found { digest } => (Verdict::Found, digest),
-        Outcome::NotFound => (Verdict::NotFound, None),
-        Outcome::Unauthorized => (Verdict::Unauthorized, None),
-        Outcome::RateLimited { .. } => (Verdict::RateLimited, None),
-        Outcome::Unavailable { .. } => (Verdict::Unavailable, None),
+    let verdict = verdict(&probe.outcome);
+    let digest = match probe.outcome {
+        Outcome::Found { digest } => digest,
+        _ => None,
     };
     Answer {
         verdict,
@@ -359,6 +397,17 @@ fn answer(probe: Probe) -> Answer {
         digest,
         elapsed: probe.elapsed,
         source: Source::Probed,
+    }
+}
+
+/// What a probe's outcome means for the decision.
+pub(crate) fn verdict(outcome: &Outcome) -> Verdict {
+    match outcome {
+        Outcome::Found { .. } => Verdict::Found,
+        Outcome::NotFound => Verdict::NotFound,
+        Outcome::Unauthorized => Verdict::Unauthorized,
+        Outcome::RateLimited { .. } => Verdict::RateLimited,
+        Outcome::Unavailable { .. } => Verdict::Unavailable,
     }
 }
 

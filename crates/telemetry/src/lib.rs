@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`report`] | a plan, its probes and its pulls as plain data: the one form that the log, `resolve`, `history`, `status` and the page share |
 //! | [`history`] | the last decisions, and those under way |
+//! | [`live`] | metrics that are read when somebody looks |
 //! | [`metrics`] | counters and histograms, in OpenMetrics text |
 //!
 //! Nothing here knows a credential: what is shown of one is where it stands.
@@ -13,11 +14,12 @@
 //!
 //! let telemetry = Telemetry::new();
 //! telemetry.metrics().call("ListImages", 0);
-//! let text = telemetry.metrics().encode();
+//! let text = telemetry.metrics().encode(Default::default());
 //! assert!(text.contains(r#"image_cri_shim_calls_total{method="ListImages",code="OK"} 1"#));
 //! ```
 
 pub mod history;
+pub mod live;
 pub mod metrics;
 pub mod report;
 

@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -17,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::live::{Live, LiveCollector};
 use crate::report::{Place, ProbeResult};
 
 /// What all our metrics' names begin with.
@@ -46,6 +46,7 @@ pub struct Metrics {
 
 struct Inner {
     registry: Mutex<Registry>,
+    live: LiveCollector,
     calls: Family<CallLabels, Counter>,
     added: Family<MethodLabels, Histogram, Buckets>,
     resolutions: Family<ResolutionLabels, Counter>,
@@ -183,31 +184,15 @@ impl Metrics {
         Self { inner: None }
     }
 
-    /// All of it as OpenMetrics text.
-    pub fn encode(&self) -> String {
+    /// All of it as OpenMetrics text, with what is so at this moment.
+    pub fn encode(&self, live: Live) -> String {
         let mut out = String::new();
         if let Some(inner) = &self.inner {
+            inner.live.set(live);
             // Fails only where writing to a string does, which it never does.
             let _ = text::encode(&mut out, &lock(&inner.registry));
         }
         out
-    }
-
-    /// Adds what is read when somebody looks, under [`PREFIX`].
-    pub fn add(&self, collector: Box<dyn Collector>) {
-        if let Some(inner) = &self.inner {
-            let mut registry = lock(&inner.registry);
-            registry
-                .sub_registry_with_prefix(PREFIX)
-                .register_collector(collector);
-        }
-    }
-
-    /// Adds what is read when somebody looks and has names of its own: `process_…`.
-    pub fn add_unprefixed(&self, collector: Box<dyn Collector>) {
-        if let Some(inner) = &self.inner {
-            lock(&inner.registry).register_collector(collector);
-        }
     }
 
     /// Forgets the registries that `keep` doesn't want, so that a config which changes for years leaves
@@ -303,12 +288,12 @@ impl Metrics {
         }
     }
 
-    /// A config is in force.
-    pub fn config_loaded(&self, generation: u64) {
+    /// A config is in force; `is_good` says whether it is also the newest that was written.
+    pub fn config_loaded(&self, generation: u64, is_good: bool) {
         if let Some(inner) = &self.inner {
             let generation = i64::try_from(generation).unwrap_or(i64::MAX);
             inner.config_generation.set(generation);
-            inner.config_good.set(1);
+            inner.config_good.set(i64::from(is_good));
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             let seconds = now.map_or(0, |since| since.as_secs());
             inner
@@ -393,6 +378,7 @@ impl Inner {
         let buckets = |bounds: &'static [f64]| Buckets(bounds);
         let inner = Self {
             registry: Mutex::new(Registry::default()),
+            live: LiveCollector::default(),
             calls: Family::default(),
             added: Family::new_with_constructor(buckets(&LATENCY)),
             resolutions: Family::default(),
@@ -416,6 +402,7 @@ impl Inner {
 
     fn register(&self) {
         let mut root = lock(&self.registry);
+        root.register_collector(Box::new(self.live.clone()));
         let all = root.sub_registry_with_prefix(PREFIX);
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         all.register("build", "Which image-cri-shim this is", build);
@@ -591,7 +578,7 @@ mod tests {
         );
         metrics.pull("http://a.io", Place::Offline, true, Duration::from_secs(1));
         metrics.resolution(Resolved::Found, Some("http://a.io"));
-        let text = metrics.encode();
+        let text = metrics.encode(Live::default());
         for line in [
             r#"image_cri_shim_build_info{version="0.1.0"} 1"#,
             r#"image_cri_shim_calls_total{method="PullImage",code="NOT_FOUND"} 1"#,
@@ -616,7 +603,7 @@ mod tests {
             metrics.resolution(Resolved::Found, Some(registry));
         }
         metrics.retain_registries(|registry| registry == "http://b.io");
-        let text = metrics.encode();
+        let text = metrics.encode(Live::default());
         assert!(!text.contains("a.io"), "{text}");
         assert!(text.contains("b.io"), "{text}");
     }
@@ -625,6 +612,6 @@ mod tests {
     fn off_counts_nothing() {
         let metrics = Metrics::off();
         metrics.call("PullImage", 0);
-        assert_eq!(metrics.encode(), "");
+        assert_eq!(metrics.encode(Live::default()), "");
     }
 }

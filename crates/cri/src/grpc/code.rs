@@ -1,7 +1,9 @@
 //! Status codes, and what HTTP/2 says where gRPC says nothing.
 
 use h2::Reason;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
+
+use super::GRPC_STATUS;
 
 /// A gRPC status code. A number, not a closed enum: a code that is not invented yet must pass through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,6 +16,8 @@ impl Code {
     pub const CANCELLED: Self = Self(1);
     /// Nothing more is known.
     pub const UNKNOWN: Self = Self(2);
+    /// The request is wrong in itself.
+    pub const INVALID_ARGUMENT: Self = Self(3);
     /// The caller's deadline passed.
     pub const DEADLINE_EXCEEDED: Self = Self(4);
     /// What was asked for does not exist.
@@ -30,6 +34,16 @@ impl Code {
     pub const UNAVAILABLE: Self = Self(14);
     /// The caller did not prove who it is.
     pub const UNAUTHENTICATED: Self = Self(16);
+
+    /// Reads `grpc-status` of a trailer block, or of the headers of a trailers-only answer. `None` when
+    /// there is none; one that is no number is `UNKNOWN`, as in grpc-go.
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let code = headers.get(GRPC_STATUS)?.to_str().ok();
+        Some(
+            code.and_then(|code| code.parse().ok())
+                .map_or(Self::UNKNOWN, Self),
+        )
+    }
 
     /// The code for a stream that the runtime reset, as grpc-go's client maps it.
     pub fn from_reset(reason: Reason) -> Self {

@@ -30,12 +30,7 @@ impl Status {
     /// Reads the status in a trailer block, or in the headers of a trailers-only answer. `None` when
     /// there is no `grpc-status`; one that is no number is `UNKNOWN`, as in grpc-go.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let code = headers.get(GRPC_STATUS)?;
-        let code = code
-            .to_str()
-            .ok()
-            .and_then(|code| code.parse().ok())
-            .map_or(Code::UNKNOWN, Code);
+        let code = Code::from_headers(headers)?;
         let message = headers.get(GRPC_MESSAGE).map_or_else(String::new, |value| {
             percent_decode(value.as_bytes())
                 .decode_utf8_lossy()

@@ -5,6 +5,7 @@
 //! | `local` | ImageStatus and RemoveImage: what a name stands for on this node |
 //! | `pull` | PullImage: candidates in order until one succeeds |
 //! | `attempt` | one request to the runtime, within what is left of the caller's time |
+//! | `record` | what a pull leaves behind: history, counters, its line in the log |
 //!
 //! Whatever can't be decided here is forwarded as it came: the shim must never be the reason that a
 //! call fails which the runtime could answer (spec, rule 7).
@@ -12,14 +13,17 @@
 mod attempt;
 mod local;
 mod pull;
+mod record;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use policy::{Reference, Rules};
 use resolver::Resolver;
+use telemetry::Telemetry;
 use tokio::runtime::Handle;
 
 use crate::alias::Aliases;
@@ -28,6 +32,7 @@ use crate::method::ImageMethod;
 use crate::upstream::UnaryReply;
 use crate::wire;
 use attempt::Attempts;
+use record::Failing;
 
 /// What may change while calls are served. One immutable value: a call finishes with what it began
 /// with.
@@ -55,18 +60,33 @@ struct Shared {
     policy: ArcSwap<Policy>,
     /// Runtime for what blocks: saving aliases.
     background: Handle,
+    /// Counts and remembers what was decided.
+    telemetry: Telemetry,
+    /// Images whose last pull failed, so that the log says it once.
+    failing: Failing,
+    /// Whether the aliases could not be saved last time, so that the log says it once.
+    unsaved: Arc<AtomicBool>,
 }
 
 impl ImageService {
     /// A service that asks `resolver` who has an image, and remembers in `aliases` what it was pulled as.
-    /// Blocking work goes to `background`'s runtime.
-    pub fn new(resolver: Resolver, aliases: Aliases, policy: Policy, background: Handle) -> Self {
+    /// Blocking work goes to `background`'s runtime; what was decided, to `telemetry`.
+    pub fn new(
+        resolver: Resolver,
+        aliases: Aliases,
+        policy: Policy,
+        background: Handle,
+        telemetry: Telemetry,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 resolver,
                 aliases,
                 policy: ArcSwap::from_pointee(policy),
                 background,
+                telemetry,
+                failing: Failing::default(),
+                unsaved: Arc::default(),
             }),
         }
     }
@@ -105,12 +125,18 @@ impl Shared {
             None => self.aliases.remove(name),
         };
         if changed {
-            let aliases = self.aliases.clone();
+            let (aliases, unsaved) = (self.aliases.clone(), Arc::clone(&self.unsaved));
             self.background.spawn_blocking(move || {
-                if let Err(error) = aliases.save() {
-                    tracing::warn!(
+                let saved = aliases.save();
+                let failed_before = unsaved.swap(saved.is_err(), Ordering::Relaxed);
+                match saved {
+                    Err(error) if !failed_before => tracing::warn!(
                         "cannot save what images were pulled as: {error}; they are still found while the config stays"
-                    );
+                    ),
+                    Ok(()) if failed_before => {
+                        tracing::info!("what images were pulled as can be saved again");
+                    }
+                    _ => {}
                 }
             });
         }

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
+use policy::text::one_line;
 use policy::{
     Candidate, CredentialChoice, Credentials, Plan, PullOrder, Reference, Role, Step, Verdict,
 };
 use resolver::{Depth, Resolution};
 
 use super::attempt::{Answer, AttemptError, Attempts, reply};
+use super::record::Record;
 use super::{Policy, Shared};
 use crate::grpc::{Code, Status};
 use crate::upstream::UnaryReply;
 use crate::wire::{self, AuthEdit};
+
+/// How much of a status message is shown in one line, in characters.
+const SHOWN: usize = 300;
 
 /// Answers one PullImage.
 pub(super) async fn pull(
@@ -28,13 +33,17 @@ pub(super) async fn pull(
             return reply(attempts.unchanged().await);
         }
     };
-    let pull = Pull {
+    let record = Record::begin(shared, &plan);
+    let mut pull = Pull {
         shared,
         attempts,
         caller,
         plan,
+        record,
     };
-    pull.run().await
+    let reply = pull.run().await;
+    pull.record.finish(reply.status());
+    reply
 }
 
 struct Pull<'a> {
@@ -43,6 +52,7 @@ struct Pull<'a> {
     /// What kubelet sent, for the host that the name says.
     caller: Option<Credentials>,
     plan: Arc<Plan>,
+    record: Record<'a>,
 }
 
 /// What has happened so far.
@@ -60,24 +70,30 @@ struct Progress {
 }
 
 impl Progress {
-    /// What a failed pull is called in the trail. The one that the caller is told anyway is not told
-    /// twice.
-    fn failure(&self, status: &Status) -> String {
-        match &self.last {
-            Some(last) if last.status().message == status.message && !self.nothing_found => {
-                "pull failed, as said above".to_owned()
-            }
-            _ => format!("pull failed: {}", one_line(&status.message)),
-        }
+    /// What the caller is told anyway, and need not be told twice in one message.
+    fn told(&self) -> Option<&str> {
+        self.last
+            .as_ref()
+            .filter(|_| !self.nothing_found)
+            .map(|last| last.status().message.as_str())
     }
 }
 
+/// What a failed pull is called in the trail.
+fn failure(status: &Status, told: Option<&str>) -> String {
+    if told == Some(status.message.as_str()) {
+        return "pull failed, as said above".to_owned();
+    }
+    format!("pull failed: {}", one_line(&status.message, SHOWN))
+}
+
 impl Pull<'_> {
-    async fn run(&self) -> UnaryReply {
+    async fn run(&mut self) -> UnaryReply {
         let resolution = match self.resolve(Depth::Best).await {
             Ok(resolution) => resolution,
             Err(error) => return reply(Err(error)),
         };
+        self.record.resolved(&resolution);
         let mut progress = Progress {
             verdicts: resolution.verdicts(),
             resolution,
@@ -93,7 +109,7 @@ impl Pull<'_> {
                 Step::Candidate(at) => self.candidate(at, &mut progress).await,
                 Step::Original => self.original(&mut progress).await,
                 Step::ProbeRest => self.probe_rest(&mut progress).await,
-                Step::Exhausted => return self.exhausted(progress),
+                Step::Exhausted => return self.exhausted(&progress),
             };
             match outcome {
                 Ok(Some(reply)) => return reply,
@@ -122,10 +138,11 @@ impl Pull<'_> {
 
     /// Asks to the end those whose probes were cut short, keeping what pulls have shown since.
     async fn probe_rest(
-        &self,
+        &mut self,
         progress: &mut Progress,
     ) -> Result<Option<UnaryReply>, AttemptError> {
         progress.resolution = self.resolve(Depth::All).await?;
+        self.record.asked_on(&progress.resolution);
         for (known, new) in progress
             .verdicts
             .iter_mut()
@@ -138,11 +155,12 @@ impl Pull<'_> {
     }
 
     async fn candidate(
-        &self,
+        &mut self,
         at: usize,
         progress: &mut Progress,
     ) -> Result<Option<UnaryReply>, AttemptError> {
-        let Some(candidate) = self.plan.candidates.get(at) else {
+        let plan = Arc::clone(&self.plan);
+        let Some(candidate) = plan.candidates.get(at) else {
             return Ok(None);
         };
         let is_original = self.plan.is_original(candidate);
@@ -150,6 +168,7 @@ impl Pull<'_> {
         if found || matches!(candidate.role, Role::Redirect(_)) {
             progress.nothing_found = false;
         }
+        self.record.pulling(candidate);
         let answer = match &candidate.credentials {
             _ if is_original => self.attempts.unchanged().await,
             CredentialChoice::Configured(credentials) => {
@@ -168,15 +187,17 @@ impl Pull<'_> {
                 "not done within `timeout`",
             );
         }
-        let reply = answer?;
+        let reply = self.record.pulled(answer)?;
         if reply.status().is_ok() {
             let alias = (!is_original).then_some(candidate.image.as_str());
             self.shared.remember(&self.plan.key, alias);
-            log_pulled(&self.plan, &progress.resolution, candidate);
+            let trail = self.trail_of_success(progress);
+            self.record
+                .came_from(candidate, &progress.resolution, &trail);
             return Ok(Some(reply));
         }
-        let said = one_line(&reply.status().message);
-        tracing::info!(
+        let said = one_line(&reply.status().message, SHOWN);
+        tracing::debug!(
             "pull failed: image={} action=PullImage tried={} code={} message={said:?}; trying the next source",
             self.plan.reference,
             candidate.image,
@@ -206,11 +227,16 @@ impl Pull<'_> {
     }
 
     /// The name as written, with the caller's own credentials.
-    async fn original(&self, progress: &mut Progress) -> Result<Option<UnaryReply>, AttemptError> {
-        let reply = self.attempts.unchanged().await?;
+    async fn original(
+        &mut self,
+        progress: &mut Progress,
+    ) -> Result<Option<UnaryReply>, AttemptError> {
+        self.record.pulling_origin();
+        let reply = self.record.pulled(self.attempts.unchanged().await)?;
         if reply.status().is_ok() {
             self.shared.remember(&self.plan.key, None);
-            log_origin(&self.plan, &progress.resolution);
+            let trail = self.trail_of_success(progress);
+            self.record.came_from_origin(&progress.resolution, &trail);
             return Ok(Some(reply));
         }
         let name = self.plan.reference.as_written().to_owned();
@@ -225,17 +251,11 @@ impl Pull<'_> {
 
     /// Nothing has worked: the origin's status (the last one's where the origin was not tried), and
     /// one line that says what was tried.
-    fn exhausted(&self, progress: Progress) -> UnaryReply {
-        let trail = self.trail(&progress);
-        let Progress {
-            resolution,
-            last,
-            nothing_found,
-            ..
-        } = progress;
+    fn exhausted(&self, progress: &Progress) -> UnaryReply {
+        let trail = self.trail(progress);
         // Without registries or redirects there is nothing to add to what the runtime says.
         let routed = !self.plan.candidates.is_empty();
-        match last.filter(|_| !nothing_found) {
+        match progress.last.clone().filter(|_| !progress.nothing_found) {
             Some(mut reply) => {
                 if routed {
                     reply.append_line(&trail);
@@ -243,7 +263,7 @@ impl Pull<'_> {
                 reply
             }
             None => {
-                let code = if resolution.absent_everywhere() {
+                let code = if progress.resolution.absent_everywhere() {
                     Code::NOT_FOUND
                 } else {
                     Code::UNAVAILABLE
@@ -259,90 +279,49 @@ impl Pull<'_> {
 
     /// Who was asked, what they said, and what became of the pulls, in one line.
     fn trail(&self, progress: &Progress) -> String {
-        let mut parts = Vec::new();
-        for (candidate, answer) in self
-            .plan
-            .candidates
-            .iter()
-            .zip(&progress.resolution.answers)
-        {
-            let failed = progress
-                .failed
-                .iter()
-                .find(|(image, _)| *image == candidate.image);
-            let said = match (failed, answer) {
-                (Some((_, status)), _) => progress.failure(status),
-                (None, Some(answer)) => answer.detail.clone(),
-                (None, None) => "not asked to the end".to_owned(),
-            };
-            parts.push(format!("{}: {said}", candidate.endpoint));
-        }
+        let mut parts = self.tried(progress, progress.told());
         let origin = self.plan.reference.as_written();
-        match progress.failed.iter().find(|(image, _)| image == origin) {
-            Some((_, status)) => {
-                parts.push(format!("origin {origin}: {}", progress.failure(status)));
-            }
-            None if !self.plan.fallback_to_origin => {
-                parts.push(format!(
-                    "origin {origin}: not allowed (fallbackToOrigin: false)"
-                ));
-            }
-            None => {}
+        if !self.plan.fallback_to_origin {
+            parts.push(format!(
+                "origin {origin}: not allowed (fallbackToOrigin: false)"
+            ));
         }
         if parts.is_empty() {
             parts.push("no registry is configured for this image".to_owned());
         }
         format!("image-cri-shim tried: {}", parts.join("; "))
     }
-}
 
-/// The line that says where an image came from (spec, "Log lines").
-fn log_pulled(plan: &Plan, resolution: &Resolution, candidate: &Candidate) {
-    let source = match candidate.role {
-        Role::Registry(policy::rules::Origin::Offline) => "offline",
-        Role::Registry(policy::rules::Origin::Listed(_)) => "registry",
-        Role::Redirect(_) => "redirect",
-    };
-    let priority = candidate
-        .priority
-        .map_or_else(|| "none".to_owned(), |priority| priority.get().to_string());
-    tracing::info!(
-        "priority match: image={} action=PullImage matched_registry={} priority={priority} result={}",
-        plan.reference,
-        candidate.endpoint.domain(),
-        candidate.image,
-    );
-    tracing::info!(
-        "rewrite action=PullImage cache_hit={} source={source} original={} result={} replaced=true",
-        resolution.from_memory(),
-        plan.reference,
-        candidate.image,
-    );
-    tracing::debug!("trail of {}: {}", plan.reference, resolution.trail());
-}
-
-fn log_origin(plan: &Plan, resolution: &Resolution) {
-    tracing::info!(
-        "rewrite action=PullImage cache_hit={} source=origin original={} result={} replaced=false",
-        resolution.from_memory(),
-        plan.reference,
-        plan.reference,
-    );
-    if !plan.candidates.is_empty() {
-        tracing::info!("trail of {}: {}", plan.reference, resolution.trail());
+    /// The same of a pull that succeeded, for the log.
+    fn trail_of_success(&self, progress: &Progress) -> String {
+        let parts = self.tried(progress, None);
+        if parts.is_empty() {
+            "no registry is configured for this image".to_owned()
+        } else {
+            format!("tried: {}", parts.join("; "))
+        }
     }
-}
 
-/// A status message as part of one line: bounded, without line breaks.
-fn one_line(message: &str) -> String {
-    const LONGEST: usize = 300;
-    let mut line: String = message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(LONGEST)
-        .collect();
-    if message.chars().nth(LONGEST).is_some() {
-        line.push('…');
+    fn tried(&self, progress: &Progress, told: Option<&str>) -> Vec<String> {
+        let failed = |image: &str| progress.failed.iter().find(|(failed, _)| failed == image);
+        let candidates = &self.plan.candidates;
+        let answers = &progress.resolution.answers;
+        let mut parts = Vec::with_capacity(candidates.len() + 1);
+        for (candidate, answer) in candidates.iter().zip(answers) {
+            let mut said = match (failed(&candidate.image), answer) {
+                (Some((_, status)), _) => failure(status, told),
+                (None, Some(answer)) => answer.detail.clone(),
+                (None, None) => "not asked to the end".to_owned(),
+            };
+            if let Some(note) = &candidate.note {
+                said.push_str(&format!(" ({note})"));
+            }
+            parts.push(format!("{}: {said}", candidate.endpoint));
+        }
+        let origin = self.plan.reference.as_written();
+        if let Some((_, status)) = failed(origin) {
+            parts.push(format!("origin {origin}: {}", failure(status, told)));
+        }
+        parts
     }
-    line
 }

@@ -77,6 +77,29 @@ impl UnaryReply {
         }
     }
 
+    /// An answer of ours with one message.
+    pub(crate) fn from_message(message: &[u8]) -> Self {
+        let Some(body) = grpc::frame(message) else {
+            let status = Status::new(Code::RESOURCE_EXHAUSTED, "the answer is too large");
+            return Self::from_status(&status);
+        };
+        let status = Status::new(Code::OK, "");
+        let mut trailers = HeaderMap::new();
+        status.write_to(&mut trailers);
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc+json"),
+        );
+        Self {
+            http_status: StatusCode::OK,
+            headers,
+            body,
+            trailers: Some(trailers),
+            status,
+        }
+    }
+
     fn new(head: http::response::Parts, body: Bytes, trailers: Option<HeaderMap>) -> Self {
         let told = trailers.as_ref().unwrap_or(&head.headers);
         let status = Status::from_headers(told).unwrap_or_else(|| {

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cri::call::{ImageCalls, PassThrough};
+use cri::inspect::Nothing;
 use cri::listener::Listener;
-use cri::serve;
 use cri::upstream::Upstream;
+use cri::{Services, serve};
 use futures_util::future::{join, poll_fn};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, StatusCode};
+use telemetry::Telemetry;
 use tempfile::TempDir;
 use testkit::fake_runtime::FakeRuntime;
 use testkit::wait::until;
@@ -45,7 +47,11 @@ impl World {
         let server = tokio::spawn(serve(
             listener,
             upstream,
-            calls,
+            Services {
+                calls,
+                inspection: Arc::new(Nothing),
+                telemetry: Telemetry::new(),
+            },
             async {
                 let _ = stopped.await;
             },

@@ -38,7 +38,7 @@ async fn trail_says(world: &World, part: &str) {
         async move {
             let name = format!("t{n}.io/team/app:1");
             world.shim.client().pull(&name, None).await.unwrap();
-            let trails = world.shim.log_lines("trail of");
+            let trails = world.shim.log_lines("tried: ");
             trails.iter().any(|line| line.contains(part)).then_some(())
         }
     });

@@ -35,8 +35,8 @@ pub struct Settings {
     pub reload_interval: Duration,
     /// Deadline of one probe. Default 2 seconds.
     pub probe_timeout: Duration,
-    /// Where metrics are served. Default `127.0.0.1:7441`.
-    pub metrics_address: SocketAddr,
+    /// Where metrics and the page are served; `None` is nowhere (`off`). Default `127.0.0.1:7441`.
+    pub metrics_address: Option<SocketAddr>,
     /// Directory for state. Default `/var/lib/image-cri-shim`.
     pub state_dir: PathBuf,
     /// Where kubelet's credential-provider plugins are described, and where they stand; `None`
@@ -336,20 +336,24 @@ impl Reader<'_> {
         None
     }
 
-    fn metrics_address(&mut self, raw: &RawConfig) -> SocketAddr {
+    fn metrics_address(&mut self, raw: &RawConfig) -> Option<SocketAddr> {
         let Some(written) = &raw.metrics_address else {
-            return DEFAULT_METRICS;
+            return Some(DEFAULT_METRICS);
         };
         let text = written.value.trim();
+        if text == "off" {
+            return None;
+        }
         // Go programs write `:9100` for every address and `localhost` for loopback.
         let text = match text.strip_prefix("localhost:") {
             Some(port) => format!("127.0.0.1:{port}"),
             None if text.starts_with(':') => format!("[::]{text}"),
             None => text.to_owned(),
         };
-        text.parse().unwrap_or_else(|_| {
+        let parsed = text.parse();
+        if parsed.is_err() {
             let message = format!(
-                "`{}` is not an address to listen on; write `127.0.0.1:7441`",
+                "`{}` is not an address to listen on; write `127.0.0.1:7441`, or `off`",
                 written.value
             );
             self.findings.push(Diagnostic::error(
@@ -357,8 +361,8 @@ impl Reader<'_> {
                 "metricsAddress",
                 message,
             ));
-            DEFAULT_METRICS
-        })
+        }
+        parsed.ok()
     }
 }
 

@@ -33,7 +33,10 @@ fn defaults() {
     assert_eq!(settings.timeout, Duration::from_secs(900));
     assert_eq!(settings.reload_interval, Duration::from_secs(15));
     assert_eq!(settings.probe_timeout, Duration::from_secs(2));
-    assert_eq!(settings.metrics_address.to_string(), "127.0.0.1:7441");
+    assert_eq!(
+        settings.metrics_address.unwrap().to_string(),
+        "127.0.0.1:7441"
+    );
     assert_eq!(settings.state_dir, PathBuf::from("/var/lib/image-cri-shim"));
     assert!(settings.rules.fallback_to_origin);
     assert!(!settings.force && !settings.debug);
@@ -89,7 +92,10 @@ fn every_field_is_read() {
     assert!(settings.force && settings.debug && !settings.rules.fallback_to_origin);
     assert_eq!(settings.timeout, Duration::from_secs(5400));
     assert_eq!(settings.probe_timeout, Duration::from_millis(500));
-    assert_eq!(settings.metrics_address.to_string(), "127.0.0.1:9999");
+    assert_eq!(
+        settings.metrics_address.unwrap().to_string(),
+        "127.0.0.1:9999"
+    );
     assert_eq!(settings.cache.image_cache_size, 0);
     assert_eq!(
         settings.cache.stats_log_interval,
@@ -155,7 +161,7 @@ fn every_mistake_is_listed_with_its_place() {
             "f.yaml:9:5: warning: registries[3]: no address, so the entry is ignored; write `address: host[:port]`",
             "f.yaml:10:27: error: imageRedirMapping[1].src: `Docker.IO/Upper` is not a prefix of image names; write a host and maybe a path, such as `docker.io/bitnami/`",
             "f.yaml:10:57: warning: imageRedirMapping[2]: a redirect needs `src` and `to`; the entry is ignored",
-            "f.yaml:11:17: error: metricsAddress: `nowhere` is not an address to listen on; write `127.0.0.1:7441`",
+            "f.yaml:11:17: error: metricsAddress: `nowhere` is not an address to listen on; write `127.0.0.1:7441`, or `off`",
         ]
     );
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustls::{AlertDescription, CertificateError, Error};
 
 use super::verify::is_ca_as_server;
-use crate::outcome::one_line;
+use policy::text::one_line;
 
 /// Says why the handshake with `domain` failed. `advice` is the directory where its CA would be
 /// found; `problems` are files for this host that could not be used.

@@ -5,7 +5,7 @@ use testkit::certs::Ca;
 use testkit::fake_registry::{Behaviour, FakeRegistry, TokenOptions, TokenService};
 use testkit::images::Image;
 
-use crate::setup::{IMAGE, asked, impatient, plan, registries, resolve, resolver};
+use crate::setup::{IMAGE, asked, impatient, plan, registries, resolve, resolver, trail};
 
 /// What the trail says of a registry that never answers.
 const NO_ANSWER: &str = "no answer within";
@@ -19,8 +19,8 @@ async fn next_best_is_used(bad: FakeRegistry, cause: &str) {
     let mut all = vec![bad];
     all.extend(registries(1));
     let resolution = resolve(&resolver, &plan(&all, IMAGE)).await;
-    assert_eq!(resolution.chosen(), Some(1), "{}", resolution.trail());
-    let trail = resolution.trail().to_string();
+    assert_eq!(resolution.chosen(), Some(1), "{}", trail(&resolution));
+    let trail = trail(&resolution);
     assert!(trail.contains(cause), "{cause:?} in {trail:?}");
 }
 
@@ -135,12 +135,8 @@ async fn only_get(behaviour: Behaviour, cause: &str) {
     good.add(&Image::new("other"), "team/other", "1");
     let all = [bad, good];
     let resolution = resolve(&resolver, &plan(&all, "ghcr.io/team/other:1")).await;
-    assert_eq!(resolution.chosen(), Some(1), "{}", resolution.trail());
-    assert!(
-        resolution.trail().to_string().contains(cause),
-        "{}",
-        resolution.trail()
-    );
+    assert_eq!(resolution.chosen(), Some(1), "{}", trail(&resolution));
+    assert!(trail(&resolution).contains(cause), "{}", trail(&resolution));
 }
 
 #[tokio::test]
@@ -159,7 +155,7 @@ async fn refuses_head() {
     registry.behave(Behaviour::HeadRefused);
     let all = [registry];
     let resolution = resolve(&resolver(), &plan(&all, IMAGE)).await;
-    assert_eq!(resolution.chosen(), Some(0), "{}", resolution.trail());
+    assert_eq!(resolution.chosen(), Some(0), "{}", trail(&resolution));
     assert_eq!(asked(&all[0]), 2);
 }
 

@@ -7,6 +7,7 @@ use policy::config::Settings;
 use policy::{Plan, Reference};
 use registry::{Client, ClientOptions};
 use resolver::{Depth, Options, Resolution, Resolver};
+use telemetry::Telemetry;
 use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
 
@@ -36,7 +37,12 @@ pub(crate) fn impatient() -> Resolver {
 
 pub(crate) fn resolver_with(options: Options) -> Resolver {
     let client = Client::new(ClientOptions::default());
-    Resolver::new(client, tokio::runtime::Handle::current(), options)
+    Resolver::new(
+        client,
+        tokio::runtime::Handle::current(),
+        options,
+        Telemetry::new(),
+    )
 }
 
 /// Registries that all have [`IMAGE`].
@@ -87,4 +93,15 @@ pub(crate) async fn resolve(resolver: &Resolver, plan: &Arc<Plan>) -> Arc<Resolu
 /// Manifest requests that `registry` has seen.
 pub(crate) fn asked(registry: &FakeRegistry) -> usize {
     registry.recording().count(|request| request.is_manifest())
+}
+
+/// Who said what, best candidate first.
+pub(crate) fn trail(resolution: &Resolution) -> String {
+    let said = resolution.report().into_iter().map(|candidate| {
+        let detail = candidate
+            .probe
+            .map_or_else(|| "not waited for".to_owned(), |p| p.detail);
+        format!("{}: {detail}", candidate.registry)
+    });
+    said.collect::<Vec<_>>().join("; ")
 }

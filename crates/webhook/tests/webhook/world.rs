@@ -45,7 +45,8 @@ pub(crate) fn admission(config: &str) -> Admission {
         absent_ttl: Duration::from_secs(60),
         size: 16,
     };
-    let resolver = Resolver::new(client, Handle::current(), options);
+    let telemetry = telemetry::Telemetry::new();
+    let resolver = Resolver::new(client, Handle::current(), options, telemetry);
     let admission = Admission::new(resolver, Some("image-cri-shim".to_owned()));
     admission.apply(settings);
     admission

@@ -1,0 +1,208 @@
+//! What a pull leaves behind: an entry of the history, counters, and its line in the log.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use policy::text::one_line;
+use policy::{Candidate, Plan};
+use resolver::Resolution;
+use telemetry::history::Recording;
+use telemetry::metrics::{ORIGIN, code_name};
+use telemetry::report::{Outcome, Place, candidates};
+
+use super::Shared;
+use super::attempt::Answer;
+use crate::grpc::Status;
+
+/// How much of an error is kept for people, in characters: what the runtime said, and who was tried.
+const KEPT: usize = 1000;
+
+/// Follows one pull. Dropped before its end, the caller went away.
+pub(super) struct Record<'a> {
+    shared: &'a Shared,
+    plan: Arc<Plan>,
+    recording: Recording,
+    /// The try under way.
+    trying: Option<Trying>,
+    /// Whether a try has failed.
+    failed: bool,
+    /// Set when a try has succeeded.
+    outcome: Option<Outcome>,
+}
+
+struct Trying {
+    registry: String,
+    place: Place,
+    began: Instant,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn begin(shared: &'a Shared, plan: &Arc<Plan>) -> Self {
+        let history = shared.telemetry.history();
+        Self {
+            shared,
+            recording: history.begin(plan.reference.as_written(), candidates(plan)),
+            plan: Arc::clone(plan),
+            trying: None,
+            failed: false,
+            outcome: None,
+        }
+    }
+
+    /// It is known who has the image.
+    pub(super) fn resolved(&self, resolution: &Resolution) {
+        self.recording
+            .resolved(resolution.report(), resolution.from_memory());
+        let has_it = resolution
+            .chosen()
+            .and_then(|at| self.plan.candidates.get(at))
+            .map(|candidate| candidate.endpoint.to_string());
+        self.shared
+            .telemetry
+            .metrics()
+            .resolution(resolution.resolved(), has_it.as_deref());
+    }
+
+    /// Those whose probes were cut short have been asked as well.
+    pub(super) fn asked_on(&self, resolution: &Resolution) {
+        self.recording.resolved(resolution.report(), false);
+    }
+
+    /// The runtime is told to pull a candidate.
+    pub(super) fn pulling(&mut self, candidate: &Candidate) {
+        let registry = candidate.endpoint.to_string();
+        self.try_place(&candidate.image, registry, candidate.role.into());
+    }
+
+    /// The runtime is told to pull the name as it was written.
+    pub(super) fn pulling_origin(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        let image = plan.reference.as_written();
+        self.try_place(image, ORIGIN.to_owned(), Place::Origin);
+    }
+
+    fn try_place(&mut self, image: &str, registry: String, place: Place) {
+        self.recording.pulling(image, &registry, place);
+        self.trying = Some(Trying {
+            registry,
+            place,
+            began: Instant::now(),
+        });
+    }
+
+    /// What came of it; gives it back.
+    pub(super) fn pulled(&mut self, answer: Answer) -> Answer {
+        let error = match &answer {
+            Ok(reply) if reply.status().is_ok() => None,
+            Ok(reply) => Some(one_line(&reply.status().message, KEPT)),
+            Err(error) => Some(one_line(&error.to_string(), KEPT)),
+        };
+        self.recording.pulled(error.as_deref());
+        if let Some(trying) = self.trying.take() {
+            let metrics = self.shared.telemetry.metrics();
+            let elapsed = trying.began.elapsed();
+            metrics.pull(&trying.registry, trying.place, error.is_none(), elapsed);
+            if error.is_none() && self.failed {
+                metrics.fallback(&trying.registry);
+            }
+        }
+        self.failed |= error.is_some();
+        answer
+    }
+
+    /// The image came from `candidate`. Its line in the log (spec, "Log lines"); `trail` is who was asked
+    /// and what they said.
+    pub(super) fn came_from(
+        &mut self,
+        candidate: &Candidate,
+        resolution: &Resolution,
+        trail: &str,
+    ) {
+        let place = Place::from(candidate.role);
+        let priority = candidate
+            .priority
+            .map_or_else(|| "none".to_owned(), |priority| priority.get().to_string());
+        let reference = &self.plan.reference;
+        tracing::info!(
+            "priority match: image={reference} action=PullImage matched_registry={} priority={priority} result={image} \
+             | rewrite action=PullImage cache_hit={} source={} original={reference} result={image} replaced=true | {trail}",
+            candidate.endpoint.domain(),
+            resolution.from_memory(),
+            place.name(),
+            image = candidate.image,
+        );
+        self.outcome = Some(Outcome::Pulled {
+            image: candidate.image.clone(),
+            registry: candidate.endpoint.to_string(),
+            place,
+        });
+    }
+
+    /// The image came from where its own name points.
+    pub(super) fn came_from_origin(&mut self, resolution: &Resolution, trail: &str) {
+        let reference = &self.plan.reference;
+        tracing::info!(
+            "rewrite action=PullImage cache_hit={} source=origin original={reference} result={reference} replaced=false | {trail}",
+            resolution.from_memory(),
+        );
+        self.outcome = Some(Outcome::Pulled {
+            image: reference.as_written().to_owned(),
+            registry: ORIGIN.to_owned(),
+            place: Place::Origin,
+        });
+    }
+
+    /// The caller is told `status`.
+    pub(super) fn finish(self, status: &Status) {
+        let reference = &self.plan.reference;
+        let failing = &self.shared.failing;
+        let outcome = match self.outcome {
+            Some(outcome) => {
+                if failing.ended(&self.plan.key) {
+                    tracing::info!("{reference} can be pulled again");
+                }
+                outcome
+            }
+            None => {
+                let code = code_name(status.code.0).to_owned();
+                let message = one_line(&status.message, KEPT);
+                if failing.begun(&self.plan.key) {
+                    tracing::warn!(
+                        "pull failed: image={reference} action=PullImage code={code} message={message:?}; said once until it succeeds"
+                    );
+                } else {
+                    tracing::debug!(
+                        "pull failed again: image={reference} action=PullImage code={code} message={message:?}"
+                    );
+                }
+                Outcome::Failed { code, message }
+            }
+        };
+        self.recording.finish(outcome);
+    }
+}
+
+/// Images whose last pull failed. A kubelet tries again every few minutes, and the log has said it.
+#[derive(Debug, Default)]
+pub(super) struct Failing(Mutex<HashSet<String>>);
+
+impl Failing {
+    /// Beyond this many, which is no ordinary day, everything is forgotten and said once more.
+    const MOST: usize = 1000;
+
+    /// True where the image's pulls begin to fail.
+    fn begun(&self, key: &str) -> bool {
+        let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if failing.len() >= Self::MOST {
+            failing.clear();
+        }
+        failing.insert(key.to_owned())
+    }
+
+    /// True where they had failed until now.
+    fn ended(&self, key: &str) -> bool {
+        let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.remove(key)
+    }
+}

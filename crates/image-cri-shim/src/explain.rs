@@ -1,0 +1,155 @@
+//! What would happen to an image, and why: the plan and its probes, as the shim would decide now.
+//!
+//! The running shim and the command that works without one share this, so they can't disagree.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use policy::config::Settings;
+use policy::{Plan, PullOrder, Reference, Role, Step, Verdict};
+use resolver::{Depth, Resolver};
+use telemetry::metrics::ORIGIN;
+use telemetry::report::{
+    Choice, Explanation, Knowledge, OriginReport, Place, RedirectReport, candidates, micros,
+};
+
+/// Explains `image`. Without `probe` nobody is asked: the plan is all there is.
+///
+/// With it, everybody in the plan is asked, as `resolver` would ask now; and the origin is, where
+/// nobody in the plan has the image and the config lets it be pulled from there.
+pub(crate) async fn explain(
+    settings: &Settings,
+    resolver: &Resolver,
+    image: &str,
+    probe: bool,
+    knowledge: Knowledge,
+) -> Explanation {
+    let began = Instant::now();
+    let reference = match Reference::parse(image) {
+        Ok(reference) => reference,
+        Err(error) => return untouched(image, error.to_string(), knowledge),
+    };
+    let plan = Arc::new(Plan::new(&settings.rules, &reference));
+    let mut explanation = Explanation {
+        image: image.to_owned(),
+        canonical: Some(plan.key.clone()),
+        untouched: None,
+        redirect: redirect(settings, &plan),
+        candidates: candidates(&plan),
+        origin: Some(OriginReport {
+            image: reference.as_written().to_owned(),
+            allowed: plan.fallback_to_origin,
+            probe: None,
+        }),
+        order: Vec::new(),
+        available: None,
+        elapsed_us: 0,
+        knowledge,
+    };
+    let verdicts = if probe {
+        let resolution = resolver.resolve(&plan, None, Depth::All).await;
+        explanation.candidates = resolution.report();
+        let mut available = resolution.chosen().is_some();
+        if !available && plan.fallback_to_origin {
+            let answer = resolver.ask_origin(&reference).await;
+            available = answer.verdict == Verdict::Found;
+            if let Some(origin) = &mut explanation.origin {
+                origin.probe = Some(answer.report());
+            }
+        }
+        explanation.available = Some(available);
+        resolution.verdicts()
+    } else {
+        // As if everybody had it: the order of the plan.
+        vec![Some(Verdict::Found); plan.candidates.len()]
+    };
+    explanation.order = order(&plan, &verdicts);
+    explanation.elapsed_us = micros(began.elapsed());
+    explanation
+}
+
+/// What no rule applies to: the runtime is asked for it as it is.
+fn untouched(image: &str, why: String, knowledge: Knowledge) -> Explanation {
+    Explanation {
+        image: image.to_owned(),
+        canonical: None,
+        untouched: Some(why),
+        redirect: None,
+        candidates: Vec::new(),
+        origin: None,
+        order: vec![Choice {
+            image: image.to_owned(),
+            registry: ORIGIN.to_owned(),
+            place: Place::Origin,
+        }],
+        available: None,
+        elapsed_us: 0,
+        knowledge,
+    }
+}
+
+fn redirect(settings: &Settings, plan: &Plan) -> Option<RedirectReport> {
+    plan.candidates.iter().find_map(|candidate| {
+        let Role::Redirect(number) = candidate.role else {
+            return None;
+        };
+        let mut rules = settings.rules.redirects.iter();
+        let rule = rules.find(|rule| rule.number == number)?;
+        Some(RedirectReport {
+            rule: number,
+            src: format!("{}/{}", rule.src_domain, rule.src_path),
+            to: rule.to.to_string(),
+            image: candidate.image.clone(),
+        })
+    })
+}
+
+/// What would be pulled, in this order, if every pull failed.
+fn order(plan: &Plan, verdicts: &[Option<Verdict>]) -> Vec<Choice> {
+    let mut order = PullOrder::new(plan);
+    let mut choices = Vec::new();
+    loop {
+        match order.next(plan, verdicts) {
+            Step::Candidate(at) => {
+                choices.extend(plan.candidates.get(at).map(|candidate| Choice {
+                    image: candidate.image.clone(),
+                    registry: candidate.endpoint.to_string(),
+                    place: candidate.role.into(),
+                }));
+            }
+            Step::Original => choices.push(Choice {
+                image: plan.reference.as_written().to_owned(),
+                registry: ORIGIN.to_owned(),
+                place: Place::Origin,
+            }),
+            // Everybody was asked to the end, so there is nobody left to ask.
+            Step::ProbeRest | Step::Exhausted => return choices,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order_of(config: &str, image: &str, verdicts: &[Option<Verdict>]) -> Vec<String> {
+        let (settings, _) = Settings::read(config, &|_| None);
+        let plan = Plan::new(&settings.rules, &Reference::parse(image).unwrap());
+        let choices = order(&plan, verdicts);
+        choices.into_iter().map(|choice| choice.image).collect()
+    }
+
+    #[test]
+    fn the_order_is_the_one_that_a_pull_follows() {
+        let config = "registries: [{address: a.corp, priority: 900}, {address: b.corp}]";
+        let (found, silent) = (Some(Verdict::Found), Some(Verdict::Unavailable));
+        assert_eq!(
+            order_of(config, "ghcr.io/x:1", &[silent, found]),
+            ["b.corp/x:1", "ghcr.io/x:1", "a.corp/x:1"]
+        );
+        assert_eq!(
+            order_of(config, "ghcr.io/x:1", &[Some(Verdict::NotFound); 2]),
+            ["ghcr.io/x:1"]
+        );
+    }
+}

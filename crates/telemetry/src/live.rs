@@ -1,0 +1,207 @@
+//! Metrics that are not counted but read when somebody looks.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+use crate::metrics::PREFIX;
+use crate::report::CacheStatus;
+
+/// What is so at this moment.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Of the node shim; none in another role.
+    pub node: Option<NodeLive>,
+    /// Of the process.
+    pub process: ProcessLive,
+}
+
+/// What is so at this moment in a node shim.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLive {
+    /// Registries of the config, and whether each is put aside.
+    pub put_aside: Vec<(String, bool)>,
+    /// Caches.
+    pub caches: CacheStatus,
+    /// Whether the container runtime answers.
+    pub runtime_reachable: bool,
+    /// Pulls under way.
+    pub pulls_running: usize,
+}
+
+/// The process, under the names that Prometheus' client libraries agree on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessLive {
+    /// When it started, in seconds since 1970.
+    pub start_time_seconds: f64,
+    /// Memory that it really has.
+    pub resident_bytes: u64,
+    /// Time that it has kept CPUs busy.
+    pub cpu_seconds: f64,
+    /// Files, sockets and the like that it has open.
+    pub open_fds: u64,
+}
+
+/// Writes the last [`Live`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LiveCollector(Arc<Mutex<Live>>);
+
+impl LiveCollector {
+    pub(crate) fn set(&self, live: Live) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+}
+
+impl Collector for LiveCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = &live.node {
+            write_node(node, &mut encoder)?;
+        }
+        write_process(live.process, &mut encoder)
+    }
+}
+
+fn write_node(node: &NodeLive, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let name = format!("{PREFIX}_registry_put_aside");
+    let help = "Whether a registry is not asked for a while, because it failed to answer";
+    let kind = ConstGauge::new(0i64).metric_type();
+    let mut metric = encoder.encode_descriptor(&name, help, None, kind)?;
+    for (registry, aside) in &node.put_aside {
+        let labels = [("registry", registry.as_str())];
+        ConstGauge::new(i64::from(*aside)).encode(metric.encode_family(&labels)?)?;
+    }
+    let caches = &node.caches;
+    for (name, help, images, registries) in [
+        (
+            "hits",
+            "Questions that were answered from memory",
+            caches.image_hits,
+            caches.domain_hits,
+        ),
+        (
+            "misses",
+            "Questions that had to be asked",
+            caches.image_misses,
+            caches.domain_misses,
+        ),
+        (
+            "evictions",
+            "Entries forgotten because the memory was full",
+            caches.image_evictions,
+            caches.domain_evictions,
+        ),
+    ] {
+        let name = format!("{PREFIX}_cache_{name}");
+        let kind = ConstCounter::new(0u64).metric_type();
+        let mut metric = encoder.encode_descriptor(&name, help, None, kind)?;
+        for (cache, value) in [("image", images), ("domain", registries)] {
+            let labels = [("cache", cache)];
+            ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    let invalidations = ConstCounter::new(caches.invalidations);
+    let help = "Answers dropped because a pull showed them wrong";
+    let name = format!("{PREFIX}_cache_invalidations");
+    invalidations.encode(encoder.encode_descriptor(
+        &name,
+        help,
+        None,
+        invalidations.metric_type(),
+    )?)?;
+    for (name, help, value) in [
+        (
+            "runtime_reachable",
+            "Whether the container runtime answers",
+            i64::from(node.runtime_reachable),
+        ),
+        (
+            "pulls_running",
+            "Pulls under way",
+            i64::try_from(node.pulls_running).unwrap_or(i64::MAX),
+        ),
+    ] {
+        write_gauge(&format!("{PREFIX}_{name}"), help, None, value, encoder)?;
+    }
+    Ok(())
+}
+
+fn write_process(process: ProcessLive, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let start = ConstGauge::new(process.start_time_seconds);
+    let help = "When the process started, since the Unix epoch";
+    let name = "process_start_time";
+    start.encode(encoder.encode_descriptor(
+        name,
+        help,
+        Some(&Unit::Seconds),
+        start.metric_type(),
+    )?)?;
+    let cpu = ConstCounter::new(process.cpu_seconds);
+    let help = "Time that the process has kept CPUs busy";
+    let name = "process_cpu";
+    cpu.encode(encoder.encode_descriptor(name, help, Some(&Unit::Seconds), cpu.metric_type())?)?;
+    let resident = i64::try_from(process.resident_bytes).unwrap_or(i64::MAX);
+    let help = "Memory that the process really has";
+    let unit = Some(&Unit::Bytes);
+    write_gauge("process_resident_memory", help, unit, resident, encoder)?;
+    let fds = i64::try_from(process.open_fds).unwrap_or(i64::MAX);
+    let help = "Files, sockets and the like that the process has open";
+    write_gauge("process_open_fds", help, None, fds, encoder)
+}
+
+fn write_gauge(
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: i64,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn what_is_so_is_in_the_text() {
+        let metrics = Metrics::default();
+        let text = metrics.encode(Live {
+            node: Some(NodeLive {
+                put_aside: vec![("http://a.io".to_owned(), true)],
+                runtime_reachable: true,
+                pulls_running: 3,
+                caches: CacheStatus {
+                    image_hits: 7,
+                    ..CacheStatus::default()
+                },
+            }),
+            process: ProcessLive {
+                start_time_seconds: 1.5,
+                resident_bytes: 42,
+                cpu_seconds: 0.25,
+                open_fds: 9,
+            },
+        });
+        for line in [
+            r#"image_cri_shim_registry_put_aside{registry="http://a.io"} 1"#,
+            r#"image_cri_shim_cache_hits_total{cache="image"} 7"#,
+            "image_cri_shim_runtime_reachable 1",
+            "image_cri_shim_pulls_running 3",
+            "image_cri_shim_cache_invalidations_total 0",
+            "process_start_time_seconds 1.5",
+            "process_cpu_seconds_total 0.25",
+            "process_resident_memory_bytes 42",
+            "process_open_fds 9",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
+        }
+    }
+}
