@@ -11,6 +11,8 @@ mod config_merge;
 mod config_show;
 mod config_state;
 mod config_watch;
+#[expect(dead_code, reason = "the commands that use it come next")]
+mod daemon;
 mod detect;
 mod dry_run;
 mod explain;

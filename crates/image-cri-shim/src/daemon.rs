@@ -1,0 +1,137 @@
+//! The running shim, seen from a command: asked over its own socket.
+
+use std::path::{Path, PathBuf};
+
+use cri::grpc::Code;
+use cri::inspect::ask;
+use cri::upstream::{Upstream, UpstreamError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use telemetry::report::{Decision, Explanation, Status};
+
+use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
+
+/// Why the running shim gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DaemonError {
+    /// Nobody listens on the socket.
+    #[error("no image-cri-shim runs at {}: {why}", socket.display())]
+    NotRunning {
+        /// The socket.
+        socket: PathBuf,
+        /// What the connect said.
+        why: String,
+    },
+    /// Somebody listens there who doesn't have the shim's own service.
+    #[error("what listens on {} is not this image-cri-shim, or an older one: {why}; is `shim` in the config the right socket?", socket.display())]
+    NotOurs {
+        /// The socket.
+        socket: PathBuf,
+        /// What it said.
+        why: String,
+    },
+    /// It answered, but not with what was asked for.
+    #[error("the image-cri-shim at {} failed: {why}", socket.display())]
+    Failed {
+        /// The socket.
+        socket: PathBuf,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// The shim that listens on a socket. Connects when it is asked something.
+pub(crate) struct Daemon {
+    upstream: Upstream,
+}
+
+impl Daemon {
+    /// The shim on `socket`.
+    pub(crate) fn new(socket: &Path) -> Self {
+        Self {
+            upstream: Upstream::new(socket),
+        }
+    }
+
+    /// Its state, with the last `decisions` decisions.
+    pub(crate) async fn status(&self, decisions: usize) -> Result<Status, DaemonError> {
+        let request = StatusRequest {
+            decisions: Some(decisions),
+        };
+        self.ask(StatusRequest::METHOD, &request).await
+    }
+
+    /// Its decisions about `image`, or all that it has kept; newest first.
+    pub(crate) async fn history(&self, image: Option<&str>) -> Result<Vec<Decision>, DaemonError> {
+        let request = HistoryRequest {
+            image: image.map(ToOwned::to_owned),
+        };
+        self.ask(HistoryRequest::METHOD, &request).await
+    }
+
+    /// What it would do with `image` now; with `probe`, after asking the registries.
+    pub(crate) async fn explain(
+        &self,
+        image: &str,
+        probe: bool,
+    ) -> Result<Explanation, DaemonError> {
+        let request = ExplainRequest {
+            image: image.to_owned(),
+            probe,
+        };
+        self.ask(ExplainRequest::METHOD, &request).await
+    }
+
+    /// Pulls `image` through it, as a kubelet does, without credentials of a Pod.
+    pub(crate) async fn pull(&self, image: &str) -> Result<(), DaemonError> {
+        match cri::pull_image(&self.upstream, image).await {
+            Ok(status) if status.is_ok() => Ok(()),
+            Ok(status) => Err(self.failed(status.message)),
+            Err(error) => Err(self.not_running(&error)),
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        request: &impl Serialize,
+    ) -> Result<T, DaemonError> {
+        let message =
+            serde_json::to_vec(request).map_err(|error| self.failed(error.to_string()))?;
+        let answer = ask(&self.upstream, method, &message).await;
+        let answer = answer.map_err(|error| self.not_running(&error))?;
+        let json = answer.map_err(|status| match status.code {
+            Code::UNIMPLEMENTED => DaemonError::NotOurs {
+                socket: self.upstream.socket().to_owned(),
+                why: status.message,
+            },
+            _ => self.failed(status.message),
+        })?;
+        serde_json::from_slice(&json).map_err(|error| DaemonError::NotOurs {
+            socket: self.upstream.socket().to_owned(),
+            why: format!("its answer can't be read: {error}"),
+        })
+    }
+
+    fn not_running(&self, error: &UpstreamError) -> DaemonError {
+        let socket = self.upstream.socket().to_owned();
+        match error {
+            UpstreamError::Connect { source, .. } => DaemonError::NotRunning {
+                socket,
+                why: source.to_string(),
+            },
+            // It speaks no HTTP/2, or closed the connection.
+            other => DaemonError::NotOurs {
+                socket,
+                why: other.to_string(),
+            },
+        }
+    }
+
+    fn failed(&self, why: String) -> DaemonError {
+        DaemonError::Failed {
+            socket: self.upstream.socket().to_owned(),
+            why,
+        }
+    }
+}
