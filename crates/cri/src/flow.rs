@@ -11,6 +11,26 @@ use http::HeaderMap;
 
 use crate::grpc::Code;
 
+/// Largest beginning of a body that is handed to `h2` without asking for room: 16 KiB. A stream gets room
+/// only when its head has been written; waiting for that would make two writes of one small request, and
+/// two wake-ups of its reader. What the window doesn't let out is kept by `h2`, so only a beginning may.
+const AT_ONCE: usize = 16 << 10;
+
+/// Sends the beginning of a body, which may be all of it.
+///
+/// # Errors
+/// As for [`send`].
+pub(crate) async fn send_first(
+    to: &mut SendStream<Bytes>,
+    data: Bytes,
+    end_of_stream: bool,
+) -> Result<(), h2::Error> {
+    if data.len() <= AT_ONCE {
+        return to.send_data(data, end_of_stream);
+    }
+    send(to, data, end_of_stream).await
+}
+
 /// Sends all of `data`, in as many pieces as the receiver's window asks for.
 ///
 /// # Errors
@@ -51,6 +71,7 @@ pub(crate) async fn pump(
     from: &mut RecvStream,
     to: &mut SendStream<Bytes>,
 ) -> Result<Option<Code>, PumpError> {
+    let mut is_first = true;
     while let Some(chunk) = poll_fn(|cx| {
         // Looked at first: who no longer reads must not be waited for.
         if let Poll::Ready(reset) = to.poll_reset(cx) {
@@ -67,7 +88,13 @@ pub(crate) async fn pump(
         let length = chunk.len();
         let last = from.is_end_stream();
         if length > 0 || last {
-            send(to, chunk, last).await.map_err(PumpError::To)?;
+            let sent = if is_first {
+                send_first(to, chunk, last).await
+            } else {
+                send(to, chunk, last).await
+            };
+            sent.map_err(PumpError::To)?;
+            is_first = false;
         }
         from.flow_control()
             .release_capacity(length)

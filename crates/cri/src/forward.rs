@@ -56,7 +56,7 @@ pub(crate) async fn forward(
             return Ok(());
         }
         for chunk in prefix {
-            flow::send(&mut sending, chunk, false)
+            flow::send_first(&mut sending, chunk, false)
                 .await
                 .map_err(PumpError::To)?;
         }

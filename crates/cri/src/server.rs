@@ -18,7 +18,7 @@ use http::{Request, Response};
 use telemetry::Telemetry;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::authority::AuthorityFix;
 use crate::call::{CallHead, ImageCalls, PassThrough, UnaryCall, Waited};
@@ -37,6 +37,8 @@ const MAX_IMAGE_CALL: usize = 16 << 20;
 /// First and longest pause after `accept` failed, so that a node out of file descriptors is not
 /// also out of CPU.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Below the two minutes that a kubelet gives most of its calls.
+const TICK: Duration = Duration::from_secs(60);
 /// How long a client that has connected may take to say anything once the server is to end.
 const HELLO_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -70,6 +72,7 @@ pub async fn serve(
         services,
         http2: Http2Tuning::SHIM.server(),
     });
+    let _ticking = AbortOnDrop(tokio::spawn(tick()));
     // Sender dropped means: drain.
     let (running, draining) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -99,6 +102,24 @@ pub async fn serve(
             "calls were still in flight after {drain:?}; cutting them off"
         );
         connections.shutdown().await;
+    }
+}
+
+/// Keeps a timer in the runtime that is due before any ordinary call's deadline.
+///
+/// Tokio wakes itself, through a descriptor and another round of `epoll`, for each timer that is due
+/// before all others. Every image call has a deadline and mostly is alone, so each would pay for that.
+async fn tick() {
+    loop {
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -185,7 +185,7 @@ impl Upstream {
             .await?;
         // A runtime that refuses the message says why in its answer, so that a failure to send
         // it is no reason not to look.
-        let sent = flow::send(&mut sending, message.framed.clone(), true);
+        let sent = flow::send_first(&mut sending, message.framed.clone(), true);
         let answer = async {
             let (head, mut body) = response.await?.into_parts();
             let bytes = match collect(&mut body, MAX_ANSWER).await? {
