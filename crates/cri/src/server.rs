@@ -131,6 +131,7 @@ async fn accept_all(
     connections: &mut JoinSet<()>,
 ) {
     let mut pause = ACCEPT_PAUSE.0;
+    let mut failing = false;
     loop {
         tokio::select! {
             // Takes finished connections out of the set, which would grow without end.
@@ -138,11 +139,16 @@ async fn accept_all(
             accepted = listener.accept() => match accepted {
                 Ok(stream) => {
                     pause = ACCEPT_PAUSE.0;
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("connections are accepted again");
+                    }
                     connections.spawn(service.clone().connection(stream, draining.clone()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection; trying again in {pause:?}");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "cannot accept connections; trying until it works");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE.1);
                 }

@@ -8,6 +8,7 @@
 )]
 
 mod authority;
+mod counting;
 mod failures;
 mod forwarding;
 mod image_calls;

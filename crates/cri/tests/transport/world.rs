@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cri::call::{ImageCalls, PassThrough};
-use cri::inspect::Nothing;
+use cri::grpc::Status;
+use cri::inspect::{Inspect, unknown};
 use cri::listener::Listener;
 use cri::upstream::Upstream;
 use cri::{Services, serve};
-use futures_util::future::{join, poll_fn};
+use futures_util::future::{BoxFuture, join, poll_fn};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, StatusCode};
@@ -27,6 +28,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 pub(crate) struct World {
     pub(crate) runtime: FakeRuntime,
     pub(crate) socket: PathBuf,
+    pub(crate) telemetry: Telemetry,
     stop: Option<oneshot::Sender<()>>,
     pub(crate) server: JoinHandle<()>,
     _dir: TempDir,
@@ -43,14 +45,15 @@ impl World {
         let socket = dir.path().join("shim.sock");
         let listener = Listener::bind(&socket, runtime.socket()).unwrap();
         let upstream = Upstream::new(runtime.socket());
+        let telemetry = Telemetry::new();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(serve(
             listener,
             upstream,
             Services {
                 calls,
-                inspection: Arc::new(Nothing),
-                telemetry: Telemetry::new(),
+                inspection: Arc::new(Echo),
+                telemetry: telemetry.clone(),
             },
             async {
                 let _ = stopped.await;
@@ -60,6 +63,7 @@ impl World {
         Self {
             runtime,
             socket,
+            telemetry,
             stop: Some(stop),
             server,
             _dir: dir,
@@ -80,6 +84,17 @@ impl World {
             (self.runtime.cancellations() >= count).then_some(())
         })
         .await;
+    }
+}
+
+/// The shim's own service, with one method: it says back what it is told.
+struct Echo;
+
+impl Inspect for Echo {
+    fn inspect(&self, method: &str, message: Bytes) -> BoxFuture<'static, Result<Bytes, Status>> {
+        let known = method == "Echo";
+        let refusal = unknown(method);
+        Box::pin(async move { if known { Ok(message) } else { Err(refusal) } })
     }
 }
 
