@@ -48,7 +48,7 @@ impl Failure {
                     ),
                     403 => (
                         FailureKind::Forbidden,
-                        "; give it the Role of deploy/node (get, list, watch)",
+                        "; give it the Role of deploy/node or deploy/webhook (get, list, watch)",
                     ),
                     _ => (FailureKind::Unavailable, ""),
                 };

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use cluster::{Followed, Link, Look, SecretData};
 use credentials::Keeper;
@@ -12,18 +11,20 @@ use policy::config::{Found, Need, Settings};
 use policy::{CredentialSource, docker_config};
 use secrecy::ExposeSecret;
 
+use crate::config_in_force::Interval;
+
 /// Follows Secrets, files and programs for one config at a time.
 pub(crate) struct CredentialSources {
     keeper: Keeper,
     secrets: BTreeMap<String, Followed<SecretData>>,
     link: Arc<Link>,
-    interval: Arc<dyn Fn() -> Duration + Send + Sync>,
+    interval: Interval,
     /// What was logged about Secrets, so that it is logged once per change.
     said: Mutex<HashMap<Need, String>>,
 }
 
 impl CredentialSources {
-    pub(crate) fn new(link: Arc<Link>, interval: Arc<dyn Fn() -> Duration + Send + Sync>) -> Self {
+    pub(crate) fn new(link: Arc<Link>, interval: Interval) -> Self {
         Self {
             keeper: Keeper::new(Arc::clone(&interval)),
             secrets: BTreeMap::new(),
@@ -33,12 +34,13 @@ impl CredentialSources {
         }
     }
 
-    /// Takes over what a new config needs; never waits. On the background runtime.
-    pub(crate) fn set(&mut self, settings: &Settings) {
-        let needs = settings.credential_needs();
-        self.keeper
-            .set(&needs, settings.credential_plugins.as_ref());
-        let names = settings.secret_names();
+    /// Takes over what a new config needs, or that nothing is needed; never waits. Looks on the current
+    /// runtime.
+    pub(crate) fn set(&mut self, settings: Option<&Settings>) {
+        let needs = settings.map(Settings::credential_needs).unwrap_or_default();
+        let plugins = settings.and_then(|settings| settings.credential_plugins.as_ref());
+        self.keeper.set(&needs, plugins);
+        let names = settings.map(Settings::secret_names).unwrap_or_default();
         self.secrets.retain(|name, _| names.contains(name));
         for name in names {
             let (link, interval) = (Arc::clone(&self.link), Arc::clone(&self.interval));

@@ -6,15 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cluster::{ConfigMapText, Followed, Link, Places};
 use policy::config::Settings;
 use tokio::sync::Notify;
 
-use crate::config_credentials::CredentialSources;
 use crate::config_file::Loaded;
+use crate::config_in_force::InForce;
 use crate::config_merge::Merging;
 use crate::config_state::ConfigState;
 use crate::config_watch::{self, Watch};
@@ -55,15 +54,10 @@ impl ConfigKeeper {
     /// Follows everything, and hands every new config to `apply`. Never ends.
     pub(crate) async fn run(mut self, mut apply: impl FnMut(Settings)) {
         let _watch = Watch::start(&[&self.path], Arc::clone(&self.wake));
-        let settings = Arc::clone(&self.settings);
-        let interval: Arc<dyn Fn() -> Duration + Send + Sync> =
-            Arc::new(move || settings.load().reload_interval);
         let link = Arc::new(Link::new(Places::from_environment()));
-        let mut configmap = cluster::follow_config_map(Arc::clone(&link), Arc::clone(&interval));
-        let mut sources = CredentialSources::new(link, interval);
-        // As it was read: what the sources give is filled into this anew each time.
-        let mut bare = Settings::clone(&self.settings.load());
-        sources.set(&bare);
+        let mut in_force = InForce::new(Arc::clone(&link), |_| true);
+        in_force.set_applied(Settings::clone(&self.settings.load()));
+        let mut configmap = cluster::follow_config_map(link, in_force.interval());
         let path = self.path.display().to_string();
         loop {
             let Some(changed) = self.step(&mut configmap).await else {
@@ -77,31 +71,22 @@ impl ConfigKeeper {
                 for warning in &loaded.warnings {
                     tracing::warn!("{warning}");
                 }
-                announce_restart_only(&bare, &loaded.settings);
-                if loaded.settings.reload_interval != bare.reload_interval {
-                    let interval = policy::duration::format(loaded.settings.reload_interval);
-                    tracing::info!("updated reload interval to {interval}");
+                if let Some(old) = in_force.bare() {
+                    announce_changes(old, &loaded.settings);
                 }
-                bare = loaded.settings;
-                sources.set(&bare);
+                in_force.set(loaded.settings);
             }
-            let filled = sources.fill(&bare);
-            if filled != **self.settings.load() {
-                if !reloaded {
-                    tracing::info!("credentials changed");
-                }
+            if let Some(filled) = in_force.next() {
                 apply(filled);
             }
             if reloaded {
                 self.state.loaded();
                 tracing::info!("reloaded shim auth configuration from {path}");
             }
-            let interval = self.settings.load().reload_interval;
             tokio::select! {
                 () = self.wake.notified() => config_watch::let_it_settle(&self.wake).await,
                 () = configmap.changed() => {}
-                () = sources.changed() => {}
-                () = tokio::time::sleep(interval) => {}
+                () = in_force.changed() => {}
             }
         }
     }
@@ -122,7 +107,11 @@ impl ConfigKeeper {
     }
 }
 
-fn announce_restart_only(old: &Settings, new: &Settings) {
+fn announce_changes(old: &Settings, new: &Settings) {
+    if new.reload_interval != old.reload_interval {
+        let interval = policy::duration::format(new.reload_interval);
+        tracing::info!("updated reload interval to {interval}");
+    }
     let mut changed = Vec::new();
     if old.shim_socket != new.shim_socket {
         changed.push("shim");

@@ -6,6 +6,7 @@ mod cli;
 mod config_command;
 mod config_credentials;
 mod config_file;
+mod config_in_force;
 mod config_keeper;
 mod config_merge;
 mod config_show;

@@ -195,12 +195,17 @@ fn apply(
     if new.debug != settings.load().debug {
         level.set_debug(new.debug);
     }
+    reconfigure(resolver, &new);
+    service.set_policy(call_policy(&new));
+    settings.store(Arc::new(new));
+}
+
+/// Lets a resolver ask by a new config.
+pub(crate) fn reconfigure(resolver: &Resolver, new: &Settings) {
     resolver
         .client()
         .set_domain_cache_ttl(new.cache.domain_cache_ttl);
-    resolver.reconfigure(resolver_options(&new), &new.rules);
-    service.set_policy(call_policy(&new));
-    settings.store(Arc::new(new));
+    resolver.reconfigure(resolver_options(new), &new.rules);
 }
 
 pub(crate) fn resolver_options(settings: &Settings) -> Options {

@@ -14,16 +14,17 @@ use ::webhook::{Admission, Limits};
 use anyhow::Context;
 use clap::Args;
 use cluster::{Link, Places};
-use policy::config::{Rewrite, Settings};
+use policy::config::Settings;
 use registry::{Client, ClientOptions, ProxySettings};
 use resolver::Resolver;
 use telemetry::Telemetry;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::cli::Cli;
+use crate::config_file::Loaded;
 use crate::logging::{self, LogLevel};
 use crate::webhook_config::{self, Source};
 use crate::{announce, config_file, serve};
@@ -108,39 +109,48 @@ pub(crate) fn run(cli: &Cli, args: &WebhookArgs) -> anyhow::Result<()> {
         Some(config_file::load(&cli.file)?)
     };
     if cli.dry_run {
-        for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
-            println!("{warning}");
-        }
-        println!("config: ok");
-        return Ok(());
+        return dry_run(loaded);
     }
     let debug = loaded.as_ref().is_some_and(|loaded| loaded.settings.debug);
     let level = logging::start(cli.log_format, debug)?;
     for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
         tracing::warn!("{warning}");
     }
-    let link = Arc::new(Link::new(Places::from_environment()));
     let source = match loaded {
         Some(loaded) => Source::File {
             path: cli.file.clone(),
             loaded: Box::new(loaded),
         },
-        None => Source::ConfigMap(Arc::clone(&link)),
+        None => Source::ConfigMap,
     };
-    // Reviews are short and few; one thread keeps the memory small.
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(serve(args, source, link, level))
+    runtime()?.block_on(serve(args, source, level))
 }
 
-async fn serve(
-    args: &WebhookArgs,
-    source: Source,
-    link: Arc<Link>,
-    level: LogLevel,
-) -> anyhow::Result<()> {
+/// Reviews are short and few; one thread keeps the memory small.
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+/// Prints what serving would say about the config, and fails where it would have none.
+fn dry_run(loaded: Option<Loaded>) -> anyhow::Result<()> {
+    let warnings = match loaded {
+        Some(loaded) => loaded.warnings,
+        None => {
+            let link = Link::new(Places::from_environment());
+            runtime()?.block_on(webhook_config::check_config_map(&link))?
+        }
+    };
+    for warning in warnings {
+        println!("{warning}");
+    }
+    println!("config: ok");
+    Ok(())
+}
+
+async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::Result<()> {
     let listener = listen(args.listen).await?;
     let health_listener = listen(args.health_listen).await?;
     let bound = listener.local_addr().context("cannot listen")?;
@@ -149,9 +159,10 @@ async fn serve(
 
     let namespace = namespace(args);
     let (admission, resolver) = admission(&namespace);
+    let link = Arc::new(Link::new(Places::from_environment()));
     let wake = Arc::new(Notify::new());
     tokio::spawn(wake_on_hangup(Arc::clone(&wake))?);
-    tokio::spawn(webhook_config::follow(source, wake, {
+    tokio::spawn(webhook_config::follow(source, Arc::clone(&link), wake, {
         let admission = admission.clone();
         move |settings| apply(settings, &admission, &resolver, &level)
     }));
@@ -226,14 +237,8 @@ fn admission(namespace: &str) -> (Admission, Resolver) {
 /// Puts a config in force.
 fn apply(settings: Settings, admission: &Admission, resolver: &Resolver, level: &LogLevel) {
     announce::config(&settings);
-    let lacking = settings.credential_needs().len();
-    if settings.webhook.rewrite == Rewrite::Best && lacking > 0 {
-        tracing::warn!(
-            "the webhook asks {lacking} registries without credentials: it takes them from `auth` only, not from files, Secrets or plugins"
-        );
-    }
     level.set_debug(settings.debug);
-    resolver.reconfigure(serve::resolver_options(&settings), &settings.rules);
+    serve::reconfigure(resolver, &settings);
     admission.apply(settings);
 }
 

@@ -5,17 +5,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use anyhow::{Context, bail};
 use cluster::{Link, Look};
-use policy::config::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Settings};
+use policy::config::{
+    CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Rewrite, Settings,
+};
 use tokio::sync::Notify;
 
 use crate::config_file::{self, Loaded};
+use crate::config_in_force::InForce;
 use crate::config_watch::{self, Watch};
-
-/// How often the ConfigMap is asked for where no event came and no config says otherwise.
-const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Where the config is. No `Debug`: it holds credentials.
 pub(crate) enum Source {
@@ -27,14 +27,24 @@ pub(crate) enum Source {
         loaded: Box<Loaded>,
     },
     /// The ConfigMap `kube-system/image-cri-shim`.
-    ConfigMap(Arc<Link>),
+    ConfigMap,
 }
 
-/// Hands the config to `apply`, and every new one. Never ends. `wake` asks for a look at once.
-pub(crate) async fn follow(source: Source, wake: Arc<Notify>, apply: impl FnMut(Settings)) {
+/// Hands the config to `apply`, and every new one, with the credentials that it points to. Never ends.
+/// `wake` asks for a look at once; `link` leads to the ConfigMap and to Secrets.
+pub(crate) async fn follow(
+    source: Source,
+    link: Arc<Link>,
+    wake: Arc<Notify>,
+    apply: impl FnMut(Settings),
+) {
+    // Redirects alone ask no registry.
+    let in_force = InForce::new(Arc::clone(&link), |settings| {
+        settings.webhook.rewrite == Rewrite::Best
+    });
     match source {
-        Source::File { path, loaded } => follow_file(path, *loaded, wake, apply).await,
-        Source::ConfigMap(link) => follow_config_map(link, apply).await,
+        Source::File { path, loaded } => follow_file(path, *loaded, wake, in_force, apply).await,
+        Source::ConfigMap => follow_config_map(link, in_force, apply).await,
     }
 }
 
@@ -42,19 +52,20 @@ async fn follow_file(
     path: PathBuf,
     loaded: Loaded,
     wake: Arc<Notify>,
+    mut in_force: InForce,
     mut apply: impl FnMut(Settings),
 ) {
     let _watch = Watch::start(&[&path], Arc::clone(&wake));
     let shown = path.display().to_string();
     let mut seen: Result<String, String> = Ok(loaded.text);
-    let mut interval = loaded.settings.reload_interval;
-    apply(loaded.settings);
+    in_force.set(loaded.settings);
     loop {
-        if tokio::time::timeout(interval, wake.notified())
-            .await
-            .is_ok()
-        {
-            config_watch::let_it_settle(&wake).await;
+        if let Some(settings) = in_force.next() {
+            apply(settings);
+        }
+        tokio::select! {
+            () = wake.notified() => config_watch::let_it_settle(&wake).await,
+            () = in_force.changed() => {}
         }
         let file = path.clone();
         // A dead network mount must block nothing but its own reloads.
@@ -74,17 +85,20 @@ async fn follow_file(
                 for warning in &loaded.warnings {
                     tracing::warn!("{warning}");
                 }
-                interval = loaded.settings.reload_interval;
-                apply(loaded.settings);
+                in_force.set(loaded.settings);
                 tracing::info!("reloaded the config from {shown}");
             }
         }
     }
 }
 
-async fn follow_config_map(link: Arc<Link>, mut apply: impl FnMut(Settings)) {
-    let name = format!("configmap {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}");
-    let mut followed = cluster::follow_config_map(link, Arc::new(|| INTERVAL));
+async fn follow_config_map(
+    link: Arc<Link>,
+    mut in_force: InForce,
+    mut apply: impl FnMut(Settings),
+) {
+    let name = shown();
+    let mut followed = cluster::follow_config_map(link, in_force.interval());
     let mut look = Look::Pending;
     let mut text: Option<String> = None;
     loop {
@@ -103,37 +117,73 @@ async fn follow_config_map(link: Arc<Link>, mut apply: impl FnMut(Settings)) {
             let now = value.text.unwrap_or_default();
             if text.as_ref() != Some(&now) {
                 if let Some(settings) = understand(&name, &now) {
-                    apply(settings);
+                    in_force.set(settings);
                     tracing::info!("took the config from {name}");
                 }
                 text = Some(now);
             }
         }
-        followed.changed().await;
+        if let Some(settings) = in_force.next() {
+            apply(settings);
+        }
+        tokio::select! {
+            () = followed.changed() => {}
+            () = in_force.changed() => {}
+        }
     }
 }
 
-/// What the ConfigMap's text means. One bad value is left out, with a warning; a text that is no YAML
-/// leaves the last config in force.
-fn understand(name: &str, text: &str) -> Option<Settings> {
-    if text.trim().is_empty() {
-        tracing::warn!("{name} has nothing under {CONFIG_MAP_KEY}; keeping the last config");
-        return None;
-    }
-    let (map, mut findings) = match ConfigMap::read(text) {
-        Ok(read) => read,
-        Err(error) => {
-            tracing::warn!("{}; keeping the last config", error.in_file(name));
-            return None;
-        }
+fn shown() -> String {
+    format!("configmap {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}")
+}
+
+/// Looks at the ConfigMap once: the warnings about it.
+///
+/// # Errors
+/// It can't be read, isn't there, or is no config.
+pub(crate) async fn check_config_map(link: &Link) -> anyhow::Result<Vec<String>> {
+    let name = shown();
+    let read = cluster::read_config_map(link).await;
+    let read = read.with_context(|| format!("cannot read {name}"))?;
+    let Some(map) = read else {
+        bail!("{name} not found; apply one, or take the rules from a file");
     };
+    match read_text(&name, &map.text.unwrap_or_default()) {
+        Ok((_, warnings)) => Ok(warnings),
+        Err(error) => bail!(error),
+    }
+}
+
+/// What the ConfigMap's text means; one that can't be used leaves the last config in force.
+fn understand(name: &str, text: &str) -> Option<Settings> {
+    match read_text(name, text) {
+        Ok((settings, warnings)) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            Some(settings)
+        }
+        Err(error) => {
+            tracing::warn!("{error}; keeping the last config");
+            None
+        }
+    }
+}
+
+/// The text's meaning, and warnings about bad values, which are left out one by one. An error is a text
+/// that is no YAML, or empty.
+fn read_text(name: &str, text: &str) -> Result<(Settings, Vec<String>), String> {
+    if text.trim().is_empty() {
+        return Err(format!("{name} has nothing under {CONFIG_MAP_KEY}"));
+    }
+    let (map, mut findings) =
+        ConfigMap::read(text).map_err(|error| error.in_file(name).to_string())?;
     let variable = |name: &str| std::env::var(name).ok();
     let (settings, meant) = Settings::from_raw(map.as_written(), &variable);
     findings.extend(meant);
-    for finding in &findings {
-        tracing::warn!("{}", finding.in_file(name));
-    }
-    Some(settings)
+    let findings = findings.iter();
+    let warnings = findings.map(|finding| finding.in_file(name).to_string());
+    Ok((settings, warnings.collect()))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
     reason = "shared with the webhook's own tests, which use all of it"
 )]
 mod api_server;
+mod credentials;
 mod process;
 
 use serde_json::json;
@@ -193,19 +194,44 @@ async fn what_can_not_work_is_said_at_once() {
     let dir = prepared(&Ca::new().unwrap());
     let config = dir.path().join("config.yaml");
     std::fs::write(&config, "rewrite: worst\ncache: {prefix: 'http://x'}\n").unwrap();
-    let (status, text) = Webhook::run(&file_args(&dir)).await;
+    let (status, text) = Webhook::run(&file_args(&dir), &[]).await;
     assert!(!status.success());
     assert!(text.contains("config.yaml:1:10: error: rewrite"), "{text}");
     assert!(text.contains("error: cache.prefix"), "{text}");
     let mut args = file_args(&dir);
     args.push("--self-signed".to_owned());
-    let (status, text) = Webhook::run(&args).await;
+    let (status, text) = Webhook::run(&args, &[]).await;
     assert!(!status.success());
     assert!(text.contains("cannot be used with"), "{text}");
     std::fs::write(&config, CONFIG).unwrap();
     let mut args = file_args(&dir);
     args.push("--dry-run".to_owned());
-    let (status, text) = Webhook::run(&args).await;
+    let (status, text) = Webhook::run(&args, &[]).await;
     assert!(status.success(), "{text}");
+    assert!(text.contains("config: ok"), "{text}");
+}
+
+#[tokio::test]
+async fn a_dry_run_looks_where_the_rules_are() {
+    let server = FakeApiServer::start().unwrap();
+    let dir = prepared(&Ca::new().unwrap());
+    let kubeconfig = dir.path().join("kubeconfig");
+    let args = ["--config-map", "--dry-run"].map(str::to_owned);
+    let env = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
+    let run = || Webhook::run(&args, &env);
+    let (status, text) = run().await;
+    assert!(!status.success(), "{text}");
+    assert!(text.contains("no kubeconfig"), "{text}");
+    std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
+    let (status, text) = run().await;
+    assert!(!status.success(), "{text}");
+    assert!(text.contains("image-cri-shim not found"), "{text}");
+    server.apply_config_map("rewrite: [");
+    let (status, text) = run().await;
+    assert!(!status.success(), "{text}");
+    server.apply_config_map("rewrite: worst");
+    let (status, text) = run().await;
+    assert!(status.success(), "{text}");
+    assert!(text.contains("warning: rewrite"), "{text}");
     assert!(text.contains("config: ok"), "{text}");
 }

@@ -40,8 +40,9 @@ fn command(args: &[String]) -> Command {
 
 impl Webhook {
     /// Runs it to its end; its exit code and all its output.
-    pub(crate) async fn run(args: &[String]) -> (ExitStatus, String) {
-        let output = command(args).output().await.unwrap();
+    pub(crate) async fn run(args: &[String], env: &[(&str, &str)]) -> (ExitStatus, String) {
+        let mut command = command(args);
+        let output = command.envs(env.iter().copied()).output().await.unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status, String::from_utf8(text).unwrap())
     }
