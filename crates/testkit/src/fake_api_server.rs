@@ -1,7 +1,8 @@
-//! A Kubernetes API server, as far as ConfigMaps and Secrets go: get, list and watch over TLS with a
-//! bearer token, and every way in which a real one lets its clients down.
+//! A Kubernetes API server, as far as objects with versions go: get, list and watch, create, replace and
+//! patch, over TLS with a bearer token, and every way in which a real one lets its clients down.
 
 mod answer;
+mod write;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,14 +10,14 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::Request;
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 
 use crate::certs::{Ca, ServerCert};
 use crate::server::Server;
-use answer::{Entry, Shared, State, answer};
+use answer::{Key, Shared, State, answer};
 
 /// What the server does instead of answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,15 @@ pub struct ApiRequest {
     pub uri: String,
     /// Whether it asked for a watch.
     pub watch: bool,
+}
+
+/// A write that was asked for, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiWrite {
+    /// `POST`, `PUT` or `PATCH`.
+    pub method: Method,
+    /// What was answered.
+    pub status: StatusCode,
 }
 
 /// A running server. It ends when this is dropped.
@@ -74,7 +84,7 @@ impl FakeApiServer {
             let shared = Arc::clone(&shared);
             Arc::new(move |request: Request<Incoming>| {
                 let shared = Arc::clone(&shared);
-                Box::pin(async move { answer(&shared, &request).await }) as crate::server::Answer
+                Box::pin(async move { answer(&shared, request).await }) as crate::server::Answer
             })
         };
         Ok(Self {
@@ -121,18 +131,34 @@ impl FakeApiServer {
         &self.token
     }
 
+    /// The object at a path, such as `/api/v1/namespaces/NAMESPACE/secrets/NAME`.
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.lock().objects.get(&key(path)).cloned()
+    }
+
+    /// Makes or changes the object at a path, whatever version it has.
+    pub fn put(&self, path: &str, object: Value) {
+        self.change(|state| {
+            state.store(key(path), object);
+        });
+    }
+
+    /// Deletes the object at a path.
+    pub fn delete(&self, path: &str) {
+        self.change(|state| state.remove(key(path)));
+    }
+
     /// Makes or changes the ConfigMap `kube-system/image-cri-shim` with this `registries.yaml`.
     pub fn apply_config_map(&self, text: &str) {
-        self.apply(
-            "configmaps",
-            "image-cri-shim",
+        self.put(
+            CONFIG_MAP,
             json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"registries.yaml": text}}),
         );
     }
 
     /// Deletes it.
     pub fn delete_config_map(&self) {
-        self.delete("configmaps", "image-cri-shim");
+        self.delete(CONFIG_MAP);
     }
 
     /// Makes or changes a Secret in `kube-system`.
@@ -141,16 +167,15 @@ impl FakeApiServer {
             .iter()
             .map(|(key, value)| (*key, STANDARD.encode(value)))
             .collect();
-        self.apply(
-            "secrets",
-            name,
+        self.put(
+            &secret(name),
             json!({"apiVersion": "v1", "kind": "Secret", "type": kind, "data": data}),
         );
     }
 
     /// Deletes a Secret in `kube-system`.
     pub fn delete_secret(&self, name: &str) {
-        self.delete("secrets", name);
+        self.delete(&secret(name));
     }
 
     /// What it does instead of answering, from now on; watches that run go on.
@@ -188,16 +213,18 @@ impl FakeApiServer {
 
     /// Sends every watch a bookmark.
     pub fn bookmark(&self) {
-        self.change(|state| {
-            state.version += 1;
-            let version = state.version;
-            state.log.push(Entry {
-                version,
-                kind: "BOOKMARK",
-                key: None,
-                object: json!({"apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()}}),
-            });
-        });
+        self.change(State::bookmark);
+    }
+
+    /// Lets the first `count` reads of the object at a path wait for each other, so that none of the
+    /// readers knows of what another writes then.
+    pub fn let_readers_meet(&self, path: &str, count: usize) {
+        self.lock().meeting = Some((key(path), count, Arc::new(Barrier::new(count))));
+    }
+
+    /// Every write so far.
+    pub fn writes(&self) -> Vec<ApiWrite> {
+        self.lock().writes.clone()
     }
 
     /// Every request so far.
@@ -215,54 +242,6 @@ impl FakeApiServer {
         self.server.listen()
     }
 
-    fn apply(&self, resource: &str, name: &str, mut object: Value) {
-        let key = (
-            resource.to_owned(),
-            "kube-system".to_owned(),
-            name.to_owned(),
-        );
-        self.change(|state| {
-            state.version += 1;
-            object["metadata"] = json!({
-                "name": name,
-                "namespace": "kube-system",
-                "uid": format!("uid-{name}"),
-                "resourceVersion": state.version.to_string(),
-            });
-            let kind = match state.objects.insert(key.clone(), object.clone()) {
-                None => "ADDED",
-                Some(_) => "MODIFIED",
-            };
-            state.log.push(Entry {
-                version: state.version,
-                kind,
-                key: Some(key),
-                object,
-            });
-        });
-    }
-
-    fn delete(&self, resource: &str, name: &str) {
-        let key = (
-            resource.to_owned(),
-            "kube-system".to_owned(),
-            name.to_owned(),
-        );
-        self.change(|state| {
-            let Some(mut object) = state.objects.remove(&key) else {
-                return;
-            };
-            state.version += 1;
-            object["metadata"]["resourceVersion"] = json!(state.version.to_string());
-            state.log.push(Entry {
-                version: state.version,
-                kind: "DELETED",
-                key: Some(key),
-                object,
-            });
-        });
-    }
-
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock());
         self.shared.wake.send_modify(|count| *count += 1);
@@ -270,5 +249,21 @@ impl FakeApiServer {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.shared.lock()
+    }
+}
+
+/// The ConfigMap that nodes follow.
+const CONFIG_MAP: &str = "/api/v1/namespaces/kube-system/configmaps/image-cri-shim";
+
+fn secret(name: &str) -> String {
+    format!("/api/v1/namespaces/kube-system/secrets/{name}")
+}
+
+/// # Panics
+/// When `path` is no object's.
+fn key(path: &str) -> Key {
+    match answer::key(path) {
+        Some(key) if !key.2.is_empty() => key,
+        _ => panic!("{path} is not where an object is"),
     }
 }

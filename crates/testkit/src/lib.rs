@@ -15,11 +15,14 @@
 //! | [`cri_client`] | a typed CRI client over a unix socket |
 //! | [`fake_runtime`] | a CRI backend that can be told what to answer |
 //! | [`fake_registry`] | a registry that can be told to misbehave |
-//! | [`fake_api_server`] | a Kubernetes API server for ConfigMaps and Secrets, with its faults |
+//! | [`fake_api_server`] | a Kubernetes API server for objects with versions, with its faults |
+//! | [`webhook`] | `image-cri-shim webhook` under test |
+//! | [`admission`] | what an API server does with a webhook |
 //! | [`recording`] | what a registry was asked |
 //! | [`netns`] | a network of a test's own, with a host that drops every packet |
 //! | [`wait`] | waiting for a condition with a deadline |
 
+pub mod admission;
 mod background;
 pub mod certs;
 pub mod containerd;
@@ -37,3 +40,4 @@ mod server;
 pub mod shim;
 pub mod tools;
 pub mod wait;
+pub mod webhook;

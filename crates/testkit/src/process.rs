@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::future::ready;
-use std::io;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -155,4 +155,16 @@ fn spawn_on_lasting_thread(command: Command) -> Result<Child> {
         .ok()
         .context("spawner ended")?;
     Ok(child.recv().context("spawner ended")??)
+}
+
+/// Adds the lines of an output to `log`, on a thread of its own, until the output ends.
+pub(crate) fn collect(output: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            log.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(line);
+        }
+    });
 }

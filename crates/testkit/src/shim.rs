@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::future::ready;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -14,7 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::cri_client::CriClient;
-use crate::process::Process;
+use crate::process::{Process, collect};
 use crate::wait;
 
 /// What a shim needs to start, beside its config.
@@ -298,16 +297,21 @@ impl Shim {
 
     /// Its resident memory in KiB (`VmRSS`).
     pub fn rss_kib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        Ok(kib.context("no VmRSS in /proc/<pid>/status")?.parse()?)
+        rss_kib(self.pid()?)
     }
 
     /// The CPU time that it has used, user and system, all threads; in steps of a clock tick (10 ms).
     pub fn cpu_time(&self) -> Result<Duration> {
         cpu_time(self.pid()?)
     }
+}
+
+/// Resident memory of a process in KiB (`VmRSS`).
+pub fn rss_kib(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    Ok(kib.context("no VmRSS in /proc/<pid>/status")?.parse()?)
 }
 
 /// The CPU time of a process, user and system, all threads; in steps of a clock tick (10 ms).
@@ -324,14 +328,6 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(
         (ticks(11)? + ticks(12)?) * 1000 / per_second,
     ))
-}
-
-fn collect(output: impl Read + Send + 'static, log: Log) {
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            lock(&log).push(String::from_utf8_lossy(&line).into_owned());
-        }
-    });
 }
 
 fn lock(log: &Log) -> std::sync::MutexGuard<'_, Vec<String>> {

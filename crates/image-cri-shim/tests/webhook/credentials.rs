@@ -8,9 +8,9 @@ use testkit::docker_registry::DockerRegistry;
 use testkit::fake_api_server::FakeApiServer;
 use testkit::images::Image;
 use testkit::wait::until;
+use testkit::webhook::Webhook;
 
-use crate::process::Webhook;
-use crate::{file_args, prepared};
+use crate::{file_args, prepared, start};
 
 /// In every password here, so that one search finds any that got out.
 const SECRET: &str = "hunter2";
@@ -71,7 +71,7 @@ impl World {
         let kubeconfig = self.write("kubeconfig", &self.server.kubeconfig());
         let mut args = file_args(&self.dir);
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        let webhook = Webhook::start(&args, &[("KUBECONFIG", &kubeconfig)]).await;
+        let webhook = start(&args, &[("KUBECONFIG", &kubeconfig)]).await;
         webhook.until_ready().await;
         webhook
     }

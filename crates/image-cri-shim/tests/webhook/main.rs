@@ -7,22 +7,16 @@
     reason = "a panic is how a test fails"
 )]
 
-#[path = "../../../webhook/tests/webhook/api_server.rs"]
-#[allow(
-    dead_code,
-    reason = "shared with the webhook's own tests, which use all of it"
-)]
-mod api_server;
 mod credentials;
-mod process;
 
-use serde_json::json;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use testkit::admission::{NAME, published, register, shared};
 use testkit::certs::Ca;
 use testkit::fake_api_server::FakeApiServer;
 use testkit::wait::until;
-
-use crate::api_server::ApiServer;
-use crate::process::{NAME, Webhook};
+use testkit::webhook::Webhook;
 
 const CONFIG: &str =
     "imageRedirMapping: [{src: docker.io/, to: project-a.azurecr.io/docker-mirror/}]\n";
@@ -46,11 +40,22 @@ fn file_args(dir: &tempfile::TempDir) -> Vec<String> {
     ]
 }
 
+async fn start(args: &[String], env: &[(&str, &str)]) -> Webhook {
+    let binary = Path::new(env!("CARGO_BIN_EXE_image-cri-shim"));
+    Webhook::start(binary, args, env).await.unwrap()
+}
+
+/// Runs the webhook to its end.
+async fn run(args: &[String], env: &[(&str, &str)]) -> (ExitStatus, String) {
+    let binary = Path::new(env!("CARGO_BIN_EXE_image-cri-shim"));
+    Webhook::run(binary, args, env).await.unwrap()
+}
+
 #[tokio::test]
 async fn config_and_certificate_from_files_live() {
     let ca = Ca::new().unwrap();
     let dir = prepared(&ca);
-    let webhook = Webhook::start(&file_args(&dir), &[]).await;
+    let webhook = start(&file_args(&dir), &[]).await;
     webhook.until_ready().await;
     let image = webhook.rewritten("nats:2.10.26-alpine", &[&ca.pem()]).await;
     assert_eq!(
@@ -91,16 +96,16 @@ async fn sigterm_lets_api_servers_find_the_other_replica_first() {
     let dir = prepared(&ca);
     let mut args = file_args(&dir);
     args.push("--shutdown-delay=4s".to_owned());
-    let mut webhook = Webhook::start(&args, &[]).await;
+    let mut webhook = start(&args, &[]).await;
     webhook.until_ready().await;
-    webhook.terminate();
+    webhook.terminate().unwrap();
     until("it is not ready any more", || async {
-        (webhook.readiness().await == Some((503, "stopping\n".to_owned()))).then_some(())
+        (webhook.health("/readyz").await == Some((503, "stopping\n".to_owned()))).then_some(())
     })
     .await;
     // Still answered: not every API server knows yet.
     assert!(webhook.rewritten("nats:1", &[&ca.pem()]).await.is_some());
-    assert!(webhook.ended().await.success());
+    assert!(webhook.ended().await.unwrap().success());
 }
 
 #[tokio::test]
@@ -108,9 +113,9 @@ async fn not_ready_without_a_certificate() {
     let ca = Ca::new().unwrap();
     let dir = prepared(&ca);
     std::fs::remove_file(dir.path().join("tls.key")).unwrap();
-    let webhook = Webhook::start(&file_args(&dir), &[]).await;
+    let webhook = start(&file_args(&dir), &[]).await;
     webhook.until_logged("keeping the certificate in use").await;
-    let (status, text) = webhook.readiness().await.unwrap();
+    let (status, text) = webhook.health("/readyz").await.unwrap();
     assert_eq!(
         (status, text.as_str()),
         (503, "there is no certificate yet\n")
@@ -130,18 +135,18 @@ async fn straight_from_the_config_map() {
     std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
     let mut args = file_args(&dir);
     args.push("--config-map".to_owned());
-    let webhook = Webhook::start(&args, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let webhook = start(&args, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
     webhook
         .until_logged("configmap kube-system/image-cri-shim not found")
         .await;
-    let (status, text) = webhook.readiness().await.unwrap();
+    let (status, text) = webhook.health("/readyz").await.unwrap();
     assert_eq!(
         (status, text.as_str()),
         (503, "there is no valid config yet\n")
     );
     // Not ready is not closed: who asks anyway gets the Pod as it is.
     until("the certificate is in use", || async {
-        webhook.admitted("nats:1", &[&ca.pem()]).await
+        webhook.response("nats:1", &[&ca.pem()]).await.ok()
     })
     .await;
     assert_eq!(webhook.rewritten("nats:1", &[&ca.pem()]).await, None);
@@ -163,30 +168,29 @@ async fn straight_from_the_config_map() {
 
 #[tokio::test]
 async fn self_signed_replicas_share_one_ca() {
-    let server = ApiServer::start().await;
-    let kubeconfig = server.kubeconfig();
+    let server = FakeApiServer::start().unwrap();
+    register(&server);
     let dir = prepared(&Ca::new().unwrap());
+    let kubeconfig = dir.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
     let args = [
         format!("--file={}", dir.path().join("config.yaml").display()),
         "--self-signed".to_owned(),
         "--namespace=image-cri-shim".to_owned(),
     ];
     let env = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
-    let (one, other) = (
-        Webhook::start(&args, &env).await,
-        Webhook::start(&args, &env).await,
-    );
+    let (one, other) = (start(&args, &env).await, start(&args, &env).await);
     one.until_ready().await;
     other.until_ready().await;
-    let bundle = server.bundle().unwrap();
+    let bundle = published(&server).unwrap();
     for webhook in [&one, &other] {
         let image = webhook.rewritten("nats:1", &[&bundle]).await;
         assert_eq!(image.unwrap(), "project-a.azurecr.io/docker-mirror/nats:1");
     }
-    let key = server.secret("ca.key").unwrap();
+    let key = shared(&server, "ca.key").unwrap();
     let secret = key.lines().nth(1).unwrap();
     assert!(!one.log().contains(secret) && !other.log().contains(secret));
-    assert_eq!(json!(bundle.matches("BEGIN CERTIFICATE").count()), json!(1));
+    assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 1);
 }
 
 #[tokio::test]
@@ -194,19 +198,19 @@ async fn what_can_not_work_is_said_at_once() {
     let dir = prepared(&Ca::new().unwrap());
     let config = dir.path().join("config.yaml");
     std::fs::write(&config, "rewrite: worst\ncache: {prefix: 'http://x'}\n").unwrap();
-    let (status, text) = Webhook::run(&file_args(&dir), &[]).await;
+    let (status, text) = run(&file_args(&dir), &[]).await;
     assert!(!status.success());
     assert!(text.contains("config.yaml:1:10: error: rewrite"), "{text}");
     assert!(text.contains("error: cache.prefix"), "{text}");
     let mut args = file_args(&dir);
     args.push("--self-signed".to_owned());
-    let (status, text) = Webhook::run(&args, &[]).await;
+    let (status, text) = run(&args, &[]).await;
     assert!(!status.success());
     assert!(text.contains("cannot be used with"), "{text}");
     std::fs::write(&config, CONFIG).unwrap();
     let mut args = file_args(&dir);
     args.push("--dry-run".to_owned());
-    let (status, text) = Webhook::run(&args, &[]).await;
+    let (status, text) = run(&args, &[]).await;
     assert!(status.success(), "{text}");
     assert!(text.contains("config: ok"), "{text}");
 }
@@ -218,19 +222,19 @@ async fn a_dry_run_looks_where_the_rules_are() {
     let kubeconfig = dir.path().join("kubeconfig");
     let args = ["--config-map", "--dry-run"].map(str::to_owned);
     let env = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
-    let run = || Webhook::run(&args, &env);
-    let (status, text) = run().await;
+    let dry_run = || run(&args, &env);
+    let (status, text) = dry_run().await;
     assert!(!status.success(), "{text}");
     assert!(text.contains("no kubeconfig"), "{text}");
     std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
-    let (status, text) = run().await;
+    let (status, text) = dry_run().await;
     assert!(!status.success(), "{text}");
     assert!(text.contains("image-cri-shim not found"), "{text}");
     server.apply_config_map("rewrite: [");
-    let (status, text) = run().await;
+    let (status, text) = dry_run().await;
     assert!(!status.success(), "{text}");
     server.apply_config_map("rewrite: worst");
-    let (status, text) = run().await;
+    let (status, text) = dry_run().await;
     assert!(status.success(), "{text}");
     assert!(text.contains("warning: rewrite"), "{text}");
     assert!(text.contains("config: ok"), "{text}");

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 
-use super::{ApiFault, ApiRequest};
+use super::write::write;
+use super::{ApiFault, ApiRequest, ApiWrite};
 use crate::background;
 use crate::server::{Body, BoxError, HangUp, full};
 
@@ -37,9 +38,12 @@ pub(super) struct State {
     /// Faults of one resource (`secrets`) alone.
     pub(super) faults: BTreeMap<String, ApiFault>,
     pub(super) requests: Vec<ApiRequest>,
+    pub(super) writes: Vec<ApiWrite>,
+    /// How many readers of which object wait for each other yet, and where.
+    pub(super) meeting: Option<(Key, usize, Arc<Barrier>)>,
 }
 
-/// Resource, namespace, name.
+/// Resource, namespace (empty for what is in none), name.
 pub(super) type Key = (String, String, String);
 
 #[derive(Clone)]
@@ -56,9 +60,74 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Makes or changes an object, as the next version; gives it as it is kept.
+    pub(super) fn store(&mut self, key: Key, mut object: Value) -> Value {
+        self.version += 1;
+        let (_, namespace, name) = &key;
+        let metadata = &mut object["metadata"];
+        metadata["name"] = json!(name);
+        if !namespace.is_empty() {
+            metadata["namespace"] = json!(namespace);
+        }
+        metadata["uid"] = json!(format!("uid-{name}"));
+        metadata["resourceVersion"] = json!(self.version.to_string());
+        let kind = match self.objects.insert(key.clone(), object.clone()) {
+            None => "ADDED",
+            Some(_) => "MODIFIED",
+        };
+        self.note(kind, Some(key), object.clone());
+        object
+    }
+
+    /// Deletes an object; nothing to do where there is none.
+    pub(super) fn remove(&mut self, key: Key) {
+        let Some(mut object) = self.objects.remove(&key) else {
+            return;
+        };
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.note("DELETED", Some(key), object);
+    }
+
+    /// Sends every watch a bookmark.
+    pub(super) fn bookmark(&mut self) {
+        self.version += 1;
+        let version = self.version.to_string();
+        let object = json!({"apiVersion": "v1", "metadata": {"resourceVersion": version}});
+        self.note("BOOKMARK", None, object);
+    }
+
+    fn note(&mut self, kind: &'static str, key: Option<Key>, object: Value) {
+        self.log.push(Entry {
+            version: self.version,
+            kind,
+            key,
+            object,
+        });
+    }
+}
+
+/// The object at a path, or, with an empty name, the collection.
+pub(super) fn key(path: &str) -> Option<Key> {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let (namespace, rest) = match parts.as_slice() {
+        ["api", "v1", "namespaces", namespace, rest @ ..]
+        | ["apis", _, _, "namespaces", namespace, rest @ ..] => (*namespace, rest),
+        ["api", "v1", rest @ ..] | ["apis", _, _, rest @ ..] => ("", rest),
+        _ => return None,
+    };
+    let (resource, name) = match rest {
+        [resource] => (*resource, ""),
+        [resource, name] => (*resource, *name),
+        _ => return None,
+    };
+    Some((resource.to_owned(), namespace.to_owned(), name.to_owned()))
+}
+
 pub(super) async fn answer(
     shared: &Arc<Shared>,
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, HangUp> {
     let query: BTreeMap<String, String> = request
         .uri()
@@ -72,21 +141,14 @@ pub(super) async fn answer(
         })
         .collect();
     let wants_watch = query.get("watch").is_some_and(|watch| watch != "false");
-    let parts: Vec<&str> = request.uri().path().split('/').skip(1).collect();
-    let (resource, namespace, name) = match parts.as_slice() {
-        ["api", "v1", "namespaces", namespace, resource] => (*resource, *namespace, None),
-        ["api", "v1", "namespaces", namespace, resource, name] => {
-            (*resource, *namespace, Some(*name))
-        }
-        _ => ("", "", None),
-    };
+    let (resource, namespace, name) = key(request.uri().path()).unwrap_or_default();
     let fault = {
         let mut state = shared.lock();
         state.requests.push(ApiRequest {
             uri: request.uri().to_string(),
             watch: wants_watch,
         });
-        let own = state.faults.get(resource).copied();
+        let own = state.faults.get(&resource).copied();
         own.or(state.fault)
     };
     match fault {
@@ -101,26 +163,27 @@ pub(super) async fn answer(
     if sent.and_then(|value| value.to_str().ok()) != Some(expected.as_str()) {
         return Ok(status(401, "Unauthorized"));
     }
-    if let Some(name) = name {
-        let key = (resource.to_owned(), namespace.to_owned(), name.to_owned());
-        return Ok(match shared.lock().objects.get(&key) {
-            Some(object) => Response::new(full(object.to_string())),
-            None => status(404, &format!("{resource} \"{name}\" not found")),
-        });
-    }
     if resource.is_empty() {
         return Ok(status(
             404,
             "the server could not find the requested resource",
         ));
     }
+    let key = (resource, namespace, name);
+    if request.method() != Method::GET {
+        return Ok(write(shared, key, request).await);
+    }
+    let (resource, namespace, name) = &key;
+    if !name.is_empty() {
+        return Ok(read(shared, &key).await);
+    }
     let only = query
         .get("fieldSelector")
         .and_then(|selector| selector.strip_prefix("metadata.name="))
         .map(str::to_owned);
     let scope = Scope {
-        resource: resource.to_owned(),
-        namespace: namespace.to_owned(),
+        resource: resource.clone(),
+        namespace: namespace.clone(),
         name: only,
     };
     if wants_watch {
@@ -141,6 +204,28 @@ pub(super) async fn answer(
         "items": items,
     });
     Ok(Response::new(full(list.to_string())))
+}
+
+async fn read(shared: &Shared, key: &Key) -> Response<Body> {
+    let (found, meeting) = {
+        let mut state = shared.lock();
+        let meeting = match &mut state.meeting {
+            Some((object, left, barrier)) if object == key && *left > 0 => {
+                *left -= 1;
+                Some(Arc::clone(barrier))
+            }
+            _ => None,
+        };
+        (state.objects.get(key).cloned(), meeting)
+    };
+    if let Some(meeting) = meeting {
+        meeting.wait().await;
+    }
+    let (resource, _, name) = key;
+    match found {
+        Some(object) => Response::new(full(object.to_string())),
+        None => status(404, &format!("{resource} \"{name}\" not found")),
+    }
 }
 
 /// What a list or watch is about.
@@ -219,11 +304,12 @@ async fn watch_events(
     }
 }
 
-fn status(code: u16, message: &str) -> Response<Body> {
+pub(super) fn status(code: u16, message: &str) -> Response<Body> {
     let reason = match code {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
+        409 => "Conflict",
         429 => "TooManyRequests",
         503 => "ServiceUnavailable",
         _ => "InternalError",

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use testkit::admission::{NAME, url};
 use testkit::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use webhook::Limits;
 
-use crate::world::{CONFIG, NAME, World, fixture, url};
+use crate::world::{CONFIG, World, fixture};
 
 #[tokio::test]
 async fn only_post_mutate() {

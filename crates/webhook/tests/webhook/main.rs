@@ -7,7 +7,6 @@
     reason = "a panic is how a test fails"
 )]
 
-mod api_server;
 mod best;
 mod limits;
 mod manifests;

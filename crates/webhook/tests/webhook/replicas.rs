@@ -1,42 +1,72 @@
 //! Replicas that share a CA through a Secret.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use cluster::{Link, Places};
 use http::{Method, StatusCode};
 use serde_json::json;
+use tempfile::TempDir;
+use testkit::admission::{REGISTRATION, SECRET, published, register, shared, url};
+use testkit::fake_api_server::FakeApiServer;
 use testkit::wait::until;
 use webhook::Limits;
 use webhook::certificate::Store;
 use webhook::self_signed::{Lifetimes, Options, SelfSigned};
 
-use crate::api_server::{ApiServer, REGISTRATION, SECRET};
-use crate::world::{CONFIG, NAME, World, client, fixture, url};
+use crate::world::{CONFIG, World, client, fixture};
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// An API server where the webhook is registered.
+fn api_server() -> FakeApiServer {
+    let server = FakeApiServer::start().unwrap();
+    register(&server);
+    server
+}
 
 struct Replica {
     store: Arc<Store>,
     keys: SelfSigned,
+    /// Of the kubeconfig.
+    _dir: TempDir,
 }
 
-fn replica(server: &ApiServer) -> Replica {
-    let store = Arc::new(Store::default());
+fn replica(server: &FakeApiServer) -> Replica {
+    with_lifetimes(server, Arc::default(), Lifetimes::default())
+}
+
+/// A replica that serves what is in `store`.
+fn with_lifetimes(server: &FakeApiServer, store: Arc<Store>, lifetimes: Lifetimes) -> Replica {
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
+    let link = Link::new(Places {
+        service: None,
+        service_account: PathBuf::from("/nonexistent"),
+        kubeconfig: vec![kubeconfig],
+        files: Vec::new(),
+    });
     let options = Options {
         namespace: "image-cri-shim".to_owned(),
         secret: "image-cri-shim-webhook-tls".to_owned(),
         service: "image-cri-shim-webhook".to_owned(),
         registration: "image-cri-shim".to_owned(),
-        lifetimes: Lifetimes::default(),
+        lifetimes,
     };
-    let keys = SelfSigned::new(server.link(), options, Arc::clone(&store));
-    Replica { store, keys }
+    let keys = SelfSigned::new(Arc::new(link), options, Arc::clone(&store));
+    Replica {
+        store,
+        keys,
+        _dir: dir,
+    }
 }
 
 /// Whether a client that trusts what API servers are told to trust reaches a webhook with `store`.
-async fn is_reached(server: &ApiServer, store: Arc<Store>) {
-    let bundle = server.bundle().unwrap();
+async fn is_reached(server: &FakeApiServer, store: Arc<Store>) {
+    let bundle = published(server).unwrap();
     let world = World::with_store(CONFIG, Limits::default(), store, &bundle).await;
     assert!(
         world
@@ -49,8 +79,8 @@ async fn is_reached(server: &ApiServer, store: Arc<Store>) {
 
 #[tokio::test]
 async fn two_that_start_at_once_agree_on_one_ca() {
-    let server = ApiServer::start().await;
-    server.let_readers_meet(2);
+    let server = api_server();
+    server.let_readers_meet(SECRET, 2);
     let (one, other) = (replica(&server), replica(&server));
     let now = SystemTime::now();
     let (first, second) = tokio::join!(one.keys.round(now), other.keys.round(now));
@@ -60,14 +90,14 @@ async fn two_that_start_at_once_agree_on_one_ca() {
     let creates: Vec<_> = server
         .writes()
         .into_iter()
-        .filter(|(method, _)| method == Method::POST)
-        .map(|(_, status)| status)
+        .filter(|write| write.method == Method::POST)
+        .map(|write| write.status)
         .collect();
     assert_eq!(creates.len(), 2);
     assert!(creates.contains(&StatusCode::CREATED) && creates.contains(&StatusCode::CONFLICT));
-    let bundle = server.bundle().unwrap();
+    let bundle = published(&server).unwrap();
     assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 1);
-    assert_eq!(bundle.trim(), server.secret("ca.crt").unwrap().trim());
+    assert_eq!(bundle.trim(), shared(&server, "ca.crt").unwrap().trim());
     assert!(one.keys.is_published() && other.keys.is_published());
     is_reached(&server, one.store).await;
     is_reached(&server, other.store).await;
@@ -85,7 +115,7 @@ async fn two_that_start_at_once_agree_on_one_ca() {
 
 #[tokio::test]
 async fn a_round_that_finds_all_in_order_writes_nothing() {
-    let server = ApiServer::start().await;
+    let server = api_server();
     let one = replica(&server);
     one.keys.round(SystemTime::now()).await.unwrap();
     let writes = server.writes().len();
@@ -102,21 +132,21 @@ async fn a_round_that_finds_all_in_order_writes_nothing() {
 
 #[tokio::test]
 async fn what_others_take_away_is_put_back() {
-    let server = ApiServer::start().await;
+    let server = api_server();
     let one = replica(&server);
     one.keys.round(SystemTime::now()).await.unwrap();
-    let bundle = server.bundle().unwrap();
+    let bundle = published(&server).unwrap();
     // A GitOps tool applies its manifest again, which has no bundle.
     let mut registration = server.get(REGISTRATION).unwrap();
     let config = registration["webhooks"][1]["clientConfig"].as_object_mut();
     config.unwrap().remove("caBundle");
     server.put(REGISTRATION, registration.clone());
     one.keys.round(SystemTime::now()).await.unwrap();
-    assert_eq!(server.bundle().unwrap(), bundle);
+    assert_eq!(published(&server).unwrap(), bundle);
     // Somebody deletes the Secret: a new CA, and the API server hears of it.
     server.delete(SECRET);
     one.keys.round(SystemTime::now()).await.unwrap();
-    assert_ne!(server.bundle().unwrap(), bundle);
+    assert_ne!(published(&server).unwrap(), bundle);
     is_reached(&server, Arc::clone(&one.store)).await;
     // Somebody writes nonsense into it.
     let mut secret = server.get(SECRET).unwrap();
@@ -128,7 +158,7 @@ async fn what_others_take_away_is_put_back() {
 
 #[tokio::test]
 async fn without_a_registration_it_is_not_ready_but_keeps_its_certificate() {
-    let server = ApiServer::start().await;
+    let server = api_server();
     server.delete(REGISTRATION);
     let one = replica(&server);
     let error = one.keys.round(SystemTime::now()).await.unwrap_err();
@@ -145,13 +175,13 @@ async fn without_a_registration_it_is_not_ready_but_keeps_its_certificate() {
 /// that trusts what is published reaches either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_under_load_costs_no_handshake() {
-    let server = Arc::new(ApiServer::start().await);
+    let server = Arc::new(api_server());
     let (one, other) = (replica(&server), replica(&server));
     let start = SystemTime::now();
     one.keys.round(start).await.unwrap();
     other.keys.round(start).await.unwrap();
-    let first = server.secret("ca.crt").unwrap();
-    let bundle = server.bundle().unwrap();
+    let first = shared(&server, "ca.crt").unwrap();
+    let bundle = published(&server).unwrap();
     let limits = Limits::default;
     let worlds = [
         World::with_store(CONFIG, limits(), Arc::clone(&one.store), &bundle).await,
@@ -168,7 +198,7 @@ async fn a_rotation_under_load_costs_no_handshake() {
                 let body = fixture("create").to_string();
                 while !stop.load(Ordering::Relaxed) {
                     // As an API server does: what it trusts is what it has read last.
-                    let client = client(address, &[&server.bundle().unwrap()]);
+                    let client = client(address, &[&published(&server).unwrap()]);
                     let sent = client.post(url()).body(body.clone()).send().await;
                     assert_eq!(sent.unwrap().status(), 200);
                     done.fetch_add(1, Ordering::Relaxed);
@@ -184,37 +214,29 @@ async fn a_rotation_under_load_costs_no_handshake() {
         serving: 30 * DAY,
         settle: Duration::ZERO,
     };
-    let rotating = |replica: &Replica| {
-        let options = Options {
-            namespace: "image-cri-shim".to_owned(),
-            secret: "image-cri-shim-webhook-tls".to_owned(),
-            service: "image-cri-shim-webhook".to_owned(),
-            registration: "image-cri-shim".to_owned(),
-            lifetimes: lifetimes.clone(),
-        };
-        SelfSigned::new(server.link(), options, Arc::clone(&replica.store))
-    };
+    let rotating =
+        |replica: &Replica| with_lifetimes(&server, Arc::clone(&replica.store), lifetimes.clone());
     let (leader, follower) = (rotating(&one), rotating(&other));
     for _ in 0..4 {
-        leader.round(SystemTime::now()).await.unwrap();
+        leader.keys.round(SystemTime::now()).await.unwrap();
         let before = done.load(Ordering::Relaxed);
         until("reviews between the rounds", || async {
             (done.load(Ordering::Relaxed) > before + 5).then_some(())
         })
         .await;
-        follower.round(SystemTime::now()).await.unwrap();
+        follower.keys.round(SystemTime::now()).await.unwrap();
     }
     stop.store(true, Ordering::Relaxed);
     for task in load {
         task.await.unwrap();
     }
-    assert_ne!(server.secret("ca.crt").unwrap(), first);
-    assert_eq!(server.secret("previous-ca.crt").unwrap(), first);
-    let bundle = server.bundle().unwrap();
+    assert_ne!(shared(&server, "ca.crt").unwrap(), first);
+    assert_eq!(shared(&server, "previous-ca.crt").unwrap(), first);
+    let bundle = published(&server).unwrap();
     assert!(bundle.contains(first.trim()));
     assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 2);
     // Whoever trusts the new CA alone reaches both by now.
-    let new = server.secret("ca.crt").unwrap();
+    let new = shared(&server, "ca.crt").unwrap();
     for world in &worlds {
         let client = client(world.address, &[&new]);
         let body = fixture("create").to_string();
@@ -223,5 +245,4 @@ async fn a_rotation_under_load_costs_no_handshake() {
             200
         );
     }
-    assert!(NAME.starts_with("image-cri-shim-webhook.image-cri-shim."));
 }

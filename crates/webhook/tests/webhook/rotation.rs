@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use testkit::admission::{NAME, url};
 use testkit::certs::{Ca, ServerCert};
 use testkit::wait::until;
 use webhook::Limits;
 use webhook::certificate::Store;
 use webhook::certificate::files::Files;
 
-use crate::world::{CONFIG, NAME, World, client, fixture, pem, url};
+use crate::world::{CONFIG, World, client, fixture, pem};
 
 fn write(dir: &Path, cert: &ServerCert) {
     // As a kubelet does it: a new directory, then one rename of the link to it.

@@ -4,15 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use policy::config::Settings;
 use registry::{Client, ClientOptions};
 use resolver::Resolver;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
+use testkit::admission::{self, NAME, url};
 use testkit::certs::{Ca, ServerCert};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -20,9 +16,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use webhook::certificate::{Pem, Store};
 use webhook::{Admission, Limits};
-
-/// Name that the certificate is for.
-pub(crate) const NAME: &str = "image-cri-shim-webhook.image-cri-shim.svc";
 
 /// Two redirects, one with a Secret.
 pub(crate) const CONFIG: &str = "imageRedirMapping:\n\
@@ -36,7 +29,7 @@ pub(crate) fn settings(config: &str) -> Settings {
     settings
 }
 
-pub(crate) fn admission(config: &str) -> Admission {
+fn deciding(config: &str) -> Admission {
     let client = Client::new(ClientOptions::default());
     let settings = settings(config);
     let options = resolver::Options {
@@ -84,7 +77,7 @@ impl World {
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let admission = admission(config);
+        let admission = deciding(config);
         let (shutdown, wait) = oneshot::channel();
         let server = webhook::serve(listener, store, admission.clone(), limits, async {
             let _ = wait.await;
@@ -105,27 +98,12 @@ impl World {
 
     /// Posts a review; gives back `response` of the answer.
     pub(crate) async fn review(&self, review: &Value) -> Value {
-        let response = self.post(review.to_string()).await;
-        assert_eq!(response.status(), 200);
-        let answer: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
-        assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
-        assert_eq!(answer["kind"], "AdmissionReview");
-        assert_eq!(answer["response"]["uid"], review["request"]["uid"]);
-        assert_eq!(answer["response"]["allowed"], true);
-        answer["response"].clone()
+        admission::ask(&self.client, review).await.unwrap()
     }
 
     /// The Pod that an API server makes of a review's object by our answer.
     pub(crate) async fn admitted(&self, review: &Value) -> Value {
-        let response = self.review(review).await;
-        let mut pod = review["request"]["object"].clone();
-        if let Some(patch) = response.get("patch") {
-            assert_eq!(response["patchType"], "JSONPatch");
-            let patch = STANDARD.decode(patch.as_str().unwrap()).unwrap();
-            let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
-            json_patch::patch(&mut pod, &patch).unwrap();
-        }
-        pod
+        admission::admitted(review, &self.review(review).await).unwrap()
     }
 }
 
@@ -135,30 +113,9 @@ impl Drop for World {
     }
 }
 
-pub(crate) fn url() -> String {
-    format!("https://{NAME}/mutate?timeout=5s")
-}
-
 /// A client that trusts these CAs and finds the webhook at `address`.
 pub(crate) fn client(address: SocketAddr, cas: &[&str]) -> reqwest::Client {
-    let mut roots = RootCertStore::empty();
-    for ca in cas {
-        for root in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-            roots.add(root.unwrap()).unwrap();
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(config)
-        .no_proxy()
-        .resolve(NAME, address)
-        .build()
-        .unwrap()
+    admission::client(address, cas).unwrap()
 }
 
 pub(crate) fn fixture(name: &str) -> Value {
