@@ -116,7 +116,7 @@ impl Admission {
         let Some(request) = review::read_pods(body) else {
             tracing::warn!(
                 "a Pod in namespace {} can't be read; it stays as it is",
-                question.namespace.as_deref().unwrap_or("?")
+                question.namespace.as_deref().unwrap_or("?").escape_debug()
             );
             return None;
         };
@@ -175,7 +175,8 @@ fn operation(request: &Request<Pod>) -> Option<Operation<'_>> {
     }
 }
 
-/// `namespace/name`; a Pod that has no name yet is told by its request.
+/// `namespace/name`; a Pod that has no name yet is told by its request. Names are validated only after
+/// admission: until then they may hold anything, line breaks for our log among it.
 struct Shown<'r> {
     namespace: &'r str,
     name: &'r str,
@@ -193,6 +194,23 @@ impl<'r> Shown<'r> {
 
 impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        let (namespace, name) = (self.namespace.escape_debug(), self.name.escape_debug());
+        write!(f, "{namespace}/{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_line_of_the_log() {
+        let request = Request::<Pod> {
+            name: Some("x\nWARN forged\u{1b}[31m".to_owned()),
+            namespace: Some("default".to_owned()),
+            ..Request::default()
+        };
+        let shown = Shown::of(&request).to_string();
+        assert_eq!(shown, r"default/x\nWARN forged\u{1b}[31m");
     }
 }

@@ -173,7 +173,7 @@ impl<'a> Draft<'a> {
         let reference = Reference::parse(place.image).ok()?;
         let cached = |cache: &CachePrefix| cache.unwrap(place.image).is_some();
         if self.cache.is_some_and(cached)
-            || original.is_some_and(|original| self.leads_to(original, place.image))
+            || original.is_some_and(|original| self.leads_to(original, &reference))
             || redirect::is_settled(self.rules, &reference)
         {
             return None;
@@ -194,18 +194,26 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Whether the rules lead from `original` to `image`. Then it was moved already: a target is never
-    /// redirected again, also not by a later call for the same Pod (`reinvocationPolicy: IfNeeded`).
-    fn leads_to(&self, original: &str, image: &str) -> bool {
+    /// Whether the rules lead from `original` to where `image` is. Then it was moved already: a target is
+    /// never redirected again, also not by a later call for the same Pod (`reinvocationPolicy: IfNeeded`),
+    /// and also not when another webhook has pinned its digest in between.
+    fn leads_to(&self, original: &str, image: &Reference) -> bool {
         let Ok(original) = Reference::parse(original) else {
             return false;
         };
+        let is_at = |other: &Reference| {
+            other.domain() == image.domain() && other.repository() == image.repository()
+        };
+        // Who put the original's name back wants the rules applied.
+        if is_at(&original) {
+            return false;
+        }
         let target = redirect::target(self.rules, &original);
         let plan = Plan::new(self.rules, &original);
         let names = plan.candidates.iter().map(|candidate| &candidate.image);
         names
             .chain(target.as_ref().map(|(_, target, _)| target))
-            .any(|name| name == image)
+            .any(|name| Reference::parse(name).is_ok_and(|name| is_at(&name)))
     }
 }
 

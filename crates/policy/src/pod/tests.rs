@@ -342,6 +342,38 @@ fn a_target_is_not_redirected_by_a_later_call() {
 }
 
 #[test]
+fn a_digest_that_another_webhook_pinned_is_no_new_image() {
+    let digest = format!("@sha256:{}", "1".repeat(64));
+    let chain = "imageRedirMapping: [{src: a.io, to: b.io}, {src: b.io, to: c.io}]";
+    let mut once = create(chain, &with("a.io/x:1")).unwrap();
+    once["spec"]["containers"][0]["image"] = json!(format!("b.io/x:1{digest}"));
+    assert_eq!(create(chain, &once), Err(LeftAlone::NoRule));
+
+    let best = "rewrite: best\naddress: s.io\nregistries: [{address: r.io}]";
+    let mut once = change(best, &with("nats:1"), None, &[Some(0)]).unwrap();
+    once["spec"]["containers"][0]["image"] = json!(format!("s.io/library/nats:1{digest}"));
+    assert_eq!(
+        change(best, &once, None, &[Some(1)]),
+        Err(LeftAlone::NoRule)
+    );
+}
+
+#[test]
+fn an_original_that_was_put_back_is_moved_again() {
+    // As by who saves a Pod's YAML, edits the image and creates it again.
+    let config = "rewrite: best\nregistries: [{address: docker.io}]\n\
+                  imageRedirMapping: [{src: docker.io, to: m.io}]";
+    let mut pod = create(config, &with("docker.io/library/nats:1")).unwrap();
+    assert_eq!(pod["spec"]["containers"][0]["image"], "m.io/library/nats:1");
+    for image in ["docker.io/library/nats:1", "nats:2"] {
+        pod["spec"]["containers"][0]["image"] = json!(image);
+        let again = create(config, &pod).unwrap();
+        let moved = &again["spec"]["containers"][0]["image"];
+        assert!(moved.as_str().unwrap().starts_with("m.io/"), "{moved}");
+    }
+}
+
+#[test]
 fn annotations_stay_within_what_a_pod_may_have() {
     let mut pod = with("nats:1");
     let limit = 256 * 1024;
