@@ -6,6 +6,7 @@ use std::time::Duration;
 use policy::Endpoint;
 use policy::config::Found;
 use policy::docker_config::{self, DockerConfig, Lookup};
+use secrecy::ExposeSecret;
 
 use crate::Answer;
 use crate::program::{Program, ProgramError};
@@ -68,7 +69,7 @@ async fn helper(source: &str, name: &str, server: &str, endpoint: &Endpoint) -> 
         },
         // The protocol's one message that is an answer.
         Err(ProgramError::Failed { output, .. })
-            if output.trim() == "credentials not found in native keychain" =>
+            if output.expose_secret().trim() == "credentials not found in native keychain" =>
         {
             Answer::good(nothing(source, endpoint), Some(GOOD_FOR))
         }

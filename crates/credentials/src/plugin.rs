@@ -1,6 +1,7 @@
 //! Kubelet's credential-provider plugins, and what they said before.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use policy::Endpoint;
@@ -15,25 +16,24 @@ use crate::program::Program;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long an answer is used that a plugin gave "for this once": we ask before a pull, not for it.
 const ONCE: Duration = Duration::from_secs(60);
-/// Answers that are remembered. A node has a handful of registries.
+/// Answers of one plugin that are remembered. A node has a handful of registries.
 const MAX_ANSWERS: usize = 256;
 
 /// What plugins said that holds for more than the one image that they were asked about.
 #[derive(Default)]
 pub(crate) struct Plugins {
-    /// Also keeps two tasks from running one plugin for one answer.
-    answers: Mutex<HashMap<Key, (ProviderAnswer, Instant)>>,
+    /// By the plugin's name: one that hangs holds up its own answers, and nobody else's.
+    of: std::sync::Mutex<HashMap<String, Arc<Mutex<Answers>>>>,
 }
 
-#[derive(PartialEq, Eq, Hash)]
-struct Key {
-    provider: String,
-    of: String,
-}
+/// One plugin's answers, by image, by registry, or by nothing, and until when they are used. Its lock
+/// also keeps two tasks from running the plugin for one answer.
+type Answers = HashMap<String, (ProviderAnswer, Instant)>;
 
 impl Plugins {
-    /// Asks the first plugin that is for `endpoint`. Plugins are asked about images; the place itself
-    /// stands for its images here, because one set of credentials goes with it.
+    /// Asks the plugins that are for `endpoint`, in their order, until one knows credentials. Plugins are
+    /// asked about images; the place itself stands for its images here, because one set of credentials
+    /// goes with it.
     pub(crate) async fn look_up(
         &self,
         plugins: &CredentialPlugins,
@@ -46,40 +46,56 @@ impl Plugins {
             image.push_str(endpoint.path());
         }
         let (providers, findings) = CredentialProvider::read(config);
-        let Some(provider) = providers.iter().find(|provider| provider.is_for(&image)) else {
-            let problem = findings.iter().find(|finding| finding.is_error());
-            let Some(problem) = problem else {
-                return Answer::good(Found::default(), None);
-            };
-            let file = plugins.config.display().to_string();
-            return Answer::failed(format!("no credentials: {}", problem.in_file(&file)));
+        let mut without: Option<Answer> = None;
+        for provider in providers.iter().filter(|provider| provider.is_for(&image)) {
+            let answer = self.ask(plugins, provider, endpoint, &image).await;
+            if answer.found.credentials.is_some() {
+                return answer;
+            }
+            // One that failed may know some the next time.
+            if !without.as_ref().is_some_and(|before| before.failed) {
+                without = Some(answer);
+            }
+        }
+        if let Some(answer) = without {
+            return answer;
+        }
+        let Some(problem) = findings.iter().find(|finding| finding.is_error()) else {
+            return Answer::good(Found::default(), None);
         };
-        let mut answers = self.answers.lock().await;
+        let file = plugins.config.display().to_string();
+        Answer::failed(format!("no credentials: {}", problem.in_file(&file)))
+    }
+
+    async fn ask(
+        &self,
+        plugins: &CredentialPlugins,
+        provider: &CredentialProvider,
+        endpoint: &Endpoint,
+        image: &str,
+    ) -> Answer {
+        let answers = self.answers(&provider.name);
+        let mut answers = answers.lock().await;
         let now = Instant::now();
         answers.retain(|_, (_, until)| *until > now);
         let keys = [
-            (CacheKeyType::Image, image.clone()),
+            (CacheKeyType::Image, image.to_owned()),
             (CacheKeyType::Registry, endpoint.domain()),
             (CacheKeyType::Global, String::new()),
         ];
         let remembered = keys.iter().find_map(|(kind, of)| {
-            let key = Key {
-                provider: provider.name.clone(),
-                of: of.clone(),
-            };
-            answers
-                .get(&key)
-                .filter(|(answer, _)| answer.cache_key_type == *kind)
+            let known = answers.get(of);
+            known.filter(|(answer, _)| answer.cache_key_type == *kind)
         });
         if let Some((answer, until)) = remembered {
-            return found(provider, answer, &image, *until - now);
+            return found(provider, answer, image, *until - now);
         }
         let program = plugins.bin_dir.join(&provider.name);
         let run = Program {
             path: &program,
             args: &provider.args,
             env: &provider.env,
-            input: &provider.request(&image),
+            input: &provider.request(image),
             patience: PATIENCE,
         };
         let said = match run.run().await {
@@ -96,7 +112,7 @@ impl Plugins {
             Duration::ZERO => ONCE,
             good_for => good_for,
         };
-        let result = found(provider, &answer, &image, good_for);
+        let result = found(provider, &answer, image, good_for);
         let of = keys
             .into_iter()
             .find(|(kind, _)| *kind == answer.cache_key_type);
@@ -104,13 +120,14 @@ impl Plugins {
             && answers.len() < MAX_ANSWERS
             && let Some(until) = refresh_at(good_for)
         {
-            let key = Key {
-                provider: provider.name.clone(),
-                of,
-            };
-            answers.insert(key, (answer, until));
+            answers.insert(of, (answer, until));
         }
         result
+    }
+
+    fn answers(&self, plugin: &str) -> Arc<Mutex<Answers>> {
+        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(plugin.to_owned()).or_default())
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -32,7 +33,7 @@ pub enum ProgramError {
         /// How it ended.
         status: std::process::ExitStatus,
         /// Its output, for whoever knows what may be in it.
-        output: String,
+        output: SecretString,
     },
     /// It took too long, and was killed.
     #[error("{program} gave no answer within {patience:?}")]
@@ -93,7 +94,7 @@ impl Program<'_> {
             return Err(ProgramError::Failed {
                 program: program(),
                 status,
-                output,
+                output: output.into(),
             });
         }
         Ok(output)
@@ -159,5 +160,21 @@ mod tests {
                 .then_some(())
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn what_it_said_is_in_no_form_of_the_error() {
+        for script in ["echo hunter2; exit 3", "printf '\\377hunter2'"] {
+            let run = Program {
+                path: Path::new("/bin/sh"),
+                args: &["-c".to_owned(), script.to_owned()],
+                env: &[],
+                input: "",
+                patience: Duration::from_secs(60),
+            };
+            let error = run.run().await.unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
     }
 }

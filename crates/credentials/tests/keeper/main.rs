@@ -243,6 +243,45 @@ async fn a_plugin_that_fails_is_one_note_without_what_it_said() {
 }
 
 #[tokio::test]
+async fn one_that_hangs_holds_up_no_other() {
+    let world = World::new();
+    world.plugin("hangs", "exec sleep 600");
+    world.plugin("p", &answers("Registry", "\"1h\"", "u"));
+    let plugins = world.plugins(&["hangs", "p"]);
+    let mut keeper = keeper();
+    let (stuck, well) = (need("r.hangs.io", None), need("r.p.io", None));
+    keeper.set(std::slice::from_ref(&stuck), Some(&plugins));
+    wait::until("it runs", || async {
+        (world.runs("hangs") == 1).then_some(())
+    })
+    .await;
+    keeper.set(&[stuck.clone(), well.clone()], Some(&plugins));
+    user(&keeper, &well, "u").await;
+    assert_eq!(keeper.get(&stuck), Found::default());
+}
+
+#[tokio::test]
+async fn the_next_one_is_asked_where_the_first_knows_nothing() {
+    let world = World::new();
+    let script = answers("Registry", "\"1h\"", "u");
+    world.plugin("none", &script.replace("*.*.io", "other.example"));
+    world.plugin("fails", "exit 3");
+    world.plugin("p", &script);
+    let plugins = world.plugins(&["none", "fails", "p"]);
+    // All three are for everything below `.io`.
+    let text = std::fs::read_to_string(&plugins.config).unwrap();
+    let everywhere = ["none", "fails", "p"].iter().fold(text, |text, name| {
+        text.replace(&format!("*.{name}.io"), "*.p.io")
+    });
+    std::fs::write(&plugins.config, everywhere).unwrap();
+    let mut keeper = keeper();
+    let need = need("r.p.io", None);
+    keeper.set(std::slice::from_ref(&need), Some(&plugins));
+    user(&keeper, &need, "u").await;
+    assert_eq!((world.runs("none"), world.runs("fails")), (1, 1));
+}
+
+#[tokio::test]
 async fn what_was_found_is_used_until_it_expires() {
     let world = World::new();
     world.plugin(
