@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::admission::{NAME, url};
+use testkit::admission::{NAME, ask, client_with, url};
 use testkit::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,6 +21,57 @@ async fn only_post_mutate() {
     assert_eq!(other.send().await.unwrap().status(), 404);
 }
 
+/// Sends reviews one after another, and then many at once, over one connection.
+async fn over_one_connection(protocol: &[u8], version: reqwest::Version) {
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let world = World::start(CONFIG, limits).await;
+    let client = client_with(world.address, &[&world.ca], &[protocol]).unwrap();
+    let review = fixture("create");
+    for _ in 0..3 {
+        let request = client.post(url()).body(review.to_string());
+        assert_eq!(request.send().await.unwrap().version(), version);
+    }
+    let at_once = if version == reqwest::Version::HTTP_2 {
+        100
+    } else {
+        1
+    };
+    let reviews = (0..at_once).map(|_| ask(&client, &review));
+    for response in futures_util::future::join_all(reviews).await {
+        assert!(response.unwrap().get("patch").is_some());
+    }
+}
+
+#[tokio::test]
+async fn http_1_keeps_its_connection() {
+    over_one_connection(b"http/1.1", reqwest::Version::HTTP_11).await;
+}
+
+#[tokio::test]
+async fn http_2_asks_many_at_once_on_one_connection() {
+    over_one_connection(b"h2", reqwest::Version::HTTP_2).await;
+}
+
+#[tokio::test]
+async fn reviews_that_do_not_fit_into_memory_together_wait_for_each_other() {
+    let limits = Limits {
+        // Room for one of them, and a bit.
+        bodies: 6 << 10,
+        ..Limits::default()
+    };
+    let world = World::start(CONFIG, limits).await;
+    let review = fixture("create");
+    let size = review.to_string().len();
+    assert!((3 << 10..5 << 10).contains(&size), "{size}");
+    let reviews = (0..50).map(|_| world.review(&review));
+    for response in futures_util::future::join_all(reviews).await {
+        assert!(response.get("patch").is_some());
+    }
+}
+
 #[tokio::test]
 async fn bodies_above_the_limit_are_refused_and_others_go_on() {
     let limits = Limits {
@@ -28,15 +79,16 @@ async fn bodies_above_the_limit_are_refused_and_others_go_on() {
         ..Limits::default()
     };
     let world = World::start(CONFIG, limits).await;
-    let response = world.post("x".repeat((16 << 10) + 1)).await;
-    assert_eq!(response.status(), 413);
-    assert!(
-        response
-            .text()
-            .await
-            .unwrap()
-            .contains("larger than 16384 bytes")
-    );
+    let big = "x".repeat((16 << 10) + 1);
+    let announced = reqwest::Body::from(big.clone());
+    let big: &'static str = Box::leak(big.into_boxed_str());
+    let not_announced = reqwest_body(futures_util::stream::once(async move { Ok(big) }));
+    for body in [announced, not_announced] {
+        let response = world.post(body).await;
+        assert_eq!(response.status(), 413);
+        let text = response.text().await.unwrap();
+        assert!(text.contains("larger than 16384 bytes"), "{text}");
+    }
     assert!(
         world
             .review(&fixture("create"))
@@ -113,6 +165,11 @@ async fn plain_http_gets_no_answer() {
 
 #[tokio::test]
 async fn reviews_in_flight_finish_when_the_shutdown_begins() {
+    in_flight_while_it_stops(b"http/1.1").await;
+    in_flight_while_it_stops(b"h2").await;
+}
+
+async fn in_flight_while_it_stops(protocol: &[u8]) {
     let mut world = World::start(CONFIG, Limits::default()).await;
     let (sender, wait) = tokio::sync::oneshot::channel::<()>();
     let review = fixture("create").to_string();
@@ -123,7 +180,8 @@ async fn reviews_in_flight_finish_when_the_shutdown_begins() {
         let _ = wait.await;
         Ok::<_, std::io::Error>(late)
     });
-    let request = world.client.post(url()).body(reqwest_body(body)).send();
+    let client = client_with(world.address, &[&world.ca], &[protocol]).unwrap();
+    let request = client.post(url()).body(reqwest_body(body)).send();
     let request = tokio::spawn(request);
     has_begun.await.unwrap();
     world.shutdown.take().unwrap().send(()).unwrap();

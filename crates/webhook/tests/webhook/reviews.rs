@@ -1,6 +1,7 @@
 //! Reviews in, Pods out.
 
 use serde_json::{Value, json};
+use testkit::admission::operations;
 use webhook::Limits;
 
 use crate::world::{CONFIG, World, fixture};
@@ -201,6 +202,41 @@ async fn a_pod_of_three_mebibytes() {
         admitted["spec"]["containers"][0]["image"],
         format!("{MIRROR}/nats:2.10.26-alpine")
     );
+}
+
+#[tokio::test]
+async fn an_update_of_a_pod_of_three_mebibytes() {
+    let world = world().await;
+    let mut review = fixture("ephemeral");
+    let env = json!([{"name": "BIG", "value": "x".repeat(3 << 20)}]);
+    for object in ["object", "oldObject"] {
+        review["request"][object]["spec"]["containers"][0]["env"] = env.clone();
+    }
+    let admitted = world.admitted(&review).await;
+    let moved = &admitted["spec"]["ephemeralContainers"][1]["image"];
+    assert_eq!(*moved, format!("{MIRROR}/busybox:2"));
+}
+
+#[tokio::test]
+async fn fields_of_a_newer_api_server_are_passed_over() {
+    let world = world().await;
+    let review = fixture("create");
+    let patch = operations(&world.review(&review).await).unwrap();
+    let mut newer = review.clone();
+    for place in [
+        "",
+        "/request",
+        "/request/object",
+        "/request/object/metadata",
+        "/request/object/spec",
+        "/request/object/spec/containers/0",
+        "/request/object/spec/volumes/0/image",
+    ] {
+        let place = newer.pointer_mut(place).unwrap();
+        place["fromTheFuture"] = json!({"any": [1, null, "thing"]});
+    }
+    let response = world.review(&newer).await;
+    assert_eq!(operations(&response).unwrap(), patch);
 }
 
 #[tokio::test]

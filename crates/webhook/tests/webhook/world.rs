@@ -56,6 +56,8 @@ pub(crate) fn pem(cert: &ServerCert) -> Pem {
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) admission: Admission,
+    /// The CA of its first certificate, in PEM.
+    pub(crate) ca: String,
     pub(crate) client: reqwest::Client,
     pub(crate) shutdown: Option<oneshot::Sender<()>>,
     pub(crate) server: JoinHandle<Result<(), rustls::Error>>,
@@ -85,6 +87,7 @@ impl World {
         Self {
             address,
             admission,
+            ca: ca.to_owned(),
             client: client(address, &[ca]),
             shutdown: Some(shutdown),
             server: tokio::spawn(server),
