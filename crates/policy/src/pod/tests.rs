@@ -15,7 +15,7 @@ pub(super) fn settings(config: &str) -> Settings {
     settings
 }
 
-pub(super) fn create(config: &str, pod: &Value) -> Result<Value, LeftAlone> {
+fn create(config: &str, pod: &Value) -> Result<Value, LeftAlone> {
     change(config, pod, None, &[])
 }
 
@@ -24,6 +24,18 @@ fn change(
     pod: &Value,
     old: Option<&Value>,
     chosen: &[Option<usize>],
+) -> Result<Value, LeftAlone> {
+    let chosen = chosen.iter().copied().chain(std::iter::repeat(None));
+    let chosen = std::cell::RefCell::new(chosen);
+    apply(config, pod, old, &|_| chosen.borrow_mut().next().flatten())
+}
+
+/// What comes of `pod`, where `choose` gives the candidate that has an image.
+pub(super) fn apply(
+    config: &str,
+    pod: &Value,
+    old: Option<&Value>,
+    choose: &dyn Fn(&PodImage) -> Option<usize>,
 ) -> Result<Value, LeftAlone> {
     let settings = settings(config);
     let options = Options::new(&settings.webhook, Some("image-cri-shim"));
@@ -34,8 +46,9 @@ fn change(
         None => Operation::Create,
     };
     let draft = Draft::new(&typed, "default", operation, &settings.rules, &options)?;
+    let chosen: Vec<_> = draft.images().iter().map(choose).collect();
     let mut changed = pod.clone();
-    if let Some(patch) = draft.patch(chosen) {
+    if let Some(patch) = draft.patch(&chosen) {
         let text = serde_json::to_string(&patch.operations).unwrap();
         let operations: json_patch::Patch = serde_json::from_str(&text).unwrap();
         json_patch::patch(&mut changed, &operations).unwrap();
