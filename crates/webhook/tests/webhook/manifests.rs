@@ -2,6 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::Resource;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 fn root() -> PathBuf {
@@ -69,6 +78,149 @@ fn every_file_is_listed_and_every_object_has_a_kind() {
             }
         }
     }
+}
+
+/// What Kubernetes makes of an object is the object itself: it knows every field, and each has a value
+/// of the right type. (The types pass over fields that they don't know, so those would be missing.)
+fn check<T: Resource + DeserializeOwned + Serialize>(object: &Value) -> bool {
+    if object["apiVersion"] != T::API_VERSION || object["kind"] != T::KIND {
+        return false;
+    }
+    let typed: T = serde_json::from_value(object.clone())
+        .unwrap_or_else(|error| panic!("{error} in {object:#}"));
+    assert_eq!(serde_json::to_value(typed).unwrap(), *object);
+    true
+}
+
+/// Whether `object` is of a kind that Kubernetes itself has.
+fn is_kubernetes_own(object: &Value) -> bool {
+    [
+        check::<ClusterRole>,
+        check::<ClusterRoleBinding>,
+        check::<Deployment>,
+        check::<MutatingWebhookConfiguration>,
+        check::<Namespace>,
+        check::<NetworkPolicy>,
+        check::<PodDisruptionBudget>,
+        check::<Role>,
+        check::<RoleBinding>,
+        check::<Service>,
+        check::<ServiceAccount>,
+    ]
+    .iter()
+    .any(|check| check(object))
+}
+
+#[test]
+fn every_field_is_one_that_kubernetes_knows() {
+    for file in files() {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if matches!(name, "kustomization.yaml" | "image-cri-shim.yaml") {
+            continue;
+        }
+        for document in documents(&file) {
+            let foreign = document["apiVersion"] == "cert-manager.io/v1";
+            assert!(foreign || is_kubernetes_own(&document), "{name}");
+        }
+    }
+}
+
+/// The components below `components`, by name.
+fn components() -> Vec<(String, Value)> {
+    let directories = std::fs::read_dir(root().join("deploy/webhook/components")).unwrap();
+    let directories = directories.map(|entry| entry.unwrap().path());
+    directories
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let mut documents = documents(&path.join("kustomization.yaml"));
+            (name, documents.remove(0))
+        })
+        .collect()
+}
+
+/// The object of the base with what `component` patches into it.
+fn patched(component: &Value, object: &Value) -> Value {
+    let mut object = object.clone();
+    for patch in component["patches"].as_array().into_iter().flatten() {
+        let target = &patch["target"];
+        if target["kind"] != object["kind"] {
+            continue;
+        }
+        assert_eq!(target["name"], object["metadata"]["name"]);
+        let operations: Value = serde_saphyr::from_str(patch["patch"].as_str().unwrap()).unwrap();
+        let operations: json_patch::Patch = serde_json::from_value(operations).unwrap();
+        json_patch::patch(&mut object, &operations).unwrap();
+    }
+    object
+}
+
+#[test]
+fn components_fit_the_base_and_each_other() {
+    let base = object("Deployment");
+    let args = |deployment: &Value| -> Vec<String> {
+        let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+        texts(args).into_iter().map(ToOwned::to_owned).collect()
+    };
+    let mut all = base.clone();
+    for (name, component) in components() {
+        assert_eq!(component["kind"], "Component", "{name}");
+        for object in [&base, &object("MutatingWebhookConfiguration")] {
+            assert!(is_kubernetes_own(&patched(&component, object)), "{name}");
+        }
+        all = patched(&component, &all);
+        let listed = std::fs::read_to_string(root().join("deploy/webhook/kustomization.yaml"));
+        assert!(listed.unwrap().contains(&format!("components/{name}\n")));
+    }
+    assert!(is_kubernetes_own(&all));
+    assert_eq!(
+        args(&base),
+        [
+            "webhook",
+            "--file=/etc/image-cri-shim/config/image-cri-shim.yaml",
+            "--self-signed",
+            "--log-format=json",
+        ]
+    );
+    assert_eq!(
+        args(&all),
+        [
+            "webhook",
+            "--config-map",
+            "--tls-cert=/etc/image-cri-shim/tls/tls.crt",
+            "--log-format=json",
+            "--tls-key=/etc/image-cri-shim/tls/tls.key",
+        ]
+    );
+    // A key is readable by the group that the Pod has, and by nobody else.
+    let volumes = all["spec"]["template"]["spec"]["volumes"].as_array();
+    let secret = volumes.unwrap().iter().find_map(|v| v.get("secret"));
+    assert_eq!(secret.unwrap()["defaultMode"], 0o440);
+}
+
+#[test]
+fn components_give_rights_to_named_objects_only() {
+    let mut checked = 0;
+    for file in files() {
+        if !file.to_string_lossy().contains("components") {
+            continue;
+        }
+        for role in documents(&file) {
+            if role["kind"] == "ClusterRole" || role["kind"] == "ClusterRoleBinding" {
+                panic!("{}: for all namespaces", file.display());
+            }
+            for rule in role["rules"].as_array().into_iter().flatten() {
+                assert!(!texts(&rule["resourceNames"]).is_empty());
+                assert_eq!(texts(&rule["verbs"]), ["get", "list", "watch"]);
+                checked += 1;
+            }
+            if role["kind"] == "RoleBinding" {
+                let account = object("ServiceAccount")["metadata"].clone();
+                assert_eq!(role["subjects"][0]["name"], account["name"]);
+                assert_eq!(role["subjects"][0]["namespace"], account["namespace"]);
+            }
+        }
+    }
+    assert_eq!(checked, 2);
 }
 
 #[test]
