@@ -64,6 +64,17 @@ fn with_lifetimes(server: &FakeApiServer, store: Arc<Store>, lifetimes: Lifetime
     }
 }
 
+/// Lifetimes by which a CA that is new by the default ones is due for its successor. Certificates made at
+/// another time than now would not be valid, so the clock stays, and the lifetimes change instead.
+fn soon() -> Lifetimes {
+    Lifetimes {
+        // Of the CA's three years far less than a third of these is left.
+        authority: Lifetimes::default().authority * 20,
+        serving: 30 * DAY,
+        settle: Duration::ZERO,
+    }
+}
+
 /// Whether a client that trusts what API servers are told to trust reaches a webhook with `store`.
 async fn is_reached(server: &FakeApiServer, store: Arc<Store>) {
     let bundle = published(server).unwrap();
@@ -111,6 +122,32 @@ async fn two_that_start_at_once_agree_on_one_ca() {
         registration["webhooks"][1]["fromTheFuture"],
         json!({"keep": "me"})
     );
+}
+
+#[tokio::test]
+async fn five_that_rotate_at_once_agree_after_every_round() {
+    let server = api_server();
+    let now = SystemTime::now();
+    replica(&server).keys.round(now).await.unwrap();
+    let first = shared(&server, "ca.crt").unwrap();
+    let replicas: Vec<_> = (0..5)
+        .map(|_| with_lifetimes(&server, Arc::default(), soon()))
+        .collect();
+    for _ in 0..4 {
+        server.let_readers_meet(SECRET, replicas.len());
+        let rounds = replicas.iter().map(|replica| replica.keys.round(now));
+        for round in futures_util::future::join_all(rounds).await {
+            round.unwrap();
+        }
+        for replica in &replicas {
+            is_reached(&server, Arc::clone(&replica.store)).await;
+        }
+    }
+    // However many wanted to, one made the next CA, and the first is still trusted.
+    let bundle = published(&server).unwrap();
+    assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 2);
+    assert!(bundle.contains(first.trim()));
+    assert_ne!(shared(&server, "ca.crt").unwrap(), first);
 }
 
 #[tokio::test]
@@ -206,16 +243,7 @@ async fn a_rotation_under_load_costs_no_handshake() {
             })
         })
         .collect();
-    // Serving certificates made at another time than now would not be valid yet; so the clock that the
-    // rounds see stays, and the lifetimes shrink instead.
-    let lifetimes = Lifetimes {
-        // Of the CA's three years far less than a third of these is left.
-        authority: Lifetimes::default().authority * 20,
-        serving: 30 * DAY,
-        settle: Duration::ZERO,
-    };
-    let rotating =
-        |replica: &Replica| with_lifetimes(&server, Arc::clone(&replica.store), lifetimes.clone());
+    let rotating = |replica: &Replica| with_lifetimes(&server, Arc::clone(&replica.store), soon());
     let (leader, follower) = (rotating(&one), rotating(&other));
     for _ in 0..4 {
         leader.keys.round(SystemTime::now()).await.unwrap();
