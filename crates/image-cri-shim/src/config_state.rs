@@ -1,6 +1,5 @@
 //! What people are told about the config: which one is in force, and what is wrong with the newest.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -16,9 +15,9 @@ pub(crate) struct ConfigState {
 
 impl ConfigState {
     /// Nothing is in force yet.
-    pub(crate) fn new(file: &Path, telemetry: Telemetry) -> Self {
+    pub(crate) fn new(file: String, telemetry: Telemetry) -> Self {
         let status = ConfigStatus {
-            file: file.display().to_string(),
+            file,
             ..ConfigStatus::default()
         };
         Self {

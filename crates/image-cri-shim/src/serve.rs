@@ -66,7 +66,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
     } else {
         Telemetry::new()
     };
-    let config = ConfigState::new(&cli.file, telemetry.clone());
+    let config = ConfigState::new(cli.file.display().to_string(), telemetry.clone());
     let handle = background.handle().clone();
     let node = Node::new(settings, runtime_socket, level, handle, telemetry);
     let served = proxy.block_on(node.serve(cli.file.clone(), loaded.text, config));
@@ -252,7 +252,10 @@ pub(crate) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// SIGHUP re-reads the config; SIGUSR1 switches debug lines over.
-fn follow_signals(wake: Arc<Notify>, level: LogLevel) -> anyhow::Result<impl Future<Output = ()>> {
+pub(crate) fn follow_signals(
+    wake: Arc<Notify>,
+    level: LogLevel,
+) -> anyhow::Result<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut user = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
     Ok(async move {

@@ -20,11 +20,11 @@ use resolver::Resolver;
 use telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::cli::Cli;
 use crate::config_file::Loaded;
+use crate::config_state::ConfigState;
 use crate::logging::{self, LogLevel};
 use crate::webhook_config::{self, Source};
 use crate::{announce, config_file, serve};
@@ -158,14 +158,22 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     let shutdown = serve::shutdown_signal()?;
 
     let namespace = namespace(args);
-    let (admission, resolver) = admission(&namespace);
+    let telemetry = Telemetry::new();
+    let (admission, resolver) = admission(&namespace, &telemetry);
     let link = Arc::new(Link::new(Places::from_environment()));
     let wake = Arc::new(Notify::new());
-    tokio::spawn(wake_on_hangup(Arc::clone(&wake))?);
-    tokio::spawn(webhook_config::follow(source, Arc::clone(&link), wake, {
-        let admission = admission.clone();
-        move |settings| apply(settings, &admission, &resolver, &level)
-    }));
+    tokio::spawn(serve::follow_signals(Arc::clone(&wake), level.clone())?);
+    let state = ConfigState::new(source.shown(), telemetry.clone());
+    tokio::spawn(webhook_config::follow(
+        source,
+        Arc::clone(&link),
+        wake,
+        state,
+        {
+            let admission = admission.clone();
+            move |settings| apply(settings, &admission, &resolver, &level)
+        },
+    ));
 
     let store = Arc::new(Store::default());
     let keys = args.self_signed.then(|| {
@@ -222,15 +230,16 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound.with_context(|| format!("cannot listen on {address}"))
 }
 
-fn admission(namespace: &str) -> (Admission, Resolver) {
+fn admission(namespace: &str, telemetry: &Telemetry) -> (Admission, Resolver) {
     let client = Client::new(ClientOptions {
         proxies: ProxySettings::from_env(),
         ..ClientOptions::default()
     });
     let (defaults, _) = Settings::read("", &|_| None);
     let options = serve::resolver_options(&defaults);
-    let resolver = Resolver::new(client, Handle::current(), options, Telemetry::new());
-    let admission = Admission::new(resolver.clone(), Some(namespace.to_owned()));
+    let resolver = Resolver::new(client, Handle::current(), options, telemetry.clone());
+    let namespace = Some(namespace.to_owned());
+    let admission = Admission::new(resolver.clone(), namespace, telemetry.clone());
     (admission, resolver)
 }
 
@@ -268,13 +277,4 @@ fn namespace(args: &WebhookArgs) -> String {
         .map(|name| name.trim().to_owned())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
-}
-
-fn wake_on_hangup(wake: Arc<Notify>) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    Ok(async move {
-        while hangup.recv().await.is_some() {
-            wake.notify_one();
-        }
-    })
 }

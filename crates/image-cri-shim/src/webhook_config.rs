@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::config_file::{self, Loaded};
 use crate::config_in_force::InForce;
+use crate::config_state::ConfigState;
 use crate::config_watch::{self, Watch};
 
 /// Where the config is. No `Debug`: it holds credentials.
@@ -30,12 +31,24 @@ pub(crate) enum Source {
     ConfigMap,
 }
 
+impl Source {
+    /// What it is called.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::File { path, .. } => path.display().to_string(),
+            Self::ConfigMap => shown(),
+        }
+    }
+}
+
 /// Hands the config to `apply`, and every new one, with the credentials that it points to. Never ends.
-/// `wake` asks for a look at once; `link` leads to the ConfigMap and to Secrets.
+/// `wake` asks for a look at once; `link` leads to the ConfigMap and to Secrets; `state` is told how it
+/// goes.
 pub(crate) async fn follow(
     source: Source,
     link: Arc<Link>,
     wake: Arc<Notify>,
+    state: ConfigState,
     apply: impl FnMut(Settings),
 ) {
     // Redirects alone ask no registry.
@@ -43,8 +56,10 @@ pub(crate) async fn follow(
         settings.webhook.rewrite == Rewrite::Best
     });
     match source {
-        Source::File { path, loaded } => follow_file(path, *loaded, wake, in_force, apply).await,
-        Source::ConfigMap => follow_config_map(link, in_force, apply).await,
+        Source::File { path, loaded } => {
+            follow_file(path, *loaded, wake, in_force, &state, apply).await;
+        }
+        Source::ConfigMap => follow_config_map(link, in_force, &state, apply).await,
     }
 }
 
@@ -53,12 +68,14 @@ async fn follow_file(
     loaded: Loaded,
     wake: Arc<Notify>,
     mut in_force: InForce,
+    state: &ConfigState,
     mut apply: impl FnMut(Settings),
 ) {
     let _watch = Watch::start(&[&path], Arc::clone(&wake));
     let shown = path.display().to_string();
     let mut seen: Result<String, String> = Ok(loaded.text);
     in_force.set(loaded.settings);
+    state.loaded();
     loop {
         if let Some(settings) = in_force.next() {
             apply(settings);
@@ -79,6 +96,7 @@ async fn follow_file(
         let understood = seen.clone().and_then(|text| {
             config_file::understand(&path, text).map_err(|error| format!("{error:#}"))
         });
+        state.looked(Vec::new(), understood.as_ref().err().cloned());
         match understood {
             Err(error) => tracing::warn!("keeping the last good config: {error}"),
             Ok(loaded) => {
@@ -86,6 +104,7 @@ async fn follow_file(
                     tracing::warn!("{warning}");
                 }
                 in_force.set(loaded.settings);
+                state.loaded();
                 tracing::info!("reloaded the config from {shown}");
             }
         }
@@ -95,6 +114,7 @@ async fn follow_file(
 async fn follow_config_map(
     link: Arc<Link>,
     mut in_force: InForce,
+    state: &ConfigState,
     mut apply: impl FnMut(Settings),
 ) {
     let name = shown();
@@ -116,8 +136,11 @@ async fn follow_config_map(
         if let Some(value) = seen.value {
             let now = value.text.unwrap_or_default();
             if text.as_ref() != Some(&now) {
-                if let Some(settings) = understand(&name, &now) {
+                let understood = understand(&name, &now);
+                state.looked(Vec::new(), understood.as_ref().err().cloned());
+                if let Ok(settings) = understood {
                     in_force.set(settings);
+                    state.loaded();
                     tracing::info!("took the config from {name}");
                 }
                 text = Some(now);
@@ -155,19 +178,14 @@ pub(crate) async fn check_config_map(link: &Link) -> anyhow::Result<Vec<String>>
 }
 
 /// What the ConfigMap's text means; one that can't be used leaves the last config in force.
-fn understand(name: &str, text: &str) -> Option<Settings> {
-    match read_text(name, text) {
-        Ok((settings, warnings)) => {
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            Some(settings)
-        }
-        Err(error) => {
-            tracing::warn!("{error}; keeping the last config");
-            None
-        }
+fn understand(name: &str, text: &str) -> Result<Settings, String> {
+    let (settings, warnings) = read_text(name, text).inspect_err(|error| {
+        tracing::warn!("{error}; keeping the last config");
+    })?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
+    Ok(settings)
 }
 
 /// The text's meaning, and warnings about bad values, which are left out one by one. An error is a text
@@ -196,7 +214,7 @@ mod tests {
         let settings = understand("configmap", text).unwrap();
         assert_eq!(settings.rules.registries.len(), 1);
         assert_eq!(settings.webhook.rewrite, policy::config::Rewrite::Best);
-        assert!(understand("configmap", "a: [").is_none());
-        assert!(understand("configmap", " ").is_none());
+        assert!(understand("configmap", "a: [").is_err());
+        assert!(understand("configmap", " ").is_err());
     }
 }

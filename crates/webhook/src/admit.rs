@@ -1,13 +1,14 @@
 //! One review: what becomes of a Pod.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 use policy::config::{Rewrite, Settings};
 use policy::pod::{Draft, Operation, Options, Pod};
 use resolver::{Depth, Resolver};
+use telemetry::Telemetry;
+use telemetry::metrics::Reviewed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::review::{self, Request, Response, ReviewError};
@@ -25,7 +26,8 @@ struct Inner {
     resolver: Resolver,
     /// The webhook's own, which it leaves alone by default.
     own_namespace: Option<String>,
-    counters: Counters,
+    /// Counts reviews. Dry runs don't count.
+    telemetry: Telemetry,
 }
 
 /// The config as reviews need it: one value, so that no Pod is patched by half of one and half of
@@ -36,30 +38,15 @@ struct Config {
     options: Options,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    reviews: AtomicU64,
-    patched: AtomicU64,
-}
-
-/// What was done since the start. Dry runs don't count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
-    /// Reviews answered.
-    pub reviews: u64,
-    /// Of these, with a patch.
-    pub patched: u64,
-}
-
 impl Admission {
     /// Without a config yet. `resolver` is asked in `rewrite: best` only.
-    pub fn new(resolver: Resolver, own_namespace: Option<String>) -> Self {
+    pub fn new(resolver: Resolver, own_namespace: Option<String>, telemetry: Telemetry) -> Self {
         Self {
             inner: Arc::new(Inner {
                 config: ArcSwapOption::empty(),
                 resolver,
                 own_namespace,
-                counters: Counters::default(),
+                telemetry,
             }),
         }
     }
@@ -77,30 +64,26 @@ impl Admission {
         self.inner.config.load().is_some()
     }
 
-    /// What was done so far.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            reviews: self.inner.counters.reviews.load(Ordering::Relaxed),
-            patched: self.inner.counters.patched.load(Ordering::Relaxed),
-        }
-    }
-
     /// Answers a review. What can't be handled is allowed as it is. Probes, where the config wants
     /// them, end at `deadline`; then the redirects apply.
     ///
     /// # Errors
     /// [`ReviewError`]: the body is no AdmissionReview, so that there is nothing to answer to.
     pub async fn review(&self, body: &[u8], deadline: Instant) -> Result<Response, ReviewError> {
-        let request = review::read(body)?;
-        let dry_run = request.dry_run == Some(true);
-        let response = match self.patch(&request, body, deadline).await {
-            Some(response) => response,
-            None => Response::unchanged(&request.uid),
-        };
-        if !dry_run {
-            self.inner.counters.reviews.fetch_add(1, Ordering::Relaxed);
+        let began = Instant::now();
+        let metrics = self.inner.telemetry.metrics();
+        let request = review::read(body).inspect_err(|_| {
+            metrics.review(Reviewed::Refused, began.elapsed());
+        })?;
+        let patched = self.patch(&request, body, deadline).await;
+        if request.dry_run != Some(true) {
+            let result = match patched {
+                Some(_) => Reviewed::Patched,
+                None => Reviewed::Unchanged,
+            };
+            metrics.review(result, began.elapsed());
         }
-        Ok(response)
+        Ok(patched.unwrap_or_else(|| Response::unchanged(&request.uid)))
     }
 
     async fn patch<T>(
@@ -141,13 +124,15 @@ impl Admission {
         if request.dry_run == Some(true) {
             return Some(response);
         }
-        self.inner.counters.patched.fetch_add(1, Ordering::Relaxed);
+        for rule in &patch.moved_by {
+            self.inner.telemetry.metrics().image_moved(rule);
+        }
         if patch.unrecorded {
             tracing::warn!(
                 "pod {shown} has no room for our annotations; its images are moved all the same"
             );
         }
-        tracing::info!("rewrote {} images of pod {shown}", patch.images);
+        tracing::info!("rewrote {} images of pod {shown}", patch.moved_by.len());
         Some(response)
     }
 

@@ -21,8 +21,8 @@ pub struct Patch {
     pub originals: BTreeMap<String, String>,
     /// The rule that moved it, by container; also of earlier patches of the same Pod.
     pub rules: BTreeMap<String, String>,
-    /// How many images are changed.
-    pub images: usize,
+    /// The rule of each image that this patch moves.
+    pub moved_by: Vec<String>,
     /// The annotations would be too large for a Pod, so that it doesn't get them. Its images are moved
     /// all the same: a place that can't be reached is worse than a missing note.
     pub unrecorded: bool,
@@ -66,7 +66,7 @@ impl Patch {
             operations: Vec::with_capacity(moves.len() + 3),
             originals: records(pod, ORIGINAL_IMAGES),
             rules: records(pod, RULES),
-            images: moves.len(),
+            moved_by: moves.iter().map(|change| change.rule.clone()).collect(),
             unrecorded: false,
         };
         for change in moves {

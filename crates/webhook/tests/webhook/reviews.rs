@@ -120,7 +120,12 @@ async fn what_is_not_ours_is_allowed_unchanged() {
     let mut review = fixture("ephemeral");
     review["request"]["oldObject"] = json!(null);
     assert_eq!(world.review(&review).await.get("patch"), None);
-    assert_eq!(world.admission.counts().patched, 0);
+    let counted = world.counted("image_cri_shim_reviews_total");
+    assert_eq!(counted.len(), 1, "{counted:?}");
+    assert!(
+        counted[0].contains(r#"{result="unchanged"}"#),
+        "{counted:?}"
+    );
 }
 
 #[tokio::test]
@@ -164,10 +169,17 @@ async fn a_dry_run_gets_the_patch_and_leaves_no_trace() {
     let world = world().await;
     let mut review = fixture("create");
     let real = world.admitted(&review).await;
-    let before = world.admission.counts();
+    let before = world.counted("image_cri_shim");
+    assert!(
+        before.contains(&r#"image_cri_shim_reviews_total{result="patched"} 1"#.to_owned())
+            && before
+                .iter()
+                .any(|line| line.starts_with(r#"image_cri_shim_images_moved_total{rule="hub"}"#)),
+        "{before:?}"
+    );
     review["request"]["dryRun"] = json!(true);
     assert_eq!(world.admitted(&review).await, real);
-    assert_eq!(world.admission.counts(), before);
+    assert_eq!(world.counted("image_cri_shim"), before);
 }
 
 #[tokio::test]

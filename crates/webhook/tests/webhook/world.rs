@@ -8,6 +8,7 @@ use policy::config::Settings;
 use registry::{Client, ClientOptions};
 use resolver::Resolver;
 use serde_json::Value;
+use telemetry::Telemetry;
 use testkit::admission::{self, NAME, url};
 use testkit::certs::{Ca, ServerCert};
 use tokio::net::TcpListener;
@@ -29,7 +30,7 @@ pub(crate) fn settings(config: &str) -> Settings {
     settings
 }
 
-fn deciding(config: &str) -> Admission {
+fn deciding(config: &str, telemetry: &Telemetry) -> Admission {
     let client = Client::new(ClientOptions::default());
     let settings = settings(config);
     let options = resolver::Options {
@@ -38,9 +39,9 @@ fn deciding(config: &str) -> Admission {
         absent_ttl: Duration::from_secs(60),
         size: 16,
     };
-    let telemetry = telemetry::Telemetry::new();
-    let resolver = Resolver::new(client, Handle::current(), options, telemetry);
-    let admission = Admission::new(resolver, Some("image-cri-shim".to_owned()));
+    let resolver = Resolver::new(client, Handle::current(), options, telemetry.clone());
+    let namespace = Some("image-cri-shim".to_owned());
+    let admission = Admission::new(resolver, namespace, telemetry.clone());
     admission.apply(settings);
     admission
 }
@@ -56,6 +57,7 @@ pub(crate) fn pem(cert: &ServerCert) -> Pem {
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) admission: Admission,
+    pub(crate) telemetry: Telemetry,
     /// The CA of its first certificate, in PEM.
     pub(crate) ca: String,
     pub(crate) client: reqwest::Client,
@@ -79,7 +81,8 @@ impl World {
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let admission = deciding(config);
+        let telemetry = Telemetry::new();
+        let admission = deciding(config, &telemetry);
         let (shutdown, wait) = oneshot::channel();
         let server = webhook::serve(listener, store, admission.clone(), limits, async {
             let _ = wait.await;
@@ -87,11 +90,19 @@ impl World {
         Self {
             address,
             admission,
+            telemetry,
             ca: ca.to_owned(),
             client: client(address, &[ca]),
             shutdown: Some(shutdown),
             server: tokio::spawn(server),
         }
+    }
+
+    /// What was counted under a name that begins so, as `name{labels} value`.
+    pub(crate) fn counted(&self, name: &str) -> Vec<String> {
+        let text = self.telemetry.metrics().encode(Default::default());
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.map(ToOwned::to_owned).collect()
     }
 
     pub(crate) async fn post(&self, body: impl Into<reqwest::Body>) -> reqwest::Response {
