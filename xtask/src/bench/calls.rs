@@ -144,6 +144,28 @@ pub(super) async fn measure(
     Ok(())
 }
 
+/// What counting and remembering costs: the same calls through two shims that differ in nothing else.
+pub(super) async fn telemetry(report: &mut Report, off: &Shim, on: &Shim) -> Result<()> {
+    let (without, with) = (off.client(), on.client());
+    for kind in kinds(FAKE_IMAGE) {
+        let (mut off, mut on) = (Times::default(), Times::default());
+        for client in [&without, &with] {
+            alone(client, &kind, 200, &mut Times::default()).await?;
+        }
+        for _ in 0..TURNS {
+            alone(&without, &kind, ONE_AT_A_TIME / TURNS, &mut off).await?;
+            alone(&with, &kind, ONE_AT_A_TIME / TURNS, &mut on).await?;
+        }
+        for percent in [50, 99] {
+            let (off, on) = (off.percentile(percent), on.percentile(percent));
+            let name = format!("telemetry, {} p{percent}", kind.name);
+            report.value(format!("{name} without"), off, "µs", None);
+            report.value(format!("{name} with"), on, "µs", None);
+        }
+    }
+    Ok(())
+}
+
 /// Makes `count` status calls through the shim.
 pub(super) async fn many(shim: &Shim, count: usize) -> Result<()> {
     let [kind, ..] = kinds(FAKE_IMAGE);

@@ -162,7 +162,11 @@ async fn measure(binary: PathBuf) -> Result<Report> {
         "MB",
         None,
     );
-    drop(shim);
+    eprintln!("\n== metrics and history, on and off");
+    let options = Options::new(&binary, &backend.socket).arg("--no-telemetry");
+    let off = Shim::start("", options).await?;
+    calls::telemetry(&mut report, &off, &shim).await?;
+    drop((shim, off));
 
     eprintln!("\n== calls, in front of containerd");
     let containerd = Containerd::start().await?;

@@ -12,6 +12,7 @@ mod credentials;
 mod failover;
 mod lifecycle;
 mod local;
+mod log;
 mod origin;
 mod routing;
 mod sharing;
