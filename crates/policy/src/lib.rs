@@ -14,6 +14,7 @@
 //! | [`rules`] | registries and redirects, understood and sorted |
 //! | [`plan`] | the ordered candidates for one image |
 //! | [`pod`] | the same rules, applied to a Pod |
+//! | [`manifest`] | the images that a manifest names |
 //! | [`order`] | when probing is over, and what is pulled next |
 //! | [`breaker`] | when a registry is left alone, and for how long |
 //! | [`text`] | text from outside, made fit to be shown |
@@ -35,6 +36,7 @@ pub mod credentials;
 pub mod docker_config;
 pub mod duration;
 pub mod endpoint;
+pub mod manifest;
 pub mod order;
 pub mod plan;
 pub mod pod;
@@ -44,6 +46,7 @@ pub mod reference;
 pub mod rules;
 pub mod text;
 pub mod tls;
+mod yaml;
 
 pub use credentials::{CredentialSource, Credentials};
 pub use endpoint::{Endpoint, Scheme};

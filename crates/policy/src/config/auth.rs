@@ -8,7 +8,7 @@ use super::diagnostic::Diagnostic;
 use super::fields::Located;
 use super::raw::{RawAuth, RawConfig};
 use super::settings::{CredentialPlugins, Reader};
-use super::yaml::Position;
+use crate::yaml::Position;
 use crate::{CredentialSource, Credentials};
 
 impl Reader<'_> {

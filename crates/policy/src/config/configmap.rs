@@ -8,7 +8,7 @@ use super::fields::{Fields, Located};
 use super::merge::Key;
 use super::raw::{self, RawCache, RawConfig};
 use super::settings::Settings;
-use super::yaml;
+use crate::yaml;
 
 /// Name of the ConfigMap.
 pub const CONFIG_MAP_NAME: &str = "image-cri-shim";

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::diagnostic::Diagnostic;
 use super::fields::Fields;
-use super::yaml::{self, Node, Value};
+use crate::yaml::{self, Node, Value};
 use crate::{Credentials, duration};
 
 /// API group of what is said to a plugin and back.

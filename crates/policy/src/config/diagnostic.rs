@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::yaml::Position;
+use crate::yaml::Position;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

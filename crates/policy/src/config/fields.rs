@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::diagnostic::Diagnostic;
-use super::yaml::{Key, Node, Position, Value};
 use crate::duration;
+use crate::yaml::{Key, Node, Position, Value};
 
 /// A value and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq)]

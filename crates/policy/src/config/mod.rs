@@ -21,8 +21,8 @@ mod render;
 mod settings;
 mod sources;
 mod webhook;
-mod yaml;
 
+pub use crate::yaml::Position;
 pub use configmap::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap};
 pub use credential_provider::{
     CacheKeyType, CredentialProvider, ProviderAnswer, ProviderAnswerError, matches_image,
@@ -35,7 +35,6 @@ pub use render::{masked, render, rewrite};
 pub use settings::{CacheSettings, CredentialPlugins, Environment, Settings};
 pub use sources::{Found, Need};
 pub use webhook::{Rewrite, WebhookSettings};
-pub use yaml::Position;
 
 #[cfg(test)]
 mod merge_tests;

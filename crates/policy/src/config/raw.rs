@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use super::diagnostic::Diagnostic;
 use super::fields::{Fields, Located};
-use super::yaml::{self, Node, Position, Value};
+use crate::yaml::{self, Node, Position, Value};
 
 /// The whole file.
 #[derive(Clone, Debug, Default)]

@@ -10,9 +10,9 @@ use super::fields::Located;
 use super::meaning;
 use super::merge::Key;
 use super::raw::{RawAuth, RawCache, RawConfig, RawRedirect, RawRegistry};
-use super::yaml::{self, Node, Value};
 use crate::duration;
 use crate::endpoint::without_credentials;
+use crate::yaml::{self, Node, Value};
 
 /// `text` with the fields `changed` as `merged` has them. The result means what `merged` means.
 pub fn rewrite(text: &str, merged: &RawConfig, changed: &[Key]) -> String {

@@ -3,6 +3,7 @@
 //! Serde would stop at the first wrong field and forget the lines; the config wants every mistake
 //! listed with its place, and a ConfigMap wants one bad field left out and the rest applied. Error
 //! texts come from the parser's own messages, which never quote the source (it holds passwords).
+//! Manifests are read by the same tree.
 
 use std::collections::HashMap;
 
@@ -48,40 +49,85 @@ pub(crate) struct YamlError {
     pub(crate) message: String,
 }
 
-/// Bounds what aliases can multiply: a config has some hundred nodes.
-const MAX_NODES: usize = 100_000;
-const MAX_DEPTH: usize = 64;
+/// What a document may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most values of one document, where long text counts as several; bounds what aliases can multiply.
+    pub(crate) nodes: usize,
+    /// Most mappings and lists inside each other.
+    pub(crate) depth: usize,
+    /// Whether a mapping may say the same key twice. A person who did that meant one of them; in
+    /// what a template made, each is as good as the other.
+    pub(crate) repeated_keys: bool,
+}
 
-/// Parses the first document of `text`. Empty text is a null node.
+/// A config has some hundred nodes.
+const CONFIG: Limits = Limits {
+    nodes: 100_000,
+    depth: 64,
+    repeated_keys: false,
+};
+
+/// Text of this length counts as one more value.
+const BYTES_PER_NODE: usize = 128;
+
+/// Parses the first document of `text`, a config. Empty text is a null node.
 pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
-    let mut builder = Builder {
-        parser: Parser::new_from_str(text),
-        anchors: HashMap::new(),
-        nodes: 0,
+    let null = Node {
+        position: Position { line: 1, column: 1 },
+        value: Value::Null,
     };
-    loop {
-        let (event, span) = builder.next()?;
-        match event {
-            Event::StreamStart | Event::DocumentStart(..) => {}
-            Event::StreamEnd | Event::DocumentEnd => {
-                return Ok(Node {
-                    position: start(&span),
-                    value: Value::Null,
-                });
-            }
-            event => return builder.node(event, &span, 0),
+    Documents::new(text, CONFIG).next().unwrap_or(Ok(null))
+}
+
+/// The documents of a text, one after another. Ends at the first error, because nobody can say where
+/// the next document begins.
+pub(crate) struct Documents<'a> {
+    parser: Parser<'a, granit_parser::StrInput<'a>>,
+    limits: Limits,
+    anchors: HashMap<usize, (Node, usize)>,
+    nodes: usize,
+    ended: bool,
+}
+
+impl Iterator for Documents<'_> {
+    type Item = Result<Node, YamlError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
         }
+        let document = self.document().transpose();
+        self.ended = !matches!(document, Some(Ok(_)));
+        document
     }
 }
 
-struct Builder<'a> {
-    parser: Parser<'a, granit_parser::StrInput<'a>>,
-    anchors: HashMap<usize, (Node, usize)>,
-    nodes: usize,
-}
+impl<'a> Documents<'a> {
+    pub(crate) fn new(text: &'a str, limits: Limits) -> Self {
+        Self {
+            parser: Parser::new_from_str(text),
+            limits,
+            anchors: HashMap::new(),
+            nodes: 0,
+            ended: false,
+        }
+    }
 
-impl<'a> Builder<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), YamlError> {
+    fn document(&mut self) -> Result<Option<Node>, YamlError> {
+        self.anchors.clear();
+        self.nodes = 0;
+        loop {
+            let (event, span) = self.event()?;
+            match event {
+                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
+                Event::StreamEnd => return Ok(None),
+                event => return self.node(event, &span, 0).map(Some),
+            }
+        }
+    }
+
+    fn event(&mut self) -> Result<(Event<'a>, Span), YamlError> {
         loop {
             match self.parser.next() {
                 // Reported since another crate of the binary asks for them by a feature.
@@ -110,11 +156,10 @@ impl<'a> Builder<'a> {
         let position = start(span);
         let before = self.nodes;
         self.count(1, position)?;
-        if depth > MAX_DEPTH {
-            return Err(refused(position, "nested too deeply"));
-        }
+        self.check_depth(depth, position)?;
         let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
+                self.count(text.len() / BYTES_PER_NODE, position)?;
                 let null = style == ScalarStyle::Plain
                     && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL");
                 let value = if null {
@@ -127,17 +172,21 @@ impl<'a> Builder<'a> {
             Event::SequenceStart(_, anchor, _) => (self.sequence(depth)?, anchor),
             Event::MappingStart(_, anchor, _) => (self.mapping(depth)?, anchor),
             Event::Alias(anchor) => {
-                let Some((node, size)) = self.anchors.get(&anchor).cloned() else {
+                let Some((node, size)) = self.anchors.get(&anchor) else {
                     return Err(refused(position, "an alias of something that is not there"));
                 };
+                let (value, size) = (node.value.clone(), *size);
                 self.count(size, position)?;
-                return Ok(Node { position, ..node });
+                self.check_depth(depth + height(&value), position)?;
+                return Ok(Node { position, value });
             }
             _ => return Err(refused(position, "not a value")),
         };
         let node = Node { position, value };
         if anchor != 0 {
             let size = self.nodes.saturating_sub(before);
+            // The copy that is kept for aliases is memory too.
+            self.count(size, position)?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
@@ -146,7 +195,7 @@ impl<'a> Builder<'a> {
     fn sequence(&mut self, depth: usize) -> Result<Value, YamlError> {
         let mut items = Vec::new();
         loop {
-            match self.next()? {
+            match self.event()? {
                 (Event::SequenceEnd, _) => return Ok(Value::Sequence(items)),
                 (event, span) => items.push(self.node(event, &span, depth + 1)?),
             }
@@ -156,8 +205,9 @@ impl<'a> Builder<'a> {
     fn mapping(&mut self, depth: usize) -> Result<Value, YamlError> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
         let mut merged: Vec<(Key, Node)> = Vec::new();
+        let mut lines: HashMap<String, usize> = HashMap::new();
         loop {
-            let key = match self.next()? {
+            let key = match self.event()? {
                 (Event::MappingEnd, _) => break,
                 (event, span) => self.node(event, &span, depth + 1)?,
             };
@@ -166,37 +216,59 @@ impl<'a> Builder<'a> {
                 Value::Null => String::new(),
                 _ => return Err(refused(key.position, "a key must be plain text")),
             };
-            let (event, span) = self.next()?;
+            let (event, span) = self.event()?;
             let value = self.node(event, &span, depth + 1)?;
             let position = key.position;
             if name == "<<" {
                 merged.extend(merge_sources(value, position)?);
                 continue;
             }
-            if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
-                let message = format!(
-                    "`{name}` stands twice, first in line {}; keep one",
-                    first.position.line
-                );
+            if let Some(first) = lines.insert(name.clone(), position.line)
+                && !self.limits.repeated_keys
+            {
+                let message = format!("`{name}` stands twice, first in line {first}; keep one");
                 return Err(YamlError { position, message });
             }
             entries.push((Key { position, name }, value));
         }
         // What is written beside a merge key wins over what is merged in.
         for (key, value) in merged {
-            if !entries.iter().any(|(written, _)| written.name == key.name) {
+            if !lines.contains_key(&key.name) {
+                lines.insert(key.name.clone(), key.position.line);
                 entries.push((key, value));
             }
         }
         Ok(Value::Mapping(entries))
     }
 
+    fn check_depth(&self, depth: usize, position: Position) -> Result<(), YamlError> {
+        if depth > self.limits.depth {
+            return Err(refused(position, "nested too deeply"));
+        }
+        Ok(())
+    }
+
     fn count(&mut self, nodes: usize, position: Position) -> Result<(), YamlError> {
         self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes > MAX_NODES {
+        if self.nodes > self.limits.nodes {
             return Err(refused(position, "too many values; aliases multiply them"));
         }
         Ok(())
+    }
+}
+
+/// How many levels of mappings and lists `value` has.
+fn height(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Scalar(_) => 0,
+        Value::Sequence(items) => 1 + items.iter().map(|i| height(&i.value)).max().unwrap_or(0),
+        Value::Mapping(entries) => {
+            1 + entries
+                .iter()
+                .map(|(_, v)| height(&v.value))
+                .max()
+                .unwrap_or(0)
+        }
     }
 }
 
@@ -308,6 +380,36 @@ mod tests {
             text.push_str(&format!("a{n}: &a{n} [{refs}]\n"));
         }
         assert!(parse(&text).unwrap_err().message.contains("aliases"));
+    }
+
+    #[test]
+    fn aliases_multiply_neither_text_nor_depth() {
+        let long = "x".repeat(1 << 16);
+        let text = format!("a: &a {long}\nb: [{}]\n", ["*a"; 400].join(", "));
+        assert!(parse(&text).unwrap_err().message.contains("aliases"));
+        let nest = |inner: &str| format!("{}{inner}{}", "[".repeat(40), "]".repeat(40));
+        let text = format!("a: &a {}\nb: {}\n", nest("x"), nest("*a"));
+        assert!(parse(&text).unwrap_err().message.contains("deeply"));
+    }
+
+    #[test]
+    fn documents_one_after_another() {
+        const ALL: Limits = Limits {
+            repeated_keys: true,
+            ..CONFIG
+        };
+        let text = "a: 1\n---\n# nothing\n---\nb: 1\nb: 2\n...\n---\nc: [\n---\nd: 1\n";
+        let documents: Vec<_> = Documents::new(text, ALL).collect();
+        assert_eq!(documents.len(), 4, "{documents:?}");
+        assert_eq!(text_of(&documents, 0, "a"), "1");
+        assert!(matches!(documents[1].as_ref().unwrap().value, Value::Null));
+        assert_eq!(get(documents[2].as_ref().unwrap(), "b").position.line, 5);
+        assert!(documents[3].is_err());
+        assert_eq!(Documents::new("", ALL).count(), 0);
+    }
+
+    fn text_of(documents: &[Result<Node, YamlError>], at: usize, name: &str) -> String {
+        text(get(documents[at].as_ref().unwrap(), name)).to_owned()
     }
 
     proptest! {

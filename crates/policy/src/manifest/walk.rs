@@ -1,0 +1,282 @@
+//! From a document's tree to the images in it.
+
+use std::collections::HashSet;
+
+use super::{Found, Image, Place, Problem};
+use crate::reference::{Reference, ReferenceError};
+use crate::text::one_line;
+use crate::yaml::{Key, Node, Position, Value};
+
+/// Fields that hold what people write about an object, and what it is picked by: no images.
+const NOT_SPEC: [&str; 6] = [
+    "metadata",
+    "labels",
+    "annotations",
+    "matchLabels",
+    "nodeSelector",
+    "selector",
+];
+/// Objects whose fields called `image` name no image: a Secret's are anything at all, and a schema
+/// describes the field instead of filling it in.
+const NOT_WALKED: [&str; 2] = ["Secret", "CustomResourceDefinition"];
+
+type Entries = [(Key, Node)];
+
+#[derive(Default)]
+pub(super) struct Walk {
+    pub(super) found: Found,
+    /// Canonical names that are among the found.
+    seen: HashSet<String>,
+    object: String,
+    path: Vec<String>,
+}
+
+/// How sure it is that a text is meant as an image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meant {
+    /// The field is there for that; anything else is a mistake.
+    Surely,
+    /// It is one if it looks like one.
+    Perhaps,
+}
+
+impl Walk {
+    pub(super) fn document(&mut self, document: &Node) {
+        self.object.clear();
+        self.path.clear();
+        self.node(document);
+    }
+
+    pub(super) fn problem(&mut self, problem: Problem) {
+        self.found.problems.push(problem);
+    }
+
+    fn node(&mut self, node: &Node) {
+        match &node.value {
+            Value::Null | Value::Scalar(_) => {}
+            Value::Sequence(items) => self.items(items, Self::node),
+            Value::Mapping(entries) => match object(entries) {
+                Some((kind, _)) if NOT_WALKED.contains(&kind.as_str()) => {}
+                Some((_, name)) => self.object(name, entries),
+                None => self.fields(entries, &NOT_SPEC),
+            },
+        }
+    }
+
+    /// An object, at the top or in a `List`.
+    fn object(&mut self, name: String, entries: &Entries) {
+        let (outer, path) = (
+            std::mem::replace(&mut self.object, name),
+            std::mem::take(&mut self.path),
+        );
+        // What a node reports that it runs is no wish.
+        self.fields(entries, &[&NOT_SPEC[..], &["status"]].concat());
+        (self.object, self.path) = (outer, path);
+    }
+
+    fn fields(&mut self, entries: &Entries, skipped: &[&str]) {
+        let is_complete = text(entries, "tag").or(text(entries, "digest")).is_some();
+        if is_complete && text(entries, "image").is_none() && self.is_below_image() {
+            self.parts(entries, Meant::Perhaps);
+        }
+        for (key, value) in entries {
+            if skipped.contains(&key.name.as_str()) {
+                continue;
+            }
+            self.path.push(key.name.clone());
+            match (key.name.as_str(), &value.value) {
+                ("image", Value::Scalar(written)) => self.beside(written, value.position, entries),
+                ("image", Value::Mapping(parts)) => self.image(parts, value),
+                ("images", Value::Sequence(items)) => self.items(items, Self::perhaps),
+                (name, Value::Scalar(_)) if name == "imageName" || name.ends_with("Image") => {
+                    self.perhaps(value);
+                }
+                _ => self.node(value),
+            }
+            self.path.pop();
+        }
+    }
+
+    fn items(&mut self, items: &[Node], mut each: impl FnMut(&mut Self, &Node)) {
+        let list = self.path.pop().unwrap_or_default();
+        for (at, item) in items.iter().enumerate() {
+            let name = match &item.value {
+                Value::Mapping(entries) => text(entries, "name"),
+                _ => None,
+            };
+            let name = name.map_or_else(|| at.to_string(), |name| one_line(name, 80));
+            self.path.push(format!("{list}[{name}]"));
+            each(self, item);
+            self.path.pop();
+        }
+        self.path.push(list);
+    }
+
+    /// `image: name`, with what stands beside it: some operators take the name in parts.
+    fn beside(&mut self, written: &str, position: Position, entries: &Entries) {
+        let written = written.trim();
+        let mut image = written.to_owned();
+        let repository = text(entries, "repository");
+        if let (Some(repository), false) = (repository, image.contains('/')) {
+            image = format!("{}/{image}", repository.trim_end_matches('/'));
+        }
+        if let Some(registry) = text(entries, "registry") {
+            image = format!("{}/{image}", registry.trim_end_matches('/'));
+        }
+        // A `version` beside a name without repository is the version of something else.
+        let version = repository.and_then(|_| text(entries, "version"));
+        let tag = text(entries, "tag").or(version);
+        let digest = text(entries, "digest");
+        if Reference::parse(&image)
+            .is_ok_and(|name| name.tag().is_none() && name.digest().is_none())
+        {
+            image = with_suffix(image, tag, digest);
+        }
+        self.take(&image, position, Meant::Surely);
+    }
+
+    /// `image: {…}`.
+    fn image(&mut self, parts: &Entries, node: &Node) {
+        if let Some(reference) = parts.iter().find(|(key, _)| key.name == "reference")
+            && let Value::Scalar(written) = &reference.1.value
+        {
+            self.path.push("reference".to_owned());
+            self.take(written, reference.1.position, Meant::Surely);
+            self.path.pop();
+        } else if text(parts, "repository").is_some() {
+            self.parts(parts, Meant::Surely);
+        } else {
+            self.node(node);
+        }
+    }
+
+    /// `{registry, repository, tag, digest}`.
+    fn parts(&mut self, parts: &Entries, meant: Meant) {
+        let Some((_, node)) = parts.iter().find(|(key, _)| key.name == "repository") else {
+            return;
+        };
+        let Some(repository) = text(parts, "repository") else {
+            return;
+        };
+        let name = match text(parts, "registry") {
+            Some(registry) => format!("{}/{repository}", registry.trim_end_matches('/')),
+            None => repository.to_owned(),
+        };
+        let (tag, digest) = (text(parts, "tag"), text(parts, "digest"));
+        let is_bare = |name: &Reference| name.tag().is_none() && name.digest().is_none();
+        if tag.is_none() && digest.is_none() && Reference::parse(&name).is_ok_and(|n| is_bare(&n)) {
+            let message = "has a repository, but neither tag nor digest; which image is meant is \
+                           for its operator to say";
+            self.mistake(node.position, message.to_owned());
+            return;
+        }
+        self.take(&with_suffix(name, tag, digest), node.position, meant);
+    }
+
+    fn perhaps(&mut self, node: &Node) {
+        match &node.value {
+            Value::Scalar(written) => self.take(written, node.position, Meant::Perhaps),
+            _ => self.node(node),
+        }
+    }
+
+    fn take(&mut self, written: &str, position: Position, meant: Meant) {
+        let image = written.trim();
+        // `image: true` switches something on.
+        let is_other = image.is_empty()
+            || matches!(image, "true" | "false")
+            || image.bytes().all(|byte| byte.is_ascii_digit());
+        if is_other {
+            return;
+        }
+        let key = match Reference::parse(image) {
+            Ok(name) => {
+                let looks_so =
+                    image.contains('/') && (name.tag().is_some() || name.digest().is_some());
+                if meant == Meant::Perhaps && !looks_so {
+                    return;
+                }
+                name.canonical()
+            }
+            Err(_) if meant == Meant::Perhaps => return,
+            Err(ReferenceError::ImageId(id)) => id,
+            Err(error) => return self.mistake(position, what_is_wrong(image, &error)),
+        };
+        if self.seen.insert(key) {
+            let place = self.place(position);
+            self.found.images.push(Image {
+                image: image.to_owned(),
+                place,
+            });
+        }
+    }
+
+    fn mistake(&mut self, position: Position, message: String) {
+        let place = self.place(position);
+        self.problem(Problem { place, message });
+    }
+
+    fn place(&self, position: Position) -> Place {
+        Place {
+            object: self.object.clone(),
+            path: self.path.join("."),
+            position,
+        }
+    }
+
+    fn is_below_image(&self) -> bool {
+        let mut names = self.path.iter();
+        names.any(|name| name.to_ascii_lowercase().contains("image"))
+    }
+}
+
+/// Kind, and the name that it is shown by, of what is an object.
+fn object(entries: &Entries) -> Option<(String, String)> {
+    let kind = text(entries, "kind")?;
+    let mut fields = entries.iter();
+    let metadata = fields.find_map(|(key, node)| match &node.value {
+        Value::Mapping(metadata) if key.name == "metadata" => Some(metadata),
+        _ => None,
+    });
+    // `kind` alone may be part of a reference to an object.
+    text(entries, "apiVersion").or(metadata.map(|_| ""))?;
+    let name = metadata.and_then(|m| text(m, "name").or(text(m, "generateName")));
+    let shown = match name {
+        Some(name) => format!("{kind}/{name}"),
+        None => kind.to_owned(),
+    };
+    Some((kind.to_owned(), one_line(&shown, 160)))
+}
+
+/// A field's text, where it has any.
+fn text<'a>(entries: &'a Entries, name: &str) -> Option<&'a str> {
+    let (_, node) = entries.iter().find(|(key, _)| key.name == name)?;
+    match &node.value {
+        Value::Scalar(text) => Some(text.trim()).filter(|text| !text.is_empty()),
+        _ => None,
+    }
+}
+
+fn with_suffix(mut name: String, tag: Option<&str>, digest: Option<&str>) -> String {
+    match tag {
+        // In the tag's place, where an operator has no field for a digest.
+        Some(tag) if tag.starts_with("sha256:") => name.push_str(&format!("@{tag}")),
+        Some(tag) => name.push_str(&format!(":{tag}")),
+        None => {}
+    }
+    if let Some(digest) = digest {
+        name.push_str(&format!("@{}", digest.trim_start_matches('@')));
+    }
+    name
+}
+
+/// Quotes no more than the part of a name that is wrong. A URL may hold a password.
+fn what_is_wrong(image: &str, error: &ReferenceError) -> String {
+    if image.contains("{{") || image.contains("${") || image.contains("$(") {
+        return "still has a placeholder in it; fill it in or render the template first".to_owned();
+    }
+    if image.contains("://") {
+        return "is a URL; write the image's name without `…://`".to_owned();
+    }
+    one_line(&format!("is no image name: {error}"), 240)
+}
