@@ -89,6 +89,11 @@ impl Keeper {
         self.shared.lock().get(need).cloned().unwrap_or_default()
     }
 
+    /// Whether `need` has been looked up, with whatever result.
+    pub fn is_known(&self, need: &Need) -> bool {
+        self.shared.lock().contains_key(need)
+    }
+
     /// Waits until something that [`Keeper::get`] gives has changed.
     pub async fn changed(&mut self) {
         if self.changes.changed().await.is_err() {

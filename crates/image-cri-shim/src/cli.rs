@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config_command::ConfigCommand;
+use crate::history_command::HistoryArgs;
+use crate::resolve::ResolveArgs;
+use crate::status_command::StatusArgs;
 use crate::webhook::WebhookArgs;
 
 /// Decides where every container image on this node comes from, and makes sure it can be pulled
@@ -12,7 +15,7 @@ use crate::webhook::WebhookArgs;
 #[derive(Debug, Parser)]
 #[command(name = "image-cri-shim", version)]
 pub(crate) struct Cli {
-    /// What to be; `serve` when nothing is said
+    /// What to be or to do; `serve` when nothing is said
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
 
@@ -20,18 +23,17 @@ pub(crate) struct Cli {
     #[arg(
         short,
         long,
-        global = true,
         value_name = "FILE",
         default_value = "/etc/image-cri-shim.yaml"
     )]
     pub(crate) file: PathBuf,
 
     /// Check the config and whether the runtime answers, print what was found, and exit
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub(crate) dry_run: bool,
 
     /// How to log: `auto` is journald under systemd, else text on standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto, value_name = "FORMAT")]
+    #[arg(long, value_enum, default_value_t = LogFormat::Auto, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
 
     /// Count nothing and keep no history, to measure what that costs
@@ -42,12 +44,50 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     /// Stand between kubelet and the container runtime (the default)
-    Serve,
+    Serve(ServiceArgs),
     /// Apply the same rules to Pods, as a Kubernetes admission webhook
     Webhook(Box<WebhookArgs>),
     /// Check the config, and show what is in force and why
+    Config(ConfigArgs),
+    // What these do is told by their arguments' own comments, which say more in `--help`.
+    Resolve(ResolveArgs),
+    Status(StatusArgs),
+    History(HistoryArgs),
+}
+
+/// What may stand before a service's name and after it.
+///
+/// Not clap's `global`: `resolve -f` is something else, as with kubectl.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+
+    /// Check the config and whether the runtime answers, print what was found, and exit
+    #[arg(long)]
+    dry_run: bool,
+
+    /// How to log: `auto` is journald under systemd, else text on standard error
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+/// Names the config file.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The config file [default: /etc/image-cri-shim.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// The config file [default: /etc/image-cri-shim.yaml]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    file: Option<PathBuf>,
+
     #[command(subcommand)]
-    Config(ConfigCommand),
+    pub(crate) command: ConfigCommand,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,4 +100,109 @@ pub(crate) enum LogFormat {
     Json,
     /// The journal's own protocol.
     Journald,
+}
+
+impl Cli {
+    /// Reads the command line; prints help or what is wrong with it, and exits, where that is asked
+    /// for or needed.
+    pub(crate) fn read() -> Self {
+        Self::parse().folded()
+    }
+
+    /// What stands after the subcommand's name, in the place of what stands before it.
+    fn folded(mut self) -> Self {
+        let service = match &self.role {
+            Some(Role::Serve(service)) => Some(service),
+            Some(Role::Webhook(webhook)) => Some(&webhook.service_args),
+            _ => None,
+        };
+        if let Some(service) = service {
+            self.dry_run |= service.dry_run;
+            self.log_format = service.log_format.unwrap_or(self.log_format);
+        }
+        let file = match &self.role {
+            Some(Role::Serve(_) | Role::Webhook(_)) => {
+                service.and_then(|service| service.config.file.as_ref())
+            }
+            Some(Role::Config(config)) => config.file.as_ref(),
+            Some(Role::Resolve(resolve)) => resolve.config.as_ref(),
+            Some(Role::Status(status)) => status.config.file.as_ref(),
+            Some(Role::History(history)) => history.config.file.as_ref(),
+            None => None,
+        };
+        if let Some(file) = file {
+            self.file.clone_from(file);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn read(args: &str) -> Cli {
+        let args = std::iter::once("image-cri-shim").chain(args.split(' '));
+        Cli::try_parse_from(args).unwrap().folded()
+    }
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_config_is_named_before_the_subcommand_or_after_it() {
+        for args in [
+            "-f x",
+            "--file=x",
+            "-f x serve",
+            "serve -f x",
+            "serve --file x",
+            "-f x webhook",
+            "webhook --file=x",
+            "-f x config check",
+            "config -f x show",
+            "config show -f x",
+            "-f x status",
+            "status -f x --json",
+            "-f x history nginx",
+            "history -f x",
+            "-f x resolve nginx",
+            "resolve --file x nginx",
+            "-f y serve -f x",
+        ] {
+            assert_eq!(read(args).file, PathBuf::from("x"), "{args}");
+        }
+        let default = read("serve");
+        assert_eq!(default.file, PathBuf::from("/etc/image-cri-shim.yaml"));
+    }
+
+    #[test]
+    fn services_take_their_options_on_both_sides() {
+        for args in [
+            "--dry-run --log-format json serve",
+            "serve --dry-run --log-format json",
+        ] {
+            let cli = read(args);
+            assert!(cli.dry_run && cli.log_format == LogFormat::Json, "{args}");
+        }
+        let both = read("--log-format json webhook --log-format text");
+        assert_eq!(both.log_format, LogFormat::Text);
+    }
+
+    #[test]
+    fn in_resolve_f_is_a_manifest() {
+        let cli = read("-f config resolve -f a.yaml -f b/ nginx");
+        assert_eq!(cli.file, PathBuf::from("config"));
+        let Some(Role::Resolve(resolve)) = cli.role else {
+            panic!("{:?}", cli.role);
+        };
+        assert_eq!(
+            resolve.manifests,
+            [PathBuf::from("a.yaml"), PathBuf::from("b/")]
+        );
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cluster::{Followed, Link, Look, SecretData};
 use credentials::Keeper;
@@ -59,6 +60,43 @@ impl CredentialSources {
             Some(CredentialSource::Secret(name)) => self.secret(name, need),
             _ => self.keeper.get(need),
         })
+    }
+
+    /// For one look: what `settings` need, as far as it is known after at most `patience`. Where it is
+    /// not, the entry's note says so.
+    pub(crate) async fn look_once(&mut self, settings: &Settings, patience: Duration) -> Settings {
+        self.set(Some(settings));
+        let needs = settings.credential_needs();
+        let all_known = async {
+            while !needs.iter().all(|need| self.is_known(need)) {
+                self.changed().await;
+                for secret in self.secrets.values_mut() {
+                    secret.seen_and_noted();
+                }
+            }
+        };
+        // What is not known by then is said below.
+        let _ = tokio::time::timeout(patience, all_known).await;
+        settings.with_credentials(&|need| match &need.source {
+            Some(source) if !self.is_known(need) => Found {
+                credentials: None,
+                note: Some(format!(
+                    "no credentials: {source}: no answer within {patience:?}"
+                )),
+            },
+            Some(CredentialSource::Secret(name)) => self.secret(name, need),
+            _ => self.keeper.get(need),
+        })
+    }
+
+    fn is_known(&self, need: &Need) -> bool {
+        match &need.source {
+            Some(CredentialSource::Secret(name)) => {
+                let followed = self.secrets.get(name);
+                followed.is_some_and(|secret| secret.seen().look != Look::Pending)
+            }
+            _ => self.keeper.is_known(need),
+        }
     }
 
     /// Waits until [`CredentialSources::fill`] may give something else.

@@ -57,6 +57,14 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Loaded> {
     understand(path, read(path)?)
 }
 
+/// The socket of the shim that runs by this file. The file need not be good otherwise: a broken one is
+/// a reason to look at the shim that still runs by the last good one.
+pub(crate) fn shim_socket(path: &Path) -> anyhow::Result<PathBuf> {
+    let text = read(path)?;
+    let (settings, _) = Settings::read(&text, &|name| std::env::var(name).ok());
+    Ok(settings.shim_socket)
+}
+
 /// What became of a replacement.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Replaced {

@@ -12,31 +12,37 @@ mod config_merge;
 mod config_show;
 mod config_state;
 mod config_watch;
-#[expect(dead_code, reason = "the commands that use it come next")]
 mod daemon;
 mod detect;
 mod dry_run;
 mod explain;
+mod history_command;
 mod inspection;
 mod logging;
+mod render;
 mod requests;
+mod resolve;
+mod screen;
 mod serve;
 mod stats;
+mod status_command;
 mod systemd;
+mod terminal;
 mod webhook;
 mod webhook_config;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::read();
     let outcome = match &cli.role {
-        Some(cli::Role::Config(command)) => return config_command::run(&cli.file, command),
+        Some(cli::Role::Config(args)) => return config_command::run(&cli.file, &args.command),
+        Some(cli::Role::Resolve(args)) => return resolve::run(&cli.file, args),
+        Some(cli::Role::Status(args)) => return status_command::run(&cli.file, args),
+        Some(cli::Role::History(args)) => return history_command::run(&cli.file, args),
         Some(cli::Role::Webhook(args)) => webhook::run(&cli, args),
-        None | Some(cli::Role::Serve) if cli.dry_run => dry_run::run(&cli),
-        None | Some(cli::Role::Serve) => serve::run(&cli),
+        None | Some(cli::Role::Serve(_)) if cli.dry_run => dry_run::run(&cli),
+        None | Some(cli::Role::Serve(_)) => serve::run(&cli),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, ServiceArgs};
 use crate::config_file::Loaded;
 use crate::config_state::ConfigState;
 use crate::logging::{self, LogLevel};
@@ -36,6 +36,9 @@ const DEFAULT_NAMESPACE: &str = "image-cri-shim";
 /// What `webhook` is told on the command line.
 #[derive(Debug, Args)]
 pub(crate) struct WebhookArgs {
+    #[command(flatten)]
+    pub(crate) service_args: ServiceArgs,
+
     /// Take the rules from the ConfigMap kube-system/image-cri-shim, not from the config file
     #[arg(long)]
     config_map: bool,

@@ -1,0 +1,214 @@
+//! Which images `resolve` is asked about.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use policy::text::one_line;
+use policy::{Reference, manifest};
+
+/// More than any manifest; a mistaken path (a device, an image) is refused instead of read.
+const MAX_TEXT: u64 = 64 * 1024 * 1024;
+/// Standard input, as an image or as a manifest.
+const STDIN: &str = "-";
+
+/// An image, and where it was named if in a manifest.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) image: String,
+    pub(super) place: Option<String>,
+}
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// In order, each image once, whatever its spelling.
+    pub(super) images: Vec<Named>,
+    /// What should name an image in a manifest and doesn't: `FILE:LINE: …`.
+    pub(super) problems: Vec<String>,
+    seen: HashSet<String>,
+}
+
+/// Reads arguments, lists and manifests.
+///
+/// # Errors
+/// Something can't be read, stdin is meant twice, or no image is named anywhere.
+pub(super) fn gather(images: &[String], manifests: &[PathBuf]) -> anyhow::Result<Wanted> {
+    let is_stdin = |path: &PathBuf| path == Path::new(STDIN);
+    let from_stdin = images.iter().filter(|image| *image == STDIN).count()
+        + manifests.iter().filter(|path| is_stdin(path)).count();
+    if from_stdin > 1 {
+        bail!("standard input can be read once only; give `-` once");
+    }
+    let mut wanted = Wanted::default();
+    for image in images {
+        if image == STDIN {
+            wanted.list(&stdin()?)?;
+        } else {
+            wanted.add(image, None);
+        }
+    }
+    if images.is_empty() && manifests.is_empty() {
+        if io::stdin().is_terminal() {
+            bail!("name an image, give a manifest with `-f`, or pipe a list in");
+        }
+        wanted.list(&stdin()?)?;
+    }
+    for path in manifests {
+        if is_stdin(path) {
+            wanted.manifest("stdin", &stdin()?);
+            continue;
+        }
+        for file in files(path)? {
+            let text = read(&file)?;
+            wanted.manifest(&file.display().to_string(), &text);
+        }
+    }
+    if wanted.images.is_empty() && wanted.problems.is_empty() {
+        bail!(
+            "no image is named there{}",
+            match manifests.is_empty() {
+                true => "",
+                false => "; `-f` takes a manifest here, and a config stands before `resolve`",
+            }
+        );
+    }
+    Ok(wanted)
+}
+
+impl Wanted {
+    fn add(&mut self, image: &str, place: Option<String>) {
+        let name = Reference::parse(image).map(|reference| reference.canonical());
+        if self.seen.insert(name.unwrap_or_else(|_| image.to_owned())) {
+            self.images.push(Named {
+                image: image.to_owned(),
+                place,
+            });
+        }
+    }
+
+    /// A list: an image a line, `#` begins a comment.
+    fn list(&mut self, text: &str) -> anyhow::Result<()> {
+        for line in text.lines() {
+            let image = line.split('#').next().unwrap_or_default().trim();
+            if image.starts_with("apiVersion:") || image.starts_with("kind:") || image == "{" {
+                bail!("standard input is a manifest, not a list of images; read it with `-f -`");
+            }
+            if !image.is_empty() {
+                self.add(image, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn manifest(&mut self, file: &str, text: &str) {
+        let found = manifest::images(text);
+        for image in found.images {
+            let place = format!("{file}:{}: {}", image.place.position.line, image.place);
+            self.add(&image.image, Some(place));
+        }
+        for problem in found.problems {
+            let place = problem.place.to_string();
+            let colon = if place.is_empty() { "" } else { " " };
+            let line = problem.place.position.line;
+            let said = format!("{file}:{line}: {place}{colon}{}", problem.message);
+            self.problems.push(one_line(&said, 1000));
+        }
+    }
+}
+
+/// A file as it is; of a directory, what kubectl would take, sorted.
+fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let cannot = || format!("cannot read the manifest {}", path.display());
+    if !path.metadata().with_context(cannot)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in path.read_dir().with_context(cannot)? {
+        let file = entry.with_context(cannot)?.path();
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("yaml" | "yml" | "json")) && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        bail!("{} has no *.yaml, *.yml or *.json", path.display());
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("cannot read the manifest {name}"))?;
+    text(file, &name)
+}
+
+fn stdin() -> anyhow::Result<String> {
+    text(io::stdin().lock(), "standard input")
+}
+
+fn text(from: impl Read, name: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    from.take(MAX_TEXT + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {name}"))?;
+    if text.len() as u64 > MAX_TEXT {
+        bail!("{name} is larger than {MAX_TEXT} bytes; is it a manifest?");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(wanted: &Wanted) -> Vec<&str> {
+        let images = wanted.images.iter();
+        images.map(|named| named.image.as_str()).collect()
+    }
+
+    #[test]
+    fn lists_have_comments_and_empty_lines() {
+        let mut wanted = Wanted::default();
+        wanted
+            .list("# all\nnginx:1.27 # web\n\n  docker.io/library/nginx:1.27\r\n%bad\n")
+            .unwrap();
+        assert_eq!(names(&wanted), ["nginx:1.27", "%bad"]);
+        let error = wanted.list("---\napiVersion: v1\n").unwrap_err();
+        assert!(error.to_string().contains("-f -"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_stands_for_its_manifests() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, image) in [
+            ("b.yml", "b:1"),
+            ("a.yaml", "a:1"),
+            ("c.json", "a:1"),
+            ("d.txt", "d:1"),
+        ] {
+            std::fs::write(dir.path().join(name), format!("{{\"image\": \"{image}\"}}")).unwrap();
+        }
+        let wanted = gather(&["z:1".to_owned()], &[dir.path().to_owned()]).unwrap();
+        assert_eq!(names(&wanted), ["z:1", "a:1", "b:1"]);
+        let place = wanted.images[1].place.as_deref().unwrap();
+        assert!(place.ends_with("a.yaml:1: image"), "{place}");
+    }
+
+    #[test]
+    fn what_names_nothing_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, "registries: [{address: a.io}]\n").unwrap();
+        let error = gather(&[], &[file]).unwrap_err().to_string();
+        assert!(
+            error.contains("a config stands before `resolve`"),
+            "{error}"
+        );
+        assert!(gather(&[], &[dir.path().join("none")]).is_err());
+        assert!(gather(&["-".to_owned()], &["-".into()]).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! Whom `resolve` asks: the shim that runs, or the config file.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use cluster::{Link, Places};
+use policy::config::Settings;
+use registry::{Client, ClientOptions, ProxySettings};
+use resolver::Resolver;
+use telemetry::Telemetry;
+use telemetry::report::{Explanation, Knowledge};
+use tokio::runtime::Handle;
+
+use crate::config_credentials::CredentialSources;
+use crate::daemon::{Daemon, DaemonError};
+use crate::{config_file, explain, serve, terminal};
+
+/// How long credentials from files, Secrets and plugins may take to be found.
+const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whose knowledge answers.
+pub(super) enum Source {
+    /// The running shim's.
+    Daemon(Daemon),
+    /// The config file's, by a resolver of our own.
+    ConfigFile {
+        settings: Box<Settings>,
+        resolver: Resolver,
+    },
+}
+
+impl Source {
+    /// The shim that listens where the config says, else the config itself. Pulls need the shim.
+    pub(super) async fn find(file: &Path, is_pull: bool) -> anyhow::Result<Self> {
+        let daemon = Daemon::new(&config_file::shim_socket(file)?);
+        // Any question will do; this one asks no registry.
+        let away = match daemon.explain("image-cri-shim", false).await {
+            Ok(_) => return Ok(Self::Daemon(daemon)),
+            Err(away @ (DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. })) => away,
+            Err(failed) => return Err(failed.into()),
+        };
+        if is_pull {
+            bail!("{away}; --pull needs a running one");
+        }
+        let loaded = config_file::load(file)?;
+        terminal::say(&format!("{away}; using {} itself", file.display()));
+        for warning in &loaded.warnings {
+            terminal::say(warning);
+        }
+        Self::from_file(loaded.settings).await
+    }
+
+    async fn from_file(settings: Settings) -> anyhow::Result<Self> {
+        let link = Arc::new(Link::new(Places::from_environment()));
+        let interval = settings.reload_interval;
+        let mut sources = CredentialSources::new(link, Arc::new(move || interval));
+        let settings = sources.look_once(&settings, CREDENTIALS_PATIENCE).await;
+        let client = Client::new(ClientOptions {
+            domain_cache_ttl: settings.cache.domain_cache_ttl,
+            proxies: ProxySettings::from_env(),
+            ..ClientOptions::default()
+        });
+        let options = serve::resolver_options(&settings);
+        let handle = Handle::try_current().context("no async runtime")?;
+        Ok(Self::ConfigFile {
+            resolver: Resolver::new(client, handle, options, Telemetry::off()),
+            settings: Box::new(settings),
+        })
+    }
+
+    /// What would happen to `image`.
+    pub(super) async fn explain(
+        &self,
+        image: &str,
+        probe: bool,
+    ) -> Result<Explanation, DaemonError> {
+        match self {
+            Self::Daemon(daemon) => daemon.explain(image, probe).await,
+            Self::ConfigFile { settings, resolver } => {
+                let by = Knowledge::ConfigFile;
+                Ok(explain::explain(settings, resolver, image, probe, by).await)
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `image-cri-shim resolve`: where images would come from and why, and whether they can be pulled.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`inputs`] | which images: arguments, lists, manifests |
+//! | [`knowledge`] | whom to ask: the running shim, or the config file |
+//! | [`pulls`] | pulling through the running shim |
+//! | [`progress`] | what is shown meanwhile |
+
+mod inputs;
+mod item;
+mod knowledge;
+mod progress;
+mod pulls;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+pub(crate) use self::item::{Item, Pull};
+use self::knowledge::Source;
+use self::progress::Progress;
+use crate::render::{self, Page};
+use crate::{serve, terminal};
+
+/// Images that are looked at together: enough to keep eight registries busy, few enough not to be
+/// limited by them.
+const AT_ONCE: usize = 8;
+/// More images than this are shown with progress, and with a summary at the end.
+const HANDFUL: usize = 5;
+
+/// Something can't be pulled.
+const NOT_ALL: u8 = 1;
+/// The command line or the config is wrong, or the shim failed.
+const TROUBLE: u8 = 2;
+/// 128 and the number of SIGINT, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Show where images would come from and why, and whether they can be pulled
+///
+/// The running shim is asked, with what it remembers and has put aside; where none runs, the config
+/// file is used as it is. Nothing is pulled unless --pull says so.
+///
+/// Exit status: 0 when every image can be pulled, 1 when one can't, 2 when the command line, a manifest
+/// or the config is wrong.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  image-cri-shim resolve nginx:1.27
+  helm template my-chart | image-cri-shim resolve -f -
+  image-cri-shim resolve -f manifests/ --json | jq '.[] | select(.available | not).image'
+  image-cri-shim resolve --pull < images.txt")]
+pub(crate) struct ResolveArgs {
+    /// Images, as a Pod names them; `-` reads a list from standard input, one a line, as happens
+    /// without any IMAGE and MANIFEST
+    #[arg(value_name = "IMAGE")]
+    images: Vec<String>,
+
+    /// A manifest of any kind, YAML or JSON, to take the images from; a directory stands for its
+    /// *.yaml, *.yml and *.json, and `-` for standard input
+    #[arg(short = 'f', long = "manifest", value_name = "MANIFEST")]
+    pub(crate) manifests: Vec<PathBuf>,
+
+    /// The config file [default: /etc/image-cri-shim.yaml]; `-f` names it before `resolve` only
+    #[arg(long = "file", value_name = "CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Ask no registry: show the plan alone
+    #[arg(long)]
+    offline: bool,
+
+    /// Pull the images through the running shim, one after another
+    #[arg(long, conflicts_with = "offline")]
+    pull: bool,
+
+    /// Print one JSON array, an object for each image in the order given
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command by the config `file`.
+pub(crate) fn run(file: &Path, args: &ResolveArgs) -> ExitCode {
+    match resolve(file, args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            terminal::say(&format!("{error:#}"));
+            ExitCode::from(TROUBLE)
+        }
+    }
+}
+
+fn resolve(file: &Path, args: &ResolveArgs) -> anyhow::Result<u8> {
+    let wanted = inputs::gather(&args.images, &args.manifests)?;
+    for problem in &wanted.problems {
+        terminal::say(problem);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start an async runtime")?;
+    let done = runtime.block_on(async {
+        let interrupted = serve::shutdown_signal()?;
+        tokio::select! {
+            items = work(file, args, wanted.images) => items.map(Some),
+            () = interrupted => Ok(None),
+        }
+    });
+    // A credential plugin or a DNS server that hangs must not keep us.
+    runtime.shutdown_background();
+    let Some(items) = done? else {
+        terminal::say("interrupted");
+        return Ok(INTERRUPTED);
+    };
+    show(args, &items).context("cannot write to standard output")?;
+    let all_good = wanted.problems.is_empty() && items.iter().all(Item::is_good);
+    Ok(if all_good { 0 } else { NOT_ALL })
+}
+
+async fn work(
+    file: &Path,
+    args: &ResolveArgs,
+    images: Vec<inputs::Named>,
+) -> anyhow::Result<Vec<Item>> {
+    let source = Source::find(file, args.pull).await?;
+    let progress = Progress::bar(images.len(), HANDFUL);
+    let explained = stream::iter(images).map(|named| {
+        let (source, progress) = (&source, &progress);
+        async move {
+            let explanation = source.explain(&named.image, !args.offline).await?;
+            progress.one_done(&named.image);
+            anyhow::Ok(Item {
+                explanation,
+                named_at: named.place,
+                pull: None,
+            })
+        }
+    });
+    let mut items: Vec<Item> = explained.buffered(AT_ONCE).try_collect().await?;
+    drop(progress);
+    if let (Source::Daemon(daemon), true) = (&source, args.pull) {
+        pulls::pull_all(daemon, &mut items).await;
+    }
+    Ok(items)
+}
+
+fn show(args: &ResolveArgs, items: &[Item]) -> std::io::Result<()> {
+    if args.json {
+        return terminal::print_json(&items);
+    }
+    let mut page = Page::new(terminal::width());
+    for item in items {
+        render::explanation(&mut page, item);
+    }
+    if items.len() > HANDFUL {
+        render::summary(&mut page, items);
+    }
+    terminal::print(&page.into_text())
+}
