@@ -42,7 +42,7 @@ pub(crate) fn need_root(command: &str) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "{command} needs root, because it starts a real containerd (in a temporary directory of its \
-         own; nothing is installed, no service is touched). Run it as root"
+         own; no service is touched). Run it as root"
     );
     Ok(())
 }

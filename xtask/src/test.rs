@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use testkit::browser;
 use testkit::tools::Tools;
 
 use crate::deny;
@@ -13,6 +14,7 @@ pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
     need_root("cargo xtask test")?;
     Tools::ensure().context("the programs that the end-to-end tests run")?;
+    browser::ensure().context("the browser that the page is tested in")?;
 
     step(
         "format",

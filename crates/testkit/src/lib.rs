@@ -18,12 +18,14 @@
 //! | [`fake_api_server`] | a Kubernetes API server for objects with versions, with its faults |
 //! | [`webhook`] | `image-cri-shim webhook` under test |
 //! | [`admission`] | what an API server does with a webhook |
+//! | [`browser`] | a real headless Chromium, for pages that people look at |
 //! | [`recording`] | what a registry was asked |
 //! | [`netns`] | a network of a test's own, with a host that drops every packet |
 //! | [`wait`] | waiting for a condition with a deadline |
 
 pub mod admission;
 mod background;
+pub mod browser;
 pub mod certs;
 pub mod containerd;
 pub mod cri_api;

@@ -1,8 +1,8 @@
 //! The real programs that tests run: containerd with runc, and docker-registry.
 //!
 //! What is on PATH is used as it is. What isn't is fetched as a Debian package and unpacked below
-//! the target directory. Nothing gets installed, so no service is started and a containerd that the
-//! machine has of its own is left alone.
+//! the target directory. None of these gets installed, so no service is started and a containerd that
+//! the machine has of its own is left alone. (A browser has to be: see [`crate::browser`].)
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ fn all_on_path<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
 }
 
 /// `target/tools`: kept between runs, gone with `cargo clean`.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
         PathBuf::from,
