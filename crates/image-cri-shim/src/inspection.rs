@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use telemetry::Telemetry;
 use telemetry::history::is_about;
+use telemetry::live::Live;
 use telemetry::report::{
     CacheStatus, Decision, Knowledge, Place, RegistryState, RegistryStatus, RuntimeStatus, Status,
     micros, timestamp,
@@ -79,6 +80,11 @@ impl Inspection {
         }
     }
 
+    /// Notes where metrics and the page are.
+    pub(crate) fn listening_on(&self, address: String) {
+        self.shared.metrics_address.store(Arc::new(Some(address)));
+    }
+
     /// All of it, with the last `decisions` decisions.
     pub(crate) async fn status(&self, decisions: usize) -> Status {
         let shared = &self.shared;
@@ -136,6 +142,30 @@ impl Inspection {
             domain_misses: domains.misses,
             domain_evictions: domains.evictions,
         }
+    }
+
+    /// Pulls under way.
+    pub(crate) fn running(&self) -> usize {
+        self.shared.telemetry.history().running().len()
+    }
+
+    /// Registries of the config in force and whether each is put aside.
+    pub(crate) fn put_aside(&self) -> Vec<(String, bool)> {
+        let settings = self.shared.settings.load();
+        let states = self.registries(&settings).into_iter();
+        states
+            .map(|registry| (registry.address, registry.state == RegistryState::PutAside))
+            .collect()
+    }
+
+    /// When the process started.
+    pub(crate) fn started(&self) -> SystemTime {
+        self.shared.started.0
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub(crate) fn encode(&self, live: Live) -> String {
+        self.shared.telemetry.metrics().encode(live)
     }
 
     fn registries(&self, settings: &Settings) -> Vec<RegistryStatus> {

@@ -27,7 +27,7 @@ use crate::config_keeper::ConfigKeeper;
 use crate::config_state::ConfigState;
 use crate::inspection::{Inspection, Parts};
 use crate::logging::LogLevel;
-use crate::{announce, config_file, detect, logging, stats, systemd};
+use crate::{announce, config_file, detect, logging, stats, surface, systemd};
 
 /// How long calls in flight may take to finish after SIGTERM. Below systemd's and Kubernetes' own
 /// patience of 90 and 30 seconds.
@@ -144,6 +144,10 @@ impl Node {
         let wake = Arc::new(Notify::new());
         tokio::spawn(follow_signals(Arc::clone(&wake), self.level.clone())?);
         let inspection = self.inspection(config.clone());
+        if let Some(address) = self.settings.load().metrics_address {
+            self.background
+                .spawn(surface::serve(address, inspection.clone()));
+        }
         let keeper = ConfigKeeper::new(file, text, Arc::clone(&self.settings), wake, config);
         self.background.spawn(keeper.run({
             let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
