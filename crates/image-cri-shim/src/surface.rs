@@ -50,6 +50,7 @@ impl Source for Inspection {
             };
             self.encode(Live {
                 node: Some(node),
+                certificate_ends: None,
                 process: process::live(self.started()),
             })
         })

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::webhook::certificate::Store;
 use ::webhook::certificate::files::Files;
@@ -18,6 +18,7 @@ use policy::config::Settings;
 use registry::{Client, ClientOptions, ProxySettings};
 use resolver::Resolver;
 use telemetry::Telemetry;
+use telemetry::live::Live;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
@@ -27,7 +28,7 @@ use crate::config_file::Loaded;
 use crate::config_state::ConfigState;
 use crate::logging::{self, LogLevel};
 use crate::webhook_config::{self, Source};
-use crate::{announce, config_file, serve};
+use crate::{announce, config_file, process, serve};
 
 /// Where a Pod is told its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -47,7 +48,7 @@ pub(crate) struct WebhookArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     listen: SocketAddr,
 
-    /// Where /healthz and /readyz are answered, without TLS
+    /// Where /healthz, /readyz and /metrics are answered, without TLS
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
     health_listen: SocketAddr,
 
@@ -208,6 +209,7 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
             certificates: Arc::clone(&store),
             other: other_conditions(keys, Arc::clone(&stopping)),
         },
+        metrics(telemetry, Arc::clone(&store)),
     ));
     tracing::info!("answering reviews on {bound}, health on {health_bound}");
     let delay = args.shutdown_delay;
@@ -252,6 +254,21 @@ fn apply(settings: Settings, admission: &Admission, resolver: &Resolver, level: 
     level.set_debug(settings.debug);
     serve::reconfigure(resolver, &settings);
     admission.apply(settings);
+}
+
+/// What a scrape gets.
+fn metrics(telemetry: Telemetry, store: Arc<Store>) -> health::Metrics {
+    let started = SystemTime::now();
+    Arc::new(move || {
+        let ends = store
+            .ends()
+            .and_then(|ends| ends.duration_since(UNIX_EPOCH).ok());
+        telemetry.metrics().encode(Live {
+            node: None,
+            certificate_ends: ends.map(|ends| ends.as_secs_f64()),
+            process: process::live(started),
+        })
+    })
 }
 
 /// What readiness depends on beside config and certificate.

@@ -4,14 +4,30 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue, Response};
+use http_body_util::Full;
 use telemetry::metrics::CONTENT_TYPE as OPEN_METRICS;
+
+/// The answer to a request for metrics, in the format that `headers` ask for.
+pub fn answer(headers: &HeaderMap, open_metrics: String) -> Response<Full<Bytes>> {
+    let accept = headers.get(ACCEPT).map(HeaderValue::to_str);
+    let format = Format::wanted(accept.and_then(Result::ok));
+    let mut answer = Response::new(Full::new(format.write(open_metrics).into()));
+    for (name, value) in [(CONTENT_TYPE, format.content_type()), (VARY, "Accept")] {
+        let value = HeaderValue::from_static(value);
+        answer.headers_mut().insert(name, value);
+    }
+    answer
+}
 
 /// Content type of the older format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// One of the formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+enum Format {
     OpenMetrics,
     Prometheus,
 }
@@ -19,7 +35,7 @@ pub(crate) enum Format {
 impl Format {
     /// The one that `accept` likes better; OpenMetrics where it doesn't care. A browser counts as liking
     /// the older one, because it shows that and would save the other to a file.
-    pub(crate) fn wanted(accept: Option<&str>) -> Self {
+    fn wanted(accept: Option<&str>) -> Self {
         let Some(accept) = accept else {
             return Self::OpenMetrics;
         };
@@ -36,7 +52,7 @@ impl Format {
     }
 
     /// Its content type.
-    pub(crate) fn content_type(self) -> &'static str {
+    fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => OPEN_METRICS,
             Self::Prometheus => PROMETHEUS,
@@ -44,7 +60,7 @@ impl Format {
     }
 
     /// `open_metrics` in this format.
-    pub(crate) fn write(self, open_metrics: String) -> String {
+    fn write(self, open_metrics: String) -> String {
         match self {
             Self::OpenMetrics => open_metrics,
             Self::Prometheus => prometheus(&open_metrics),

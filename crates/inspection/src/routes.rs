@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, VARY};
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::Source;
-use crate::exposition::Format;
+use crate::exposition;
 use crate::headers;
 use crate::host::Doorkeeper;
 
@@ -114,7 +114,7 @@ impl Routes {
         }
         match route {
             Route::Page => with_type(headers::PAGE.into(), "text/html; charset=utf-8"),
-            Route::Metrics => self.metrics(request).await,
+            Route::Metrics => exposition::answer(&request.headers, self.source.metrics().await),
             Route::Health => text(StatusCode::OK, "ok"),
             Route::Ready => match self.source.ready().await {
                 Ok(()) => text(StatusCode::OK, "ok"),
@@ -130,16 +130,6 @@ impl Routes {
                 json(&self.source.history(image.as_deref()), share)
             }
         }
-    }
-
-    async fn metrics(&self, request: &Parts) -> Answer {
-        let accept = request.headers.get(ACCEPT).map(HeaderValue::to_str);
-        let format = Format::wanted(accept.and_then(Result::ok));
-        let metrics = format.write(self.source.metrics().await);
-        let mut answer = with_type(metrics.into(), format.content_type());
-        let vary = HeaderValue::from_static("Accept");
-        answer.headers_mut().insert(VARY, vary);
-        answer
     }
 
     /// A place in memory; waited for at most as long as an answer is.

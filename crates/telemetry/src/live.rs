@@ -17,6 +17,8 @@ use crate::report::CacheStatus;
 pub struct Live {
     /// Of the node shim; none in another role.
     pub node: Option<NodeLive>,
+    /// Of the webhook: when its certificate ends, in seconds since 1970; none where it has none.
+    pub certificate_ends: Option<f64>,
     /// Of the process.
     pub process: ProcessLive,
 }
@@ -62,6 +64,13 @@ impl Collector for LiveCollector {
         let live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = &live.node {
             write_node(node, &mut encoder)?;
+        }
+        if let Some(ends) = live.certificate_ends {
+            let gauge = ConstGauge::new(ends);
+            let name = format!("{PREFIX}_certificate_not_after_timestamp");
+            let help = "When the webhook's certificate ends, since the Unix epoch";
+            let (unit, kind) = (Some(&Unit::Seconds), gauge.metric_type());
+            gauge.encode(encoder.encode_descriptor(&name, help, unit, kind)?)?;
         }
         write_process(live.process, &mut encoder)
     }
@@ -183,6 +192,7 @@ mod tests {
                     ..CacheStatus::default()
                 },
             }),
+            certificate_ends: Some(7.5),
             process: ProcessLive {
                 start_time_seconds: 1.5,
                 resident_bytes: 42,
@@ -196,6 +206,7 @@ mod tests {
             "image_cri_shim_runtime_reachable 1",
             "image_cri_shim_pulls_running 3",
             "image_cri_shim_cache_invalidations_total 0",
+            "image_cri_shim_certificate_not_after_timestamp_seconds 7.5",
             "process_start_time_seconds 1.5",
             "process_cpu_seconds_total 0.25",
             "process_resident_memory_bytes 42",

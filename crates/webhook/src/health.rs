@@ -1,29 +1,23 @@
-//! `/healthz` and `/readyz`, on a plain listener of their own: a kubelet must be able to ask before
+//! `/healthz`, `/readyz` and `/metrics`, on a plain listener of their own: a kubelet must be able to ask before
 //! there is a certificate.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use inspection::exposition;
+use inspection::listener::{self, Limits};
+use tokio::net::TcpListener;
 
 use crate::admit::Admission;
 use crate::certificate::Store;
 use crate::http::plain;
 
-/// Connections at one time, and how long one may last: kubelets ask and go.
-const CONNECTIONS: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Gives all metrics as OpenMetrics text.
+pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What readiness depends on.
 #[derive(Clone)]
@@ -57,38 +51,24 @@ impl Readiness {
 }
 
 /// Answers until it is dropped.
-pub async fn serve(listener: TcpListener, readiness: Readiness) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let readiness = readiness.clone();
-        tokio::spawn(async move {
-            // An error is a client that went away, or stayed too long.
-            let _ = timeout(PATIENCE, connection(stream, &readiness)).await;
-            drop(slot);
-        });
-    }
+pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics) {
+    let answer = move |request: Request<Incoming>| {
+        let answer = answer(&request, &readiness, &metrics);
+        async { answer }
+    };
+    listener::serve(listener, Limits::default(), answer).await;
 }
 
-async fn connection(stream: TcpStream, readiness: &Readiness) -> Result<(), hyper::Error> {
-    let service = service_fn(|request: Request<Incoming>| async move {
-        Ok::<_, Infallible>(answer(&request, readiness))
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .await
-}
-
-fn answer(request: &Request<Incoming>, readiness: &Readiness) -> Response<Full<Bytes>> {
+fn answer<B>(
+    request: &Request<B>,
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "GET /healthz or /readyz");
+        return plain(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "GET /healthz, /readyz or /metrics",
+        );
     }
     match request.uri().path() {
         "/healthz" => plain(StatusCode::OK, "ok"),
@@ -96,6 +76,10 @@ fn answer(request: &Request<Incoming>, readiness: &Readiness) -> Response<Full<B
             Ok(()) => plain(StatusCode::OK, "ok"),
             Err(missing) => plain(StatusCode::SERVICE_UNAVAILABLE, &missing),
         },
-        _ => plain(StatusCode::NOT_FOUND, "there is /healthz and /readyz"),
+        "/metrics" => exposition::answer(request.headers(), metrics()),
+        _ => plain(
+            StatusCode::NOT_FOUND,
+            "there is /healthz, /readyz and /metrics",
+        ),
     }
 }

@@ -91,6 +91,38 @@ async fn config_and_certificate_from_files_live() {
 }
 
 #[tokio::test]
+async fn it_counts_and_tells_how_its_config_is() {
+    let ca = Ca::new().unwrap();
+    let dir = prepared(&ca);
+    let webhook = start(&file_args(&dir), &[]).await;
+    webhook.until_ready().await;
+    webhook.rewritten("nats:1", &[&ca.pem()]).await.unwrap();
+    let has = async |line: &str| {
+        until(line, || async {
+            let (status, text) = webhook.health("/metrics").await?;
+            assert_eq!(status, 200);
+            text.lines().any(|l| l.starts_with(line)).then_some(())
+        })
+        .await;
+    };
+    has(r#"image_cri_shim_reviews_total{result="patched"} 1"#).await;
+    has(r#"image_cri_shim_images_moved_total{rule="imageRedirMapping[1]"} 1"#).await;
+    has("image_cri_shim_review_duration_seconds_count 1").await;
+    has("image_cri_shim_certificate_not_after_timestamp_seconds ").await;
+    has("image_cri_shim_config_generation 1").await;
+    has("image_cri_shim_config_last_reload_successful 1").await;
+    has("process_resident_memory_bytes ").await;
+    let config = dir.path().join("config.yaml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, "imageRedirMapping: [\n").unwrap();
+    has("image_cri_shim_config_last_reload_successful 0").await;
+    has("image_cri_shim_config_reload_errors_total 1").await;
+    std::fs::write(&config, good + "debug: true\n").unwrap();
+    has("image_cri_shim_config_last_reload_successful 1").await;
+    has("image_cri_shim_config_generation 2").await;
+}
+
+#[tokio::test]
 async fn sigterm_lets_api_servers_find_the_other_replica_first() {
     let ca = Ca::new().unwrap();
     let dir = prepared(&ca);

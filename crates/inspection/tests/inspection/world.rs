@@ -56,6 +56,7 @@ impl Source for Daemon {
                 runtime_reachable: true,
                 pulls_running: 1,
             }),
+            certificate_ends: Some(1_900_000_000.0),
             process: ProcessLive::default(),
         };
         let text = self.telemetry.metrics().encode(live);

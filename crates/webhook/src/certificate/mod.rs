@@ -128,6 +128,12 @@ impl Store {
         Ok(true)
     }
 
+    /// When the one in use ends.
+    pub fn ends(&self) -> Option<SystemTime> {
+        let current = self.current.load();
+        current.as_ref().map(|current| current.validity.to)
+    }
+
     /// Whether there is one that is valid now.
     ///
     /// # Errors
