@@ -38,8 +38,13 @@ impl Watch {
                 _watcher: Some(watcher),
             },
             Err(error) => {
+                let files: Vec<_> = files
+                    .iter()
+                    .map(|file| file.display().to_string())
+                    .collect();
                 tracing::warn!(
-                    "cannot watch the config's directory: {error}; changes are seen every `reloadInterval`"
+                    "cannot watch {}: {error}; changes are seen at the next periodic look",
+                    files.join(" and ")
                 );
                 Self { _watcher: None }
             }

@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use crate::cli::{Cli, ServiceArgs};
 use crate::config_file::Loaded;
 use crate::config_state::ConfigState;
+use crate::config_watch::Watch;
 use crate::logging::{self, LogLevel};
 use crate::webhook_config::{self, Source};
 use crate::{announce, config_file, process, serve};
@@ -197,7 +198,12 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
                 certificate: args.tls_cert.clone(),
                 key: args.tls_key.clone(),
             };
-            tokio::spawn(files.follow(Arc::clone(&store)))
+            let (store, wake) = (Arc::clone(&store), Arc::new(Notify::new()));
+            let watch = Watch::start(&[&files.certificate, &files.key], Arc::clone(&wake));
+            tokio::spawn(async move {
+                let _watch = watch;
+                files.follow(store, wake).await;
+            })
         }
     };
 

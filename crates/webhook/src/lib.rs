@@ -17,7 +17,6 @@
 //! | [`health`] | `/healthz` and `/readyz`, on a listener of their own |
 //! | [`certificate`] | the certificate in use, and the files it may come from |
 //! | [`self_signed`] | a CA of our own: made, shared, rotated |
-//! | [`watch`] | directories, watched |
 //!
 //! It never denies: what it can't handle is allowed as it is. Only what is no AdmissionReview at all
 //! gets an HTTP error, since there is nothing to answer to.
@@ -29,7 +28,6 @@ pub mod http;
 pub mod review;
 pub mod self_signed;
 pub mod server;
-pub mod watch;
 
 pub use admit::Admission;
 pub use server::{Limits, serve};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use super::{CertificateError, Pem, Store};
-use crate::watch::Watch;
 
 /// How often the files are looked at without an event.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -64,10 +64,9 @@ impl Files {
         })
     }
 
-    /// Follows the files until it is dropped. While they can't be used, as between the writing of one
+    /// Follows the files until it is dropped; `wake` asks for a look at once. While they can't be used, as between the writing of one
     /// and of the other, the certificate in use stays; what is wrong is said once.
-    pub async fn follow(self, store: Arc<Store>) {
-        let watch = Watch::new(&[&self.certificate, &self.key], INTERVAL);
+    pub async fn follow(self, store: Arc<Store>, wake: Arc<Notify>) {
         let mut said = None;
         loop {
             match self.load(&store) {
@@ -84,7 +83,8 @@ impl Files {
                     }
                 }
             }
-            watch.changed().await;
+            // Running out is no failure: not every change makes an event.
+            let _ = tokio::time::timeout(INTERVAL, wake.notified()).await;
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use testkit::admission::{NAME, url};
 use testkit::certs::{Ca, ServerCert};
 use testkit::wait::until;
+use tokio::sync::Notify;
 use webhook::Limits;
 use webhook::certificate::Store;
 use webhook::certificate::files::Files;
@@ -42,7 +43,8 @@ async fn files_that_change_under_load_cost_no_handshake() {
         key: dir.path().join("tls.key"),
     };
     files.load(&store).unwrap();
-    let following = tokio::spawn(files.follow(Arc::clone(&store)));
+    let wake = Arc::new(Notify::new());
+    let following = tokio::spawn(files.follow(Arc::clone(&store), Arc::clone(&wake)));
     let world = World::with_store(CONFIG, Limits::default(), store, &first.pem()).await;
     let both = format!("{}{}", first.pem(), second.pem());
 
@@ -67,6 +69,7 @@ async fn files_that_change_under_load_cost_no_handshake() {
     for round in 0..10 {
         let ca = if round % 2 == 0 { &second } else { &first };
         write(dir.path(), &ca.issue(&[NAME]).unwrap());
+        wake.notify_one();
         // In use is what a client sees that trusts this CA alone.
         until("the new certificate is in use", || async {
             let client = client(world.address, &[&ca.pem()]);
