@@ -15,6 +15,7 @@ mod local;
 mod log;
 mod origin;
 mod routing;
+mod secrets;
 mod sharing;
 mod start;
 mod world;
