@@ -34,10 +34,11 @@ pub(crate) fn explanation(page: &mut Page, item: &Item) {
             &[Cell::new(&redirect.image), Cell::styled(rule, style::DIM)],
         );
     }
-    if report.untouched.is_none() {
-        page.table(&candidates(report));
-        order(page, report);
+    if report.untouched.is_some() {
+        return;
     }
+    page.table(&candidates(report));
+    order(page, report);
     if let Some(pull) = &item.pull {
         pulled(page, pull);
     }

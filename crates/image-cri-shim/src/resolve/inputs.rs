@@ -58,21 +58,20 @@ pub(super) fn gather(images: &[String], manifests: &[PathBuf]) -> anyhow::Result
     }
     for path in manifests {
         if is_stdin(path) {
-            wanted.manifest("stdin", &stdin()?);
+            wanted.manifest("stdin", &stdin()?)?;
             continue;
         }
         for file in files(path)? {
             let text = read(&file)?;
-            wanted.manifest(&file.display().to_string(), &text);
+            wanted.manifest(&file.display().to_string(), &text)?;
         }
     }
     if wanted.images.is_empty() && wanted.problems.is_empty() {
+        if manifests.is_empty() {
+            bail!("standard input names no image");
+        }
         bail!(
-            "no image is named there{}",
-            match manifests.is_empty() {
-                true => "",
-                false => "; `-f` takes a manifest here, and a config stands before `resolve`",
-            }
+            "no image is named in what `-f` gives; it takes manifests here, and a config stands before `resolve`"
         );
     }
     Ok(wanted)
@@ -103,20 +102,29 @@ impl Wanted {
         Ok(())
     }
 
-    fn manifest(&mut self, file: &str, text: &str) {
+    fn manifest(&mut self, file: &str, text: &str) -> anyhow::Result<()> {
         let found = manifest::images(text);
+        if let Some(broken) = &found.broken {
+            bail!("{}", located(file, broken));
+        }
         for image in found.images {
             let place = format!("{file}:{}: {}", image.place.position.line, image.place);
             self.add(&image.image, Some(place));
         }
-        for problem in found.problems {
-            let place = problem.place.to_string();
-            let colon = if place.is_empty() { "" } else { " " };
-            let line = problem.place.position.line;
-            let said = format!("{file}:{line}: {place}{colon}{}", problem.message);
-            self.problems.push(one_line(&said, 1000));
-        }
+        let problems = found.problems.iter();
+        self.problems
+            .extend(problems.map(|problem| located(file, problem)));
+        Ok(())
     }
+}
+
+/// `FILE:LINE: PLACE MESSAGE`, on one line: names in manifests are anything at all.
+fn located(file: &str, problem: &manifest::Problem) -> String {
+    let place = problem.place.to_string();
+    let space = if place.is_empty() { "" } else { " " };
+    let line = problem.place.position.line;
+    let said = format!("{file}:{line}: {place}{space}{}", problem.message);
+    one_line(&said, 1000)
 }
 
 /// A file as it is; of a directory, what kubectl would take, sorted.

@@ -42,10 +42,10 @@ impl Source {
             Err(failed) => return Err(failed.into()),
         };
         if is_pull {
-            bail!("{away}; --pull needs a running one");
+            bail!("--pull needs a running shim: {away}");
         }
         let loaded = config_file::load(file)?;
-        terminal::say(&format!("{away}; using {} itself", file.display()));
+        terminal::say(&format!("using {} itself: {away}", file.display()));
         for warning in &loaded.warnings {
             terminal::say(warning);
         }

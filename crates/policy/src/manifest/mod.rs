@@ -28,8 +28,10 @@ pub use crate::yaml::Position;
 pub struct Found {
     /// Images in the order in which they stand, each once, whatever its spelling.
     pub images: Vec<Image>,
-    /// What should be an image and isn't, and where the text can't be read.
+    /// What should be an image and isn't.
     pub problems: Vec<Problem>,
+    /// From where on the text can't be read; what stands before it is above.
+    pub broken: Option<Problem>,
 }
 
 /// An image's name and where it was seen first.
@@ -78,7 +80,7 @@ pub fn images(text: &str) -> Found {
     for document in documents::of(text) {
         match document {
             Ok(document) => walk.document(&document),
-            Err(problem) => walk.problem(problem),
+            Err(problem) => walk.found.broken = Some(problem),
         }
     }
     walk.found

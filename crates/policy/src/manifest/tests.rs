@@ -4,7 +4,11 @@ use super::*;
 
 /// `LINE object: path = image` for every image, `LINE object: path ! message` for every problem.
 fn found(text: &str) -> Vec<String> {
-    let Found { images, problems } = images(text);
+    let Found {
+        images,
+        problems,
+        broken,
+    } = images(text);
     let image = |i: &Image| {
         let Image { image, place } = i;
         format!("{} {place} = {image}", place.position.line)
@@ -14,7 +18,8 @@ fn found(text: &str) -> Vec<String> {
         format!("{} {place} ! {message}", place.position.line)
     };
     let images = images.iter().map(image);
-    images.chain(problems.iter().map(problem)).collect()
+    let problems = problems.iter().chain(&broken).map(problem);
+    images.chain(problems).collect()
 }
 
 const HELM: &str = "\

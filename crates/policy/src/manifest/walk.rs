@@ -47,10 +47,6 @@ impl Walk {
         self.node(document);
     }
 
-    pub(super) fn problem(&mut self, problem: Problem) {
-        self.found.problems.push(problem);
-    }
-
     fn node(&mut self, node: &Node) {
         match &node.value {
             Value::Null | Value::Scalar(_) => {}
@@ -213,7 +209,7 @@ impl Walk {
 
     fn mistake(&mut self, position: Position, message: String) {
         let place = self.place(position);
-        self.problem(Problem { place, message });
+        self.found.problems.push(Problem { place, message });
     }
 
     fn place(&self, position: Position) -> Place {
