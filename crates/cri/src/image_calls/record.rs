@@ -176,7 +176,12 @@ impl<'a> Record<'a> {
                         "pull failed again: image={reference} action=PullImage code={code} message={message:?}"
                     );
                 }
-                Outcome::Failed { code, message }
+                // What was tried stands in the lines after the first; here it has fields of its own.
+                let first = status.message.lines().next().unwrap_or_default();
+                Outcome::Failed {
+                    code,
+                    message: one_line(first, KEPT),
+                }
             }
         };
         self.recording.finish(outcome);
