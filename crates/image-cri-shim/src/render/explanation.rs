@@ -139,8 +139,8 @@ fn candidates(report: &Explanation) -> Table {
         columns: vec![
             Column::right("PRIO"),
             Column::left("REGISTRY"),
-            Column::wrapping("RESULT"),
             Column::right("TIME"),
+            Column::wrapping("RESULT"),
             Column::left("DIGEST").aside(),
             Column::left("CREDENTIALS").aside(),
             Column::wrapping("WHY").aside(),
@@ -160,14 +160,14 @@ fn mark(is_first: bool) -> Cell {
 
 fn row(candidate: &CandidateReport, is_first: bool) -> Row {
     let priority = candidate.priority.map(|number| number.to_string());
-    let [result, time, digest] = answer(candidate.probe.as_ref());
+    let [time, result, digest] = answer(candidate.probe.as_ref());
     Row {
         mark: mark(is_first),
         cells: vec![
             Cell::new(priority.unwrap_or_default()),
             Cell::new(&candidate.registry),
-            result,
             time,
+            result,
             digest,
             Cell::new(&candidate.credentials),
             Cell::new(why(candidate)),
@@ -192,15 +192,15 @@ fn why(candidate: &CandidateReport) -> String {
 
 fn origin_row(report: &Explanation, origin: &OriginReport, is_first: bool) -> Row {
     let is_probed = report.available.is_some();
-    let [result, time, digest] = match &origin.probe {
+    let [time, result, digest] = match &origin.probe {
         None if !origin.allowed => [
-            Cell::styled("not allowed", style::WARN),
             Cell::empty(),
+            Cell::styled("not allowed", style::WARN),
             Cell::empty(),
         ],
         None if is_probed => [
-            Cell::styled("not asked: a better place has it", style::DIM),
             Cell::empty(),
+            Cell::styled("not asked: a better place has it", style::DIM),
             Cell::empty(),
         ],
         probe => answer(probe.as_ref()),
@@ -214,8 +214,8 @@ fn origin_row(report: &Explanation, origin: &OriginReport, is_first: bool) -> Ro
         cells: vec![
             Cell::empty(),
             Cell::new("origin"),
-            result,
             time,
+            result,
             digest,
             Cell::new(if origin.allowed { "the pod's own" } else { "" }),
             Cell::new(why),
@@ -223,7 +223,7 @@ fn origin_row(report: &Explanation, origin: &OriginReport, is_first: bool) -> Ro
     }
 }
 
-/// Result, time and digest.
+/// Time, result and digest.
 fn answer(probe: Option<&ProbeReport>) -> [Cell; 3] {
     let Some(probe) = probe else {
         return [Cell::empty(), Cell::empty(), Cell::empty()];
@@ -236,8 +236,8 @@ fn answer(probe: Option<&ProbeReport>) -> [Cell; 3] {
     };
     let digest = probe.digest.as_deref().map(units::digest);
     [
-        Cell::styled(said(probe), color),
         Cell::new(time),
+        Cell::styled(said(probe), color),
         Cell::new(digest.unwrap_or_default()),
     ]
 }

@@ -197,8 +197,8 @@ fn decisions(decisions: &[Decision], now: SystemTime) -> Table {
             cells: vec![
                 Cell::styled(units::ago(&decision.at, now), style::DIM),
                 Cell::new(&decision.image),
-                outcome(decision),
                 Cell::new(took.unwrap_or_default()),
+                outcome(decision),
                 Cell::styled(trail(decision), style::DIM),
             ],
         }
@@ -207,8 +207,8 @@ fn decisions(decisions: &[Decision], now: SystemTime) -> Table {
         columns: vec![
             Column::left("WHEN"),
             Column::left("IMAGE"),
-            Column::wrapping("RESULT"),
             Column::right("TOOK"),
+            Column::wrapping("RESULT"),
             Column::wrapping("ASKED").aside(),
         ],
         key: 1,
