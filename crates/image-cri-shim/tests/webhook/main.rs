@@ -107,7 +107,7 @@ async fn it_counts_and_tells_how_its_config_is() {
     };
     has(r#"image_cri_shim_reviews_total{result="patched"} 1"#).await;
     has(r#"image_cri_shim_images_moved_total{rule="imageRedirMapping[1]"} 1"#).await;
-    has("image_cri_shim_review_duration_seconds_count 1").await;
+    has("image_cri_shim_review_duration_seconds_count{} 1").await;
     has("image_cri_shim_certificate_not_after_timestamp_seconds ").await;
     has("image_cri_shim_config_generation 1").await;
     has("image_cri_shim_config_last_reload_successful 1").await;
