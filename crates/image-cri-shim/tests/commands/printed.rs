@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use insta::assert_snapshot;
+use testkit::fake_api_server::FakeApiServer;
 use testkit::fake_registry::{Behaviour, FakeRegistry};
 use testkit::fake_runtime::FakeRuntime;
 use testkit::images::Image;
@@ -111,6 +112,36 @@ async fn resolve_by_the_config_file() {
         "resolve_pull_alone",
         world.run(&["resolve", "--pull", &app]).await
     );
+}
+
+#[tokio::test]
+async fn resolve_with_credentials_from_elsewhere() {
+    let world = World::new().await;
+    let dir = world.shim.dir();
+    let [_, mirror, ..] = &world.registries;
+    let docker = format!(
+        r#"{{"auths": {{"{}": {{"username": "hugo", "password": "{PASSWORD}"}}}}}}"#,
+        mirror.host()
+    );
+    std::fs::write(dir.join("docker.json"), docker).unwrap();
+    let file = dir.join("elsewhere.yaml");
+    let config = format!(
+        "shim: {0}/none.sock\naddress: {1}\nauthSecret: offline\n\
+         registries: [{{address: '{2}/proxy', authFile: {0}/docker.json}}]\n",
+        dir.display(),
+        world.registries[0].url(),
+        mirror.url(),
+    );
+    std::fs::write(&file, config).unwrap();
+    // A cluster that has no such Secret.
+    let cluster = FakeApiServer::start().unwrap();
+    let kubeconfig = dir.join("kubeconfig");
+    std::fs::write(&kubeconfig, cluster.kubeconfig()).unwrap();
+    let kubeconfig = kubeconfig.to_str().unwrap();
+    let env = [("KUBECONFIG", kubeconfig), ("NO_PROXY", "127.0.0.1")];
+    let app = world.at_origin("team/app:1");
+    let output = run_with(&file, &["resolve", &app], &env, "").await;
+    assert_snapshot!("resolve_credentials", world.settled(&output.text()));
 }
 
 #[tokio::test]
