@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use crate::render;
+
 /// Columns that a page may have: `COLUMNS` where it is set, else the terminal's; none where nobody
 /// looks.
 pub(crate) fn width() -> Option<usize> {
@@ -29,12 +31,24 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 
 /// Prints JSON for programs.
 pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
+    let json = serde_json::to_string_pretty(value)?;
     let mut out = io::stdout().lock();
-    let mut written = serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from);
-    written = written
-        .and_then(|()| writeln!(out))
-        .and_then(|()| out.flush());
-    unless_gone(written)
+    let written = writeln!(out, "{}", without_controls(&json));
+    unless_gone(written.and_then(|()| out.flush()))
+}
+
+/// JSON's own rule leaves DEL and the C1 controls as they are, which some terminals act on. They can
+/// only stand in strings.
+fn without_controls(json: &str) -> String {
+    let mut clean = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_control() && c != '\n' {
+            clean.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
 }
 
 /// Who reads only the beginning, such as `head`, has what they wanted.
@@ -45,8 +59,23 @@ fn unless_gone(written: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Says something to people that is not the result.
+/// Says something to people that is not the result. What it quotes is shown as in a page.
 pub(crate) fn say(text: &str) {
+    let lines: Vec<String> = text.lines().map(render::clean).collect();
     // Who can't be told can't be told that either.
-    let _ = writeln!(io::stderr(), "image-cri-shim: {text}");
+    let _ = writeln!(io::stderr(), "image-cri-shim: {}", lines.join("\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_no_control_characters() {
+        let json = serde_json::to_string(&["a\u{7f}\u{9b}b\u{1b}ü\n"]).unwrap();
+        let clean = without_controls(&json);
+        assert_eq!(clean, r#"["a\u007f\u009bb\u001bü\n"]"#);
+        let back: Vec<String> = serde_json::from_str(&clean).unwrap();
+        assert_eq!(back, ["a\u{7f}\u{9b}b\u{1b}ü\n"]);
+    }
 }

@@ -73,7 +73,7 @@ impl fmt::Display for Cell {
 }
 
 /// Escapes what a terminal would act on, and what would turn the direction of text around.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() || turns_or_breaks(c) {

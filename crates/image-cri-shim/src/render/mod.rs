@@ -25,6 +25,7 @@ mod table;
 mod trail;
 mod units;
 
+pub(crate) use cell::clean;
 pub(crate) use explanation::explanation;
 pub(crate) use history::history;
 pub(crate) use page::Page;

@@ -244,13 +244,18 @@ async fn mistakes_of_the_command_line_and_the_config() {
             "",
         ),
         ("odd_name", vec!["resolve", "--offline", "a\u{1b}[2J:1"], ""),
+        (
+            "odd_manifest",
+            vec!["resolve", "-f", "a\u{9b}2J\u{1b}[2J.yaml"],
+            "",
+        ),
         ("watch_into_a_pipe", vec!["status", "--watch"], ""),
         ("watch_as_json", vec!["status", "--watch", "--json"], ""),
         ("status_alone", vec!["status"], ""),
         ("history_alone", vec!["history", "--json"], ""),
     ] {
         let text = world.run_with(&args, &[], stdin).await;
-        assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text}");
         assert_snapshot!(format!("mistake_{name}"), text);
     }
     std::fs::write(
