@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use policy::config::Settings;
+use policy::rules::MirrorOf;
 use policy::{Plan, PullOrder, Reference, Role, Step, Verdict};
 use resolver::{Depth, Resolver};
 use telemetry::metrics::ORIGIN;
 use telemetry::report::{
-    Choice, Explanation, Knowledge, OriginReport, Place, RedirectReport, candidates, micros,
+    Choice, Explanation, Knowledge, LeftOut, OriginReport, Place, RedirectReport, candidates,
+    micros,
 };
 
 /// Explains `image`. Without `probe` nobody is asked: the plan is all there is.
@@ -36,6 +38,7 @@ pub(crate) async fn explain(
         untouched: None,
         redirect: redirect(settings, &plan),
         candidates: candidates(&plan),
+        left_out: left_out(settings, &reference),
         origin: Some(OriginReport {
             image: reference.as_written().to_owned(),
             allowed: plan.fallback_to_origin,
@@ -76,6 +79,7 @@ fn untouched(image: &str, why: String, knowledge: Knowledge) -> Explanation {
         untouched: Some(why),
         redirect: None,
         candidates: Vec::new(),
+        left_out: Vec::new(),
         origin: None,
         order: vec![Choice {
             image: image.to_owned(),
@@ -86,6 +90,22 @@ fn untouched(image: &str, why: String, knowledge: Knowledge) -> Explanation {
         elapsed_us: 0,
         knowledge,
     }
+}
+
+/// Registries that may not answer for the image's host (rule 5).
+fn left_out(settings: &Settings, reference: &Reference) -> Vec<LeftOut> {
+    let registries = settings.rules.registries.iter();
+    let left_out = registries.filter_map(|registry| match &registry.mirror_of {
+        MirrorOf::Hosts(hosts) if !registry.serves(reference) => Some(LeftOut {
+            registry: registry.endpoint.to_string(),
+            why: format!(
+                "serves images of {} only, by `mirrorOf` or because it is a public registry",
+                hosts.join(", ")
+            ),
+        }),
+        _ => None,
+    });
+    left_out.collect()
 }
 
 fn redirect(settings: &Settings, plan: &Plan) -> Option<RedirectReport> {
@@ -151,5 +171,17 @@ mod tests {
             order_of(config, "ghcr.io/x:1", &[Some(Verdict::NotFound); 2]),
             ["ghcr.io/x:1"]
         );
+    }
+
+    #[test]
+    fn who_may_not_answer_is_named() {
+        let config = "registries: [{address: quay.io}, {address: a.corp}]";
+        let (settings, _) = Settings::read(config, &|_| None);
+        let of = |image: &str| left_out(&settings, &Reference::parse(image).unwrap());
+        assert!(of("quay.io/x:1").is_empty());
+        let named = of("ghcr.io/x:1");
+        assert_eq!(named.len(), 1);
+        assert_eq!(named[0].registry, "https://quay.io");
+        assert!(named[0].why.starts_with("serves images of quay.io only"));
     }
 }

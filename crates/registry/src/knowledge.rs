@@ -17,6 +17,8 @@ const MAX_REGISTRIES: usize = 1024;
 /// What was learnt about one registry. The default knows nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Knowledge {
+    /// It has answered; for many there is nothing more to know.
+    pub(crate) answered: bool,
     /// Whether it answered in plain HTTP; only asked of registries for which both are tried.
     pub(crate) plain: Option<bool>,
     /// It refuses HEAD on manifests and answers GET.

@@ -68,11 +68,16 @@ impl<'a> Flow<'a> {
 
     async fn by_scheme(&self) -> Verdict {
         let known = self.inner.registries.recall(&self.origin, Instant::now());
-        match self.target.endpoint.scheme() {
+        let is_new = !known.answered;
+        let verdict = match self.target.endpoint.scheme() {
             Scheme::Https => self.attempt(true, &known).await.into_verdict(),
             Scheme::Http => self.attempt(false, &known).await.into_verdict(),
             Scheme::HttpsThenHttp => self.either(known).await,
+        };
+        if is_new && !matches!(verdict.outcome, Outcome::Unavailable { .. }) {
+            self.learn(|known| known.answered = true);
         }
+        verdict
     }
 
     /// TLS, then plain, for loopback registries without a scheme. What worked is remembered, and

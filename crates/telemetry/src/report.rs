@@ -291,6 +291,9 @@ pub struct Explanation {
     pub redirect: Option<RedirectReport>,
     /// Who may have it, best first.
     pub candidates: Vec<CandidateReport>,
+    /// Registries of the config that are not asked for it, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Where its own name points; none for what passes untouched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<OriginReport>,
@@ -303,6 +306,15 @@ pub struct Explanation {
     pub elapsed_us: u64,
     /// Whose knowledge this is.
     pub knowledge: Knowledge,
+}
+
+/// A registry of the config that is not asked for an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its address.
+    pub registry: String,
+    /// Why it is not asked.
+    pub why: String,
 }
 
 /// One name in the order of pulls.

@@ -38,6 +38,15 @@ pub(crate) fn explanation(page: &mut Page, item: &Item) {
         return;
     }
     page.table(&candidates(report));
+    for left_out in &report.left_out {
+        page.field(
+            "not asked",
+            &[
+                Cell::new(&left_out.registry),
+                Cell::styled(&left_out.why, style::DIM),
+            ],
+        );
+    }
     order(page, report);
     if let Some(pull) = &item.pull {
         pulled(page, pull);

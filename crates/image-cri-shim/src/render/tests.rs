@@ -94,6 +94,8 @@ fn nginx(
         "image": "nginx:1.27", "canonical": "docker.io/library/nginx:1.27",
         "redirect": {"rule": 1, "src": "docker.io/", "to": MIRROR, "image": "project-a.azurecr.io/docker-mirror/nginx:1.27"},
         "candidates": candidates(probes),
+        "left_out": [{"registry": "https://quay.io",
+            "why": "serves images of quay.io only, by `mirrorOf` or because it is a public registry"}],
         "origin": {"image": "nginx:1.27", "allowed": true, "probe": origin},
         "order": choices(order), "available": available, "elapsed_us": 15_000, "knowledge": "daemon",
     }))
