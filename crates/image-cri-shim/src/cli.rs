@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config_command::ConfigCommand;
-use crate::history_command::HistoryArgs;
-use crate::resolve::ResolveArgs;
-use crate::status_command::StatusArgs;
+use crate::commands::config::ConfigCommand;
+use crate::commands::history::HistoryArgs;
+use crate::commands::resolve::ResolveArgs;
+use crate::commands::status::StatusArgs;
 use crate::webhook::WebhookArgs;
 
 /// Decides where every container image on this node comes from, and makes sure it can be pulled

@@ -26,7 +26,7 @@ use telemetry::report::{
 };
 use tokio::runtime::Handle;
 
-use crate::config_state::ConfigState;
+use crate::config::state::ConfigState;
 use crate::explain::explain;
 use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
 

@@ -3,33 +3,18 @@
 
 mod announce;
 mod cli;
-mod config_command;
-mod config_credentials;
-mod config_file;
-mod config_in_force;
-mod config_keeper;
-mod config_merge;
-mod config_show;
-mod config_state;
-mod config_watch;
-mod daemon;
+mod commands;
+mod config;
 mod detect;
-mod dry_run;
 mod explain;
-mod history_command;
 mod inspection;
 mod logging;
 mod process;
-mod render;
 mod requests;
-mod resolve;
-mod screen;
 mod serve;
 mod stats;
-mod status_command;
 mod surface;
 mod systemd;
-mod terminal;
 mod webhook;
 mod webhook_config;
 
@@ -38,12 +23,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = cli::Cli::read();
     let outcome = match &cli.role {
-        Some(cli::Role::Config(args)) => return config_command::run(&cli.file, &args.command),
-        Some(cli::Role::Resolve(args)) => return resolve::run(&cli.file, args),
-        Some(cli::Role::Status(args)) => return status_command::run(&cli.file, args),
-        Some(cli::Role::History(args)) => return history_command::run(&cli.file, args),
+        Some(cli::Role::Config(args)) => return commands::config::run(&cli.file, &args.command),
+        Some(cli::Role::Resolve(args)) => return commands::resolve::run(&cli.file, args),
+        Some(cli::Role::Status(args)) => return commands::status::run(&cli.file, args),
+        Some(cli::Role::History(args)) => return commands::history::run(&cli.file, args),
         Some(cli::Role::Webhook(args)) => webhook::run(&cli, args),
-        None | Some(cli::Role::Serve(_)) if cli.dry_run => dry_run::run(&cli),
+        None | Some(cli::Role::Serve(_)) if cli.dry_run => commands::dry_run::run(&cli),
         None | Some(cli::Role::Serve(_)) => serve::run(&cli),
     };
     match outcome {

@@ -23,11 +23,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::cli::Cli;
-use crate::config_keeper::ConfigKeeper;
-use crate::config_state::ConfigState;
+use crate::config::keeper::ConfigKeeper;
+use crate::config::state::ConfigState;
 use crate::inspection::{Inspection, Parts};
 use crate::logging::LogLevel;
-use crate::{announce, config_file, detect, logging, stats, surface, systemd};
+use crate::{announce, config, detect, logging, stats, surface, systemd};
 
 /// How long calls in flight may take to finish after SIGTERM. Below systemd's and Kubernetes' own
 /// patience of 90 and 30 seconds.
@@ -37,7 +37,7 @@ const BACKGROUND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
-    let loaded = config_file::load(&cli.file)?;
+    let loaded = config::file::load(&cli.file)?;
     let settings = loaded.settings;
     let level = logging::start(cli.log_format, settings.debug)?;
     for warning in &loaded.warnings {

@@ -24,12 +24,12 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 
 use crate::cli::{Cli, ServiceArgs};
-use crate::config_file::Loaded;
-use crate::config_state::ConfigState;
-use crate::config_watch::Watch;
+use crate::config::file::Loaded;
+use crate::config::state::ConfigState;
+use crate::config::watch::Watch;
 use crate::logging::{self, LogLevel};
 use crate::webhook_config::{self, Source};
-use crate::{announce, config_file, process, serve};
+use crate::{announce, config, process, serve};
 
 /// Where a Pod is told its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -111,7 +111,7 @@ pub(crate) fn run(cli: &Cli, args: &WebhookArgs) -> anyhow::Result<()> {
     let loaded = if args.config_map {
         None
     } else {
-        Some(config_file::load(&cli.file)?)
+        Some(config::file::load(&cli.file)?)
     };
     if cli.dry_run {
         return dry_run(loaded);

@@ -13,10 +13,11 @@ use policy::config::{
 };
 use tokio::sync::Notify;
 
-use crate::config_file::{self, Loaded};
-use crate::config_in_force::InForce;
-use crate::config_state::ConfigState;
-use crate::config_watch::{self, Watch};
+use crate::config;
+use crate::config::file::Loaded;
+use crate::config::in_force::InForce;
+use crate::config::state::ConfigState;
+use crate::config::watch::Watch;
 
 /// Where the config is. No `Debug`: it holds credentials.
 pub(crate) enum Source {
@@ -81,12 +82,12 @@ async fn follow_file(
             apply(settings);
         }
         tokio::select! {
-            () = wake.notified() => config_watch::let_it_settle(&wake).await,
+            () = wake.notified() => config::watch::let_it_settle(&wake).await,
             () = in_force.changed() => {}
         }
         let file = path.clone();
         // A dead network mount must block nothing but its own reloads.
-        let read = tokio::task::spawn_blocking(move || config_file::read(&file)).await;
+        let read = tokio::task::spawn_blocking(move || config::file::read(&file)).await;
         let Ok(read) = read else { continue };
         let now = read.map_err(|error| format!("{error:#}"));
         if now == seen {
@@ -94,7 +95,7 @@ async fn follow_file(
         }
         seen = now;
         let understood = seen.clone().and_then(|text| {
-            config_file::understand(&path, text).map_err(|error| format!("{error:#}"))
+            config::file::understand(&path, text).map_err(|error| format!("{error:#}"))
         });
         state.looked(Vec::new(), understood.as_ref().err().cloned());
         match understood {

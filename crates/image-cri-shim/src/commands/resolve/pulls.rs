@@ -7,8 +7,8 @@ use telemetry::report::{Decision, Outcome, Place, micros};
 
 use super::progress::Progress;
 use super::{Item, Pull};
-use crate::daemon::{Daemon, DaemonError};
-use crate::render;
+use crate::commands::daemon::{Daemon, DaemonError};
+use crate::commands::render;
 
 /// How often the shim is asked what it is doing.
 const LOOK: Duration = Duration::from_millis(500);

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use clap::Args;
 
 use crate::cli::ConfigFile;
-use crate::daemon::Daemon;
-use crate::render::{self, Page};
-use crate::status_command::{ask, one_thread};
-use crate::{config_file, terminal};
+use crate::commands::daemon::Daemon;
+use crate::commands::render::{self, Page};
+use crate::commands::status::{ask, one_thread};
+use crate::{commands::terminal, config};
 
 /// Show what the running shim decided, and why
 ///
@@ -45,7 +45,7 @@ pub(crate) fn run(file: &Path, args: &HistoryArgs) -> ExitCode {
 }
 
 fn history(file: &Path, args: &HistoryArgs) -> anyhow::Result<()> {
-    let daemon = Daemon::new(&config_file::shim_socket(file)?);
+    let daemon = Daemon::new(&config::file::shim_socket(file)?);
     let asked = ask(daemon.history(args.image.as_deref()));
     let mut decisions = one_thread()?.block_on(asked)?;
     let total = decisions.len();

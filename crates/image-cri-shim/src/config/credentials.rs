@@ -12,7 +12,7 @@ use policy::config::{Found, Need, Settings};
 use policy::{CredentialSource, docker_config};
 use secrecy::ExposeSecret;
 
-use crate::config_in_force::Interval;
+use super::in_force::Interval;
 
 /// Follows Secrets, files and programs for one config at a time.
 pub(crate) struct CredentialSources {

@@ -13,9 +13,9 @@ use telemetry::Telemetry;
 use telemetry::report::{Explanation, Knowledge};
 use tokio::runtime::Handle;
 
-use crate::config_credentials::CredentialSources;
-use crate::daemon::{Daemon, DaemonError};
-use crate::{config_file, explain, serve, terminal};
+use crate::commands::daemon::{Daemon, DaemonError};
+use crate::config::credentials::CredentialSources;
+use crate::{commands::terminal, config, explain, serve};
 
 /// How long credentials from files, Secrets and plugins may take to be found.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub(super) enum Source {
 impl Source {
     /// The shim that listens where the config says, else the config itself. Pulls need the shim.
     pub(super) async fn find(file: &Path, is_pull: bool) -> anyhow::Result<Self> {
-        let daemon = Daemon::new(&config_file::shim_socket(file)?);
+        let daemon = Daemon::new(&config::file::shim_socket(file)?);
         // Any question will do; this one asks no registry.
         let away = match daemon.explain("image-cri-shim", false).await {
             Ok(_) => return Ok(Self::Daemon(daemon)),
@@ -44,7 +44,7 @@ impl Source {
         if is_pull {
             bail!("--pull needs a running shim: {away}");
         }
-        let loaded = config_file::load(file)?;
+        let loaded = config::file::load(file)?;
         terminal::say(&format!("using {} itself: {away}", file.display()));
         for warning in &loaded.warnings {
             terminal::say(warning);

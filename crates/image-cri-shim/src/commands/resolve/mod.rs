@@ -23,8 +23,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 pub(crate) use self::item::{Item, Pull};
 use self::knowledge::Source;
 use self::progress::Progress;
-use crate::render::{self, Page};
-use crate::{serve, terminal};
+use crate::commands::render::{self, Page};
+use crate::{commands::terminal, serve};
 
 /// Images that are looked at together: enough to keep eight registries busy, few enough not to be
 /// limited by them.

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use crate::render;
+use crate::commands::render;
 
 /// Columns that a page may have: `COLUMNS` where it is set, else the terminal's; none where nobody
 /// looks.

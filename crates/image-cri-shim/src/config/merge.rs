@@ -12,8 +12,8 @@ use policy::config::{
 
 use telemetry::report::ConfigPart;
 
-use crate::config_file::{self, Loaded, Replaced};
-use crate::config_show;
+use super::file::{self, Loaded, Replaced};
+use super::show;
 
 /// The local file and the ConfigMap, and what has been made of them. No `Debug`: it holds credentials.
 pub(crate) struct Merging {
@@ -78,7 +78,7 @@ impl Merging {
     /// Each field of what is in force, and where its value comes from.
     pub(crate) fn parts(&self) -> Vec<ConfigPart> {
         let (local, _) = RawConfig::read(&self.local);
-        config_show::parts(&local, self.configmap.as_ref())
+        show::parts(&local, self.configmap.as_ref())
     }
 
     /// Looks at the file, takes in what is known of the ConfigMap, and gives the config where it
@@ -93,7 +93,7 @@ impl Merging {
         if *text == self.in_force {
             return None;
         }
-        match config_file::understand(&self.path, text.clone()) {
+        match file::understand(&self.path, text.clone()) {
             Ok(loaded) => {
                 self.in_force = loaded.text.clone();
                 self.merged_problem = None;
@@ -111,14 +111,14 @@ impl Merging {
     }
 
     fn look_at_file(&mut self) {
-        let now = config_file::read(&self.path).map_err(|error| format!("{error:#}"));
+        let now = file::read(&self.path).map_err(|error| format!("{error:#}"));
         if now == self.looked {
             return;
         }
         self.looked = now;
         let problem = match &self.looked {
             Err(error) => Some(error.clone()),
-            Ok(text) => match config_file::understand(&self.path, text.clone()) {
+            Ok(text) => match file::understand(&self.path, text.clone()) {
                 Ok(_) => {
                     self.local.clone_from(text);
                     None
@@ -219,7 +219,7 @@ impl Merging {
             }
         }
         let path = self.path.display();
-        match config_file::replace(&self.path, &self.local, &text) {
+        match file::replace(&self.path, &self.local, &text) {
             Ok(Replaced::Done) => {
                 tracing::info!("synced image-cri-shim config from ConfigMap into {path}");
                 self.looked = Ok(text.clone());

@@ -11,10 +11,10 @@ use telemetry::report::Status;
 use tokio::runtime::Runtime;
 
 use crate::cli::ConfigFile;
-use crate::daemon::{Daemon, DaemonError};
-use crate::render::{self, Page};
-use crate::screen::Screen;
-use crate::{config_file, serve, terminal};
+use crate::commands::daemon::{Daemon, DaemonError};
+use crate::commands::render::{self, Page};
+use crate::commands::screen::Screen;
+use crate::{commands::terminal, config, serve};
 
 /// How long a shim that is well may take to answer, the runtime's word included.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ fn status(file: &Path, args: &StatusArgs) -> anyhow::Result<()> {
     if args.watch && !std::io::stdout().is_terminal() {
         bail!("--watch needs a terminal to refresh; without it, `status` prints once");
     }
-    let daemon = Daemon::new(&config_file::shim_socket(file)?);
+    let daemon = Daemon::new(&config::file::shim_socket(file)?);
     let runtime = one_thread()?;
     if args.watch {
         return runtime.block_on(watch(&daemon, args.last));

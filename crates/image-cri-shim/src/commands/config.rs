@@ -14,8 +14,7 @@ use policy::config::{
     merge,
 };
 
-use crate::config_file;
-use crate::config_show;
+use crate::config;
 
 /// How long the API server may take to answer a person.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,7 +58,7 @@ pub(crate) fn run(file: &Path, command: &ConfigCommand) -> ExitCode {
 }
 
 fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
-    let text = config_file::read(path)?;
+    let text = config::file::read(path)?;
     let name = path.display().to_string();
     let variable = |name: &str| std::env::var(name).ok();
     let findings = if is_configmap {
@@ -114,7 +113,7 @@ fn show(file: &Path, local_only: bool) -> anyhow::Result<ExitCode> {
         println!("# configmap: {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}: {how}");
         configmap
     };
-    print!("{}", config_show::annotated(&local, configmap.as_deref()));
+    print!("{}", config::show::annotated(&local, configmap.as_deref()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,7 +159,7 @@ fn diff(file: &Path) -> anyhow::Result<ExitCode> {
 
 /// The local file as it is written; an error where the shim wouldn't start with it.
 fn local(file: &Path) -> anyhow::Result<RawConfig> {
-    let loaded = config_file::load(file)?;
+    let loaded = config::file::load(file)?;
     Ok(RawConfig::read(&loaded.text).0)
 }
 

@@ -12,11 +12,11 @@ use cluster::{ConfigMapText, Followed, Link, Places};
 use policy::config::Settings;
 use tokio::sync::Notify;
 
-use crate::config_file::Loaded;
-use crate::config_in_force::InForce;
-use crate::config_merge::Merging;
-use crate::config_state::ConfigState;
-use crate::config_watch::{self, Watch};
+use super::file::Loaded;
+use super::in_force::InForce;
+use super::merge::Merging;
+use super::state::ConfigState;
+use super::watch::{self, Watch};
 
 /// Keeps the config. No `Debug`: it holds credentials.
 pub(crate) struct ConfigKeeper {
@@ -84,7 +84,7 @@ impl ConfigKeeper {
                 tracing::info!("reloaded shim auth configuration from {path}");
             }
             tokio::select! {
-                () = self.wake.notified() => config_watch::let_it_settle(&self.wake).await,
+                () = self.wake.notified() => watch::let_it_settle(&self.wake).await,
                 () = configmap.changed() => {}
                 () = in_force.changed() => {}
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use policy::text::one_line;
 
-use crate::terminal;
+use crate::commands::terminal;
 
 /// How often a spinner turns.
 const TURN: Duration = Duration::from_millis(120);

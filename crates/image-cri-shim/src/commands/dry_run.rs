@@ -7,14 +7,14 @@ use cri::upstream::Upstream;
 use policy::config::Settings;
 
 use crate::cli::Cli;
-use crate::{config_file, detect};
+use crate::{config, detect};
 
 /// How long the runtime may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints what was found; fails where `serve` would.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
-    let loaded = config_file::load(&cli.file)?;
+    let loaded = config::file::load(&cli.file)?;
     for warning in &loaded.warnings {
         println!("{warning}");
     }
