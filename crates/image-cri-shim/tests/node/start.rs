@@ -134,3 +134,31 @@ async fn the_log_can_be_json() {
         "config: offline_registry address=http://sealos.hub:5000 domain=sealos.hub priority=1000 (default)"
     );
 }
+
+#[tokio::test]
+async fn a_metrics_address_that_is_taken_is_a_warning() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (shim, _runtime) = with_fake_runtime(&format!("metricsAddress: {address}")).await;
+    let line = shim.wait_for_log("cannot listen on metricsAddress").await;
+    assert!(line.contains(&address.to_string()), "{line}");
+    shim.client().pull("ghcr.io/x:1", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_metrics_address_can_be_off() {
+    let (shim, _runtime) = with_fake_runtime("metricsAddress: off").await;
+    shim.client().pull("ghcr.io/x:1", None).await.unwrap();
+    shim.wait_for_log("rewrite action=PullImage").await;
+    assert!(!shim.log().contains("metrics"), "{}", shim.log());
+    let output = tokio::process::Command::new(BINARY)
+        .arg("-f")
+        .arg(shim.config_file())
+        .args(["status", "--json"])
+        .output()
+        .await
+        .unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["decisions_total"], 1);
+    assert_eq!(status.get("metrics_address"), None);
+}
