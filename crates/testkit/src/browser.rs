@@ -22,7 +22,7 @@ pub use self::page::{Page, Viewport};
 use self::protocol::Connection;
 use crate::process::{Process, tail};
 
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 17] = [
     "--headless",
     "--remote-debugging-pipe",
     // Tests run as root, where Chromium has no sandbox.
@@ -42,6 +42,7 @@ const FLAGS: [&str; 16] = [
     "--disable-crash-reporter",
     // The same picture on every machine.
     "--force-color-profile=srgb",
+    "--hide-scrollbars",
     "--lang=en-US",
 ];
 
@@ -128,6 +129,8 @@ fn spawn(chromium: &Path, profile: &Path, log: &Path, flags: &[&str]) -> Result<
             .args(flags)
             .arg(format!("--user-data-dir={}", profile.display()))
             .env("HOME", profile)
+            // What it leaves behind when it is killed goes with the profile.
+            .env("TMPDIR", profile)
             .env("TZ", "UTC")
             .process_group(0)
             .stdin(Stdio::piped())
