@@ -39,7 +39,7 @@ async fn shows_what_there_is() {
         "generation 3",
         "3 h 12 min",
         "79 of 128",
-        "registries: ConfigMap",
+        "from ConfigMap\nregistries",
         "http://sealos.hub:5000",
         "credentials: auth in the config",
         "the Secret harbor is missing",
