@@ -1,8 +1,10 @@
-//! The project's own commands: `cargo xtask demo`, `cargo xtask bench`, `cargo xtask test`, `cargo xtask deny`.
+//! The project's own commands: `cargo xtask demo`, `cargo xtask bench`, `cargo xtask test`, `cargo xtask deny`,
+//! `cargo xtask screenshot`.
 
 mod bench;
 mod demo;
 mod deny;
+mod screenshot;
 mod step;
 mod test;
 
@@ -46,6 +48,12 @@ enum Command {
     Test,
     /// Check only what is in the dependency tree: licences, bans, sources, known flaws
     Deny,
+    /// Take the pictures of the page that are in docs/
+    Screenshot {
+        /// Show this binary instead of building one
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -60,6 +68,7 @@ fn main() -> ExitCode {
         } => bench::run(json, webhook, optimized),
         Command::Test => test::run(),
         Command::Deny => deny::run(),
+        Command::Screenshot { binary } => screenshot::run(binary),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
