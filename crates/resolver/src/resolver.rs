@@ -37,12 +37,31 @@ pub struct Options {
 }
 
 /// How far to ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Depth {
     /// Until the best source is certain.
     Best,
-    /// Until everybody has answered: for pulls that failed at the best source, and for people.
+    /// Until the best source is certain among all but these candidates of the plan, from which pulls have
+    /// failed a moment ago. They are not asked.
+    BestBut(Vec<usize>),
+    /// Until everybody has answered: for people.
     All,
+}
+
+impl Depth {
+    /// The answer for a candidate that is not to be asked.
+    fn ruled_out(&self, at: usize) -> Option<Answer> {
+        match self {
+            Self::BestBut(failed) if failed.contains(&at) => Some(Answer {
+                verdict: Verdict::PullFailed,
+                detail: "the pull failed".to_owned(),
+                digest: None,
+                elapsed: Duration::ZERO,
+                source: Source::Remembered,
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// Decides which candidate of a plan to pull. Cheap to clone; clones share everything.
@@ -119,7 +138,7 @@ impl Resolver {
         depth: Depth,
     ) -> Arc<Resolution> {
         let questions = self.inner.questions(plan, caller);
-        if let Some(resolution) = self.inner.recalled(plan, &questions, depth) {
+        if let Some(resolution) = self.inner.recalled(plan, &questions, &depth) {
             // Nobody to ask is neither a hit nor a miss.
             if !plan.candidates.is_empty() {
                 self.inner.memory.count(true);
@@ -261,14 +280,14 @@ impl Inner {
         &self,
         plan: &Arc<Plan>,
         questions: &[Question],
-        depth: Depth,
+        depth: &Depth,
     ) -> Option<Resolution> {
         let started = Instant::now();
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(questions.len());
-        for (candidate, question) in plan.candidates.iter().zip(questions) {
-            let answer = self
-                .memory
-                .recall(&plan.key, *question, started)
+        for (at, (candidate, question)) in plan.candidates.iter().zip(questions).enumerate() {
+            let answer = depth
+                .ruled_out(at)
+                .or_else(|| self.memory.recall(&plan.key, *question, started))
                 .or_else(|| put_aside(&self.registries.of(&candidate.endpoint), started));
             answers.push(answer);
         }
@@ -289,7 +308,10 @@ impl Inner {
         let mut answers: Vec<Option<Answer>> = vec![None; plan.candidates.len()];
         let mut probes = FuturesUnordered::new();
         for (at, (candidate, question)) in plan.candidates.iter().zip(&key.questions).enumerate() {
-            let known = inner.memory.recall(&plan.key, *question, started);
+            let known = key
+                .depth
+                .ruled_out(at)
+                .or_else(|| inner.memory.recall(&plan.key, *question, started));
             let found = known
                 .as_ref()
                 .is_some_and(|answer| answer.verdict == Verdict::Found);
@@ -301,12 +323,12 @@ impl Inner {
                 }
                 None => probes.push(inner.ask(&plan, at, candidate, caller.as_ref(), *question)),
             }
-            if found && key.depth == Depth::Best {
+            if found && key.depth != Depth::All {
                 // Nothing below it can matter.
                 break;
             }
         }
-        while !is_enough(&answers, key.depth) {
+        while !is_enough(&answers, &key.depth) {
             let Some((at, answer)) = probes.next().await else {
                 break;
             };
@@ -362,10 +384,10 @@ impl Inner {
     }
 }
 
-fn is_enough(answers: &[Option<Answer>], depth: Depth) -> bool {
+fn is_enough(answers: &[Option<Answer>], depth: &Depth) -> bool {
     match depth {
         Depth::All => answers.iter().all(Option::is_some),
-        Depth::Best => {
+        Depth::Best | Depth::BestBut(_) => {
             let verdicts: Vec<_> = answers
                 .iter()
                 .map(|answer| answer.as_ref().map(|answer| answer.verdict))

@@ -136,20 +136,30 @@ impl Pull<'_> {
             .map_err(|_elapsed| self.attempts.timed_out())
     }
 
-    /// Asks to the end those whose probes were cut short, keeping what pulls have shown since.
+    /// Asks those whose probes were cut short, until the best of them that has the image is certain: a
+    /// silent one below it holds nothing up. What pulls have shown since is kept.
     async fn probe_rest(
         &mut self,
         progress: &mut Progress,
     ) -> Result<Option<UnaryReply>, AttemptError> {
-        progress.resolution = self.resolve(Depth::All).await?;
+        let verdicts = progress.verdicts.iter().enumerate();
+        let failed = verdicts.filter(|(_, verdict)| **verdict == Some(Verdict::PullFailed));
+        let failed: Vec<usize> = failed.map(|(at, _)| at).collect();
+        progress.resolution = self.resolve(Depth::BestBut(failed)).await?;
         self.record.asked_on(&progress.resolution);
-        for (known, new) in progress
+        let certain = progress.resolution.chosen();
+        for (at, (known, new)) in progress
             .verdicts
             .iter_mut()
             .zip(progress.resolution.verdicts())
+            .enumerate()
         {
-            // Whoever has no answer now never will have one for this pull.
-            *known = known.or(new).or(Some(Verdict::Unavailable));
+            *known = known.or(new);
+            // Whoever has no answer now, though nothing better was found, never will have one for this
+            // pull.
+            if certain.is_none_or(|certain| at < certain) {
+                known.get_or_insert(Verdict::Unavailable);
+            }
         }
         Ok(None)
     }

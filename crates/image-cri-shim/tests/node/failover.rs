@@ -3,7 +3,9 @@
 use http::StatusCode;
 use testkit::certs::Ca;
 use testkit::containerd::Containerd;
+use testkit::cri_api::RpcStatus;
 use testkit::docker_registry::DockerRegistry;
+use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
 use testkit::shim::{Options, Shim};
 use testkit::wait;
@@ -140,4 +142,37 @@ async fn a_pull_that_hangs_ends_with_timeout_and_the_next_goes_elsewhere() {
         .unwrap();
     let asked = String::from_utf8_lossy(&runtime.requests()[0].message).into_owned();
     assert!(asked.contains(&second.host()), "{asked}");
+}
+
+#[tokio::test]
+async fn a_silent_registry_does_not_hold_up_the_next_that_has_the_image() {
+    let image = Image::new("beside a silent one");
+    let [broken, good, silent] = [(); 3].map(|()| FakeRegistry::start().unwrap());
+    for registry in [&broken, &good] {
+        registry.add(&image, "team/app", "1");
+    }
+    silent.set_black_hole(true);
+    // Without a memory too: nothing but this pull itself knows then what has failed.
+    for cache in ["", "cache: {imageCacheSize: -1}"] {
+        let config = format!(
+            "probeTimeout: 1h\nregistries: [{{address: '{}', priority: 900}}, {{address: '{}', priority: 800}}, {{address: '{}'}}]\n{cache}",
+            broken.url(),
+            good.url(),
+            silent.url()
+        );
+        let (shim, runtime) = with_fake_runtime(&config).await;
+        let status = RpcStatus {
+            code: 5,
+            message: "blob unknown".to_owned(),
+            details: Vec::new(),
+        };
+        runtime.fail(&format!("{}/team/app:1", broken.host()), status);
+        let client = shim.client();
+        let pulled = wait::within(wait::PATIENCE, || async {
+            Some(client.pull("ghcr.io/team/app:1", None).await)
+        });
+        pulled.await.expect("an answer").unwrap();
+        let line = shim.wait_for_log("priority match:").await;
+        assert!(line.contains(&format!("result={}", good.host())), "{line}");
+    }
 }

@@ -88,6 +88,24 @@ async fn a_candidate_whose_pull_failed_is_not_chosen_until_its_entry_expires() {
 }
 
 #[tokio::test]
+async fn who_has_failed_is_not_asked_and_who_is_silent_not_waited_for() {
+    let all = registries(3);
+    all[2].set_black_hole(true);
+    // Without a memory that would know what has failed.
+    let resolver = resolver_with(Options {
+        size: 0,
+        probe_timeout: Duration::from_secs(3600),
+        ..options()
+    });
+    let plan = plan(&all, IMAGE);
+    let depth = Depth::BestBut(vec![0]);
+    let next = resolver.resolve(&plan, None, depth).await;
+    assert_eq!(next.chosen(), Some(1), "{}", trail(&next));
+    assert_eq!(next.verdicts()[0], Some(Verdict::PullFailed));
+    assert_eq!(asked(&all[0]), 0);
+}
+
+#[tokio::test]
 async fn what_one_set_of_credentials_was_told_is_not_told_to_another() {
     let all = registries(1);
     all[0].require_basic("u", "p");
