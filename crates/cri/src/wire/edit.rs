@@ -18,16 +18,8 @@ pub enum AuthEdit<'a> {
     Replace(&'a Credentials),
 }
 
-/// The request with another image name (field 1.1) and everything else as it was.
-///
-/// # Errors
-/// Any [`WireError`]: the message can't be read with certainty; forward it as it came.
-pub fn replace_image(request: &[u8], name: &str) -> Result<Bytes, WireError> {
-    edit(request, name, AuthEdit::Keep)
-}
-
-/// The PullImageRequest with another image name (field 1.1) and its credentials (field 2) as `auth`
-/// says; everything else as it was.
+/// The request with another image name (field 1.1) and its credentials (field 2) as `auth` says;
+/// everything else as it was.
 ///
 /// # Errors
 /// Any [`WireError`]: the message can't be read with certainty; forward it as it came.
@@ -36,10 +28,6 @@ pub fn replace_image_and_auth(
     name: &str,
     auth: AuthEdit<'_>,
 ) -> Result<Bytes, WireError> {
-    edit(request, name, auth)
-}
-
-fn edit(request: &[u8], name: &str, auth: AuthEdit<'_>) -> Result<Bytes, WireError> {
     let targets = Targets::find(request, matches!(auth, AuthEdit::Keep))?;
     let mut out = Vec::with_capacity(request.len() + name.len() + 64);
     let mut copied = 0;
@@ -151,14 +139,14 @@ mod tests {
             0x0a, 5, 0x0a, 3, b'a', b':', b'1', // image part with a name
             0x0a, 4, 0x92, 0x01, 1, b'x', // image part with user_specified_image
         ];
-        let edited = replace_image(&request, "mirror/a:1").unwrap();
+        let edited = replace_image_and_auth(&request, "mirror/a:1", AuthEdit::Keep).unwrap();
         assert_eq!(image_name(&edited).unwrap(), "mirror/a:1");
         assert_eq!(edited[edited.len() - 6..], request[7..]);
     }
 
     #[test]
     fn a_request_without_an_image_gets_one() {
-        let edited = replace_image(&[0x10, 1], "a").unwrap();
+        let edited = replace_image_and_auth(&[0x10, 1], "a", AuthEdit::Keep).unwrap();
         assert_eq!(edited[..], [0x10, 1, 0x0a, 3, 0x0a, 1, b'a']);
     }
 
@@ -184,7 +172,7 @@ mod tests {
     #[test]
     fn field_two_of_other_requests_stays() {
         let request = [0x10, 1, 0x0a, 3, 0x0a, 1, b'i'];
-        let edited = replace_image(&request, "j").unwrap();
+        let edited = replace_image_and_auth(&request, "j", AuthEdit::Keep).unwrap();
         assert_eq!(edited[..], [0x10, 1, 0x0a, 3, 0x0a, 1, b'j']);
         assert_eq!(
             replace_image_and_auth(&request, "j", AuthEdit::Remove),

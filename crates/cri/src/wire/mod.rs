@@ -18,7 +18,7 @@ mod fields;
 mod properties;
 
 pub use auth::{RequestAuth, request_auth};
-pub use edit::{AuthEdit, replace_image, replace_image_and_auth};
+pub use edit::{AuthEdit, replace_image_and_auth};
 pub use fields::WireError;
 
 pub(crate) use fields::{Fields, WireType, put_field};
@@ -48,21 +48,6 @@ pub fn image_name(request: &[u8]) -> Result<&str, WireError> {
 /// Any [`WireError`]: the message can't be read with certainty.
 pub fn status_image_id(response: &[u8]) -> Result<Option<&str>, WireError> {
     nested_string(response, 1, 1)
-}
-
-/// The image reference (field 1) of a PullImageResponse; empty when there is none.
-///
-/// # Errors
-/// Any [`WireError`]: the message can't be read with certainty.
-pub fn pulled_image_ref(response: &[u8]) -> Result<&str, WireError> {
-    let mut found = "";
-    for field in Fields::of(response) {
-        let field = field?;
-        if field.number == 1 {
-            found = text(field.expect(WireType::Len)?)?;
-        }
-    }
-    Ok(found)
 }
 
 /// String `inner` of message field `outer`; `None` when `outer` never occurs.

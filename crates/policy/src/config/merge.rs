@@ -7,7 +7,7 @@
 use super::configmap::ConfigMap;
 use super::fields::Located;
 use super::meaning;
-use super::raw::{RawConfig, RawRegistry};
+use super::raw::{RawConfig, RawRedirect, RawRegistry};
 use crate::endpoint::without_credentials;
 use crate::rules::REGISTRY_PRIORITY;
 use crate::{Endpoint, duration};
@@ -232,68 +232,75 @@ fn registry_line(entry: &RawRegistry) -> Option<String> {
     ))
 }
 
+/// Options of local entries that their successors don't have.
 fn lost_options(local: &RawConfig, merged: &RawConfig, changed: &[Key]) -> Vec<String> {
     let mut lost = Vec::new();
     if changed.contains(&Key::Registries) {
-        for old in entries(&local.registries) {
-            let Some(address) = &old.address else {
-                continue;
-            };
-            let new = entries(&merged.registries)
-                .iter()
-                .find(|new| same_place(Some(address), new.address.as_ref()));
-            let mut gone = |name: &str, had: bool, has: bool| {
-                if had && !has {
-                    let address = without_credentials(&address.value);
-                    lost.push(format!(
-                        "the ConfigMap's registries replace the local ones: `{name}` of {address} is lost; write it in the ConfigMap's entry"
-                    ));
-                }
-            };
-            gone(
-                "mirrorOf",
-                old.mirror_of.is_some(),
-                new.is_some_and(|n| n.mirror_of.is_some()),
-            );
-            gone(
-                "caFile",
-                old.ca_file.is_some(),
-                new.is_some_and(|n| n.ca_file.is_some()),
-            );
-            gone(
-                "insecureSkipVerify",
-                is_on(&old.insecure_skip_verify),
-                new.is_some_and(|n| n.insecure_skip_verify.is_some()),
-            );
-        }
+        let of = |config| entries(config).iter().filter_map(Options::of_registry);
+        let old = of(&local.registries).collect();
+        let new = of(&merged.registries).collect();
+        Options::note_lost("registries", "", old, new, &mut lost);
     }
     if changed.contains(&Key::Redirects) {
-        for old in entries(&local.redirects) {
-            let Some(to) = &old.to else { continue };
-            let new = entries(&merged.redirects)
-                .iter()
-                .find(|new| same_place(Some(to), new.to.as_ref()));
-            let mut gone = |name: &str, had: bool, has: bool| {
-                if had && !has {
-                    let to = without_credentials(&to.value);
-                    lost.push(format!(
-                        "the ConfigMap's redirects replace the local ones: `{name}` of the one to {to} is lost; write it in the ConfigMap's entry"
-                    ));
-                }
-            };
-            gone(
-                "caFile",
-                old.ca_file.is_some(),
-                new.is_some_and(|n| n.ca_file.is_some()),
-            );
-            gone(
-                "insecureSkipVerify",
-                is_on(&old.insecure_skip_verify),
-                new.is_some_and(|n| n.insecure_skip_verify.is_some()),
-            );
-        }
+        let of = |config| entries(config).iter().filter_map(Options::of_redirect);
+        let old = of(&local.redirects).collect();
+        let new = of(&merged.redirects).collect();
+        Options::note_lost("redirects", "the one to ", old, new, &mut lost);
     }
     lost
+}
+
+/// The options of one entry whose loss is worth a warning.
+struct Options<'a> {
+    place: &'a Located<String>,
+    /// Name, whether it does something, and whether it is written at all.
+    all: [(&'static str, bool, bool); 3],
+}
+
+impl<'a> Options<'a> {
+    fn of_registry(entry: &'a RawRegistry) -> Option<Self> {
+        let mirror_of = entry.mirror_of.is_some();
+        let (ca_file, skip) = (&entry.ca_file, &entry.insecure_skip_verify);
+        Some(Self::of(entry.address.as_ref()?, mirror_of, ca_file, skip))
+    }
+
+    fn of_redirect(entry: &'a RawRedirect) -> Option<Self> {
+        let (ca_file, skip) = (&entry.ca_file, &entry.insecure_skip_verify);
+        Some(Self::of(entry.to.as_ref()?, false, ca_file, skip))
+    }
+
+    fn of(
+        place: &'a Located<String>,
+        mirror_of: bool,
+        ca_file: &Option<Located<String>>,
+        skip: &Option<Located<bool>>,
+    ) -> Self {
+        Self {
+            place,
+            all: [
+                ("mirrorOf", mirror_of, mirror_of),
+                ("caFile", ca_file.is_some(), ca_file.is_some()),
+                ("insecureSkipVerify", is_on(skip), skip.is_some()),
+            ],
+        }
+    }
+
+    fn note_lost(list: &str, the: &str, old: Vec<Self>, new: Vec<Self>, lost: &mut Vec<String>) {
+        for old in old {
+            let address = without_credentials(&old.place.value);
+            let successor = new.iter().find(|new| same_place(old.place, new.place));
+            for (at, (name, had, _)) in old.all.into_iter().enumerate() {
+                let has = successor
+                    .and_then(|new| new.all.get(at))
+                    .is_some_and(|(_, _, is_written)| *is_written);
+                if had && !has {
+                    lost.push(format!(
+                        "the ConfigMap's {list} replace the local ones: `{name}` of {the}{address} is lost; write it in the ConfigMap's entry"
+                    ));
+                }
+            }
+        }
+    }
 }
 
 fn is_on(written: &Option<Located<bool>>) -> bool {
@@ -304,9 +311,9 @@ fn entries<T>(list: &Option<Located<Vec<T>>>) -> &[T] {
     list.as_ref().map_or(&[], |list| list.value.as_slice())
 }
 
-fn same_place(a: Option<&Located<String>>, b: Option<&Located<String>>) -> bool {
-    let parse = |text: Option<&Located<String>>| {
-        Endpoint::parse(&text?.value)
+fn same_place(a: &Located<String>, b: &Located<String>) -> bool {
+    let parse = |text: &Located<String>| {
+        Endpoint::parse(&text.value)
             .ok()
             .map(|(endpoint, _)| endpoint)
     };
