@@ -75,6 +75,34 @@ async fn a_pull_shows_by_itself() {
 }
 
 #[tokio::test]
+async fn a_pull_shows_within_two_looks_and_looks_are_half_a_second_apart() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let shim = shim("", runtime.socket()).await;
+    let (_browser, page) = page(&shim).await;
+    page.wait_for("document.body.innerText.includes('No pull yet')")
+        .await;
+    // Counted in the page, because this process may be late to see what is there.
+    let count = "looks = 0; shown = null; pauses = [];
+        const ask = window.fetch, wait = window.setTimeout;
+        window.fetch = (...a) => { looks++; return ask(...a); };
+        window.setTimeout = (f, ms) => { pauses.push(ms); return wait(f, ms); };
+        new MutationObserver(() => {
+            if (shown === null && document.body.innerText.includes('quay.io/a:1')) shown = looks;
+        }).observe(document.body, {childList: true, subtree: true, characterData: true}); 0";
+    page.evaluate(count).await.unwrap();
+    shim.client().pull("quay.io/a:1", None).await.unwrap();
+    page.evaluate("looks = 0; if (shown !== null) shown = 0")
+        .await
+        .unwrap();
+    page.wait_for("shown !== null").await;
+    let shown = page.evaluate("shown").await.unwrap();
+    assert!(shown.as_u64().unwrap() <= 2, "{shown}");
+    page.wait_for("looks > 3").await;
+    let longest = page.evaluate("Math.max(...pauses.filter(ms => ms < 2000))");
+    assert_eq!(longest.await.unwrap(), 500);
+}
+
+#[tokio::test]
 async fn a_pull_is_seen_while_it_goes_on() {
     let runtime = FakeRuntime::start().await.unwrap();
     runtime.hang("PullImage");
