@@ -3,7 +3,7 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`file`] | reading the local file, and replacing it |
+//! | [`mod@file`] | reading the local file, and replacing it |
 //! | [`merge`] | the file with the ConfigMap merged into it |
 //! | [`credentials`] | credentials that the config only points to |
 //! | [`in_force`] | both together, as one value |

@@ -2,9 +2,9 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`explanation`], [`summary`] | `resolve` |
-//! | [`status`] | `status` |
-//! | [`history`] | `history` |
+//! | [`mod@explanation`], [`mod@summary`] | `resolve` |
+//! | [`mod@status`] | `status` |
+//! | [`mod@history`] | `history` |
 //! | [`trail`] | a decision in one line |
 //! | [`page`], [`table`] | lines, fields and tables, wide or narrow |
 //! | [`cell`], [`style`] | text that is safe to print, and its colours |
