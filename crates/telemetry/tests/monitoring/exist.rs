@@ -61,6 +61,7 @@ fn text() -> String {
     };
     metrics.encode(Live {
         node: Some(node),
+        certificate_ends: Some(1.0),
         ..Live::default()
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::{
     self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality,
-    VectorSelector,
+    VectorSelector, value::ValueType,
 };
 
 use crate::exist::Exist;
@@ -97,7 +97,7 @@ fn of_binary(exist: &Exist, binary: &BinaryExpr) -> Result<BTreeSet<String>, Str
     let (left, right) = (labels(exist, &binary.lhs)?, labels(exist, &binary.rhs)?);
     let Some(modifier) = &binary.modifier else {
         // Of two vectors, all labels must be the same; a number matches anything.
-        let is_number = |side: &Expr| matches!(side, Expr::NumberLiteral(_));
+        let is_number = |side: &Expr| side.value_type() == ValueType::Scalar;
         // `vector(0)` has no labels, and stands beside what has none either.
         if left != right && !is_number(&binary.lhs) && !is_number(&binary.rhs) {
             return Err(format!("{left:?} never match {right:?}"));
