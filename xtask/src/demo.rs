@@ -15,7 +15,7 @@ use testkit::tools::Tools;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::scene::Scene;
-use crate::step::{cargo, need_root, step, target};
+use crate::step::{build_shim, need_root};
 
 /// Builds the shim (unless a binary is given), shows it at work, and fails when anything is not as
 /// expected.
@@ -24,7 +24,7 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     Tools::ensure().context("the programs that the demo runs")?;
     let binary = match binary {
         Some(binary) => binary,
-        None => build()?,
+        None => build_shim(true)?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -33,23 +33,6 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     // What the scene's end left to the runtime (closing connections) is done before we say so.
     runtime.shutdown_timeout(Duration::from_secs(1));
     shown
-}
-
-fn build() -> Result<PathBuf> {
-    let arguments = [
-        "build",
-        "--release",
-        "--locked",
-        "--quiet",
-        "--package",
-        "image-cri-shim",
-    ];
-    step(
-        "building image-cri-shim",
-        "mend what the compiler names above",
-        &mut cargo(&arguments),
-    )?;
-    Ok(target().join("release/image-cri-shim"))
 }
 
 /// A signal drops the scene where it is, and dropping it ends and deletes all of it.

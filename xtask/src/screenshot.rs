@@ -13,7 +13,7 @@ use testkit::netns;
 use testkit::tools::Tools;
 
 use self::scene::Scene;
-use crate::step::{cargo, need_root, root, step, target};
+use crate::step::{build_shim, need_root, root, shim_built};
 
 /// What a picture in the repository may weigh.
 const LARGEST: usize = 200_000;
@@ -30,25 +30,11 @@ const PHONE: Viewport = Viewport {
 /// Builds the shim (unless a binary is given) and takes the pictures.
 pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     need_root("cargo xtask screenshot")?;
-    let binary = match binary {
-        Some(binary) => binary,
-        None => target().join("debug/image-cri-shim"),
-    };
+    let binary = binary.unwrap_or_else(|| shim_built(false));
     if !netns::is_inside() {
         Tools::ensure().context("the programs that are shown")?;
         browser::ensure().context("the browser that takes the pictures")?;
-        let arguments = [
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "image-cri-shim",
-        ];
-        step(
-            "building image-cri-shim",
-            "mend what the compiler names above",
-            &mut cargo(&arguments),
-        )?;
+        build_shim(false)?;
     }
     netns::enter()?;
     let runtime = tokio::runtime::Builder::new_current_thread()

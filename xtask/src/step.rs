@@ -37,6 +37,29 @@ pub(crate) fn step(name: &str, advice: &str, command: &mut Command) -> Result<()
     Ok(())
 }
 
+/// Builds the shim, in release mode or not; where it is then.
+pub(crate) fn build_shim(release: bool) -> Result<PathBuf> {
+    let mut build = cargo(&[
+        "build",
+        "--locked",
+        "--quiet",
+        "--package",
+        "image-cri-shim",
+    ]);
+    if release {
+        build.arg("--release");
+    }
+    let advice = "mend what the compiler names above";
+    step("building image-cri-shim", advice, &mut build)?;
+    Ok(shim_built(release))
+}
+
+/// Where [`build_shim`] puts it.
+pub(crate) fn shim_built(release: bool) -> PathBuf {
+    let folder = if release { "release" } else { "debug" };
+    target().join(folder).join("image-cri-shim")
+}
+
 /// Stops a command that needs root before it has done half of its work.
 pub(crate) fn need_root(command: &str) -> Result<()> {
     ensure!(

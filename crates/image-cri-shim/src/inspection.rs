@@ -12,8 +12,8 @@ use cri::upstream::Upstream;
 use futures_util::future::BoxFuture;
 use policy::breaker::State;
 use policy::config::Settings;
-use policy::rules::{Origin, Redirect, Registry};
-use policy::{CredentialSource, Credentials, Endpoint};
+use policy::rules::{Redirect, Registry};
+use policy::{CredentialSource, Credentials, Endpoint, Role};
 use resolver::{RegistryHealth, Resolver};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -231,10 +231,7 @@ impl<'a> Entry<'a> {
     fn of_registry(registry: &'a Registry) -> Self {
         Self {
             endpoint: &registry.endpoint,
-            place: match registry.origin {
-                Origin::Offline => Place::Offline,
-                Origin::Listed(_) => Place::Registry,
-            },
+            place: Role::Registry(registry.origin).into(),
             priority: Some(registry.priority.get()),
             credentials: registry.credentials.as_ref(),
             source: registry.source.as_ref(),
@@ -245,7 +242,7 @@ impl<'a> Entry<'a> {
     fn of_redirect(redirect: &'a Redirect) -> Self {
         Self {
             endpoint: &redirect.to,
-            place: Place::Redirect,
+            place: Role::Redirect(redirect.number).into(),
             priority: redirect.priority.map(policy::Priority::get),
             credentials: redirect.credentials.as_ref(),
             source: redirect.source.as_ref(),

@@ -56,10 +56,7 @@ impl CredentialSources {
         for secret in self.secrets.values_mut() {
             secret.seen_and_noted();
         }
-        settings.with_credentials(&|need| match &need.source {
-            Some(CredentialSource::Secret(name)) => self.secret(name, need),
-            _ => self.keeper.get(need),
-        })
+        settings.with_credentials(&|need| self.find(need))
     }
 
     /// For one look: what `settings` need, as far as it is known after at most `patience`. Where it is
@@ -84,9 +81,16 @@ impl CredentialSources {
                     "no credentials: {source}: no answer within {patience:?}"
                 )),
             },
+            _ => self.find(need),
+        })
+    }
+
+    /// What is known now.
+    fn find(&self, need: &Need) -> Found {
+        match &need.source {
             Some(CredentialSource::Secret(name)) => self.secret(name, need),
             _ => self.keeper.get(need),
-        })
+        }
     }
 
     fn is_known(&self, need: &Need) -> bool {

@@ -30,10 +30,7 @@ impl ConfigMap {
     /// # Errors
     /// The text is not YAML, or no mapping: nothing of it can be used.
     pub fn read(text: &str) -> Result<(Self, Vec<Diagnostic>), Diagnostic> {
-        let root = yaml::parse(text).map_err(|error| {
-            let message = format!("not valid YAML: {}", error.message);
-            Diagnostic::error(error.position, "", message)
-        })?;
+        let root = yaml::parse(text).map_err(Diagnostic::not_yaml)?;
         if !matches!(root.value, yaml::Value::Mapping(_) | yaml::Value::Null) {
             let message = "expected fields (`name: value`)";
             return Err(Diagnostic::error(root.position, "", message));

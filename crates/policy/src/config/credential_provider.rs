@@ -41,8 +41,7 @@ impl CredentialProvider {
         let root = match yaml::parse(text) {
             Ok(root) => root,
             Err(error) => {
-                let message = format!("not valid YAML: {}", error.message);
-                findings.push(Diagnostic::error(error.position, "", message));
+                findings.push(Diagnostic::not_yaml(error));
                 return (Vec::new(), findings);
             }
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::yaml::Position;
+use crate::yaml::{Position, YamlError};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,12 @@ impl Diagnostic {
             field: field.into(),
             message: message.into(),
         }
+    }
+
+    /// A text that is not YAML.
+    pub(crate) fn not_yaml(error: YamlError) -> Self {
+        let message = format!("not valid YAML: {}", error.message);
+        Self::error(error.position, "", message)
     }
 
     /// A finding that doesn't stop anything.

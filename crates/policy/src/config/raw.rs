@@ -162,8 +162,7 @@ impl RawConfig {
         let root = match yaml::parse(text) {
             Ok(root) => root,
             Err(error) => {
-                let message = format!("not valid YAML: {}", error.message);
-                findings.push(Diagnostic::error(error.position, "", message));
+                findings.push(Diagnostic::not_yaml(error));
                 return (Self::default(), findings);
             }
         };
