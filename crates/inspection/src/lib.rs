@@ -15,12 +15,10 @@
 //! | `routes` | which request gets which answer |
 //! | `host` | who may ask, by the name that he asks for |
 //! | `headers` | what browsers are told not to allow |
-//! | [`exposition`] | which of the two text formats, and the way from one to the other |
 //!
 //! It only ever reads. What it shows is for whoever can connect; it is made so that a web page
 //! somewhere else, open in a browser that can, doesn't get at it.
 
-pub mod exposition;
 mod headers;
 mod host;
 pub mod listener;

@@ -10,11 +10,11 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+use telemetry::exposition;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::Source;
-use crate::exposition;
 use crate::headers;
 use crate::host::Doorkeeper;
 

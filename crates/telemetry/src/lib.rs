@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`report`] | a plan, its probes and its pulls as plain data: the one form that the log, `resolve`, `history`, `status` and the page share |
+//! | [`exposition`] | which of the two text formats of metrics, and the way from one to the other |
 //! | [`history`] | the last decisions, and those under way |
 //! | [`live`] | metrics that are read when somebody looks |
 //! | [`metrics`] | counters and histograms, in OpenMetrics text |
@@ -18,6 +19,7 @@
 //! assert!(text.contains(r#"image_cri_shim_calls_total{method="ListImages",code="OK"} 1"#));
 //! ```
 
+pub mod exposition;
 pub mod history;
 pub mod live;
 pub mod metrics;

@@ -8,8 +8,8 @@ use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use inspection::exposition;
 use inspection::listener::{self, Limits};
+use telemetry::exposition;
 use tokio::net::TcpListener;
 
 use crate::admit::Admission;

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::Full;
-use telemetry::metrics::CONTENT_TYPE as OPEN_METRICS;
+
+use crate::metrics::CONTENT_TYPE as OPEN_METRICS;
 
 /// The answer to a request for metrics, in the format that `headers` ask for.
 pub fn answer(headers: &HeaderMap, open_metrics: String) -> Response<Full<Bytes>> {
@@ -33,18 +34,18 @@ enum Format {
 }
 
 impl Format {
-    /// The one that `accept` likes better; OpenMetrics where it doesn't care. A browser counts as liking
-    /// the older one, because it shows that and would save the other to a file.
+    /// The one with the higher quality in `accept`; OpenMetrics where both are equal. A browser gets the
+    /// older one, because it shows that and would save the other to a file.
     fn wanted(accept: Option<&str>) -> Self {
         let Some(accept) = accept else {
             return Self::OpenMetrics;
         };
-        let open = liking(
+        let open = quality_of(
             accept,
             &["application/openmetrics-text", "application/*", "*/*"],
         );
-        let plain = liking(accept, &["text/plain", "text/*", "*/*"]);
-        if plain.max(liking(accept, &["text/html"])) > open {
+        let plain = quality_of(accept, &["text/plain", "text/*", "*/*"]);
+        if plain.max(quality_of(accept, &["text/html"])) > open {
             Self::Prometheus
         } else {
             Self::OpenMetrics
@@ -68,9 +69,9 @@ impl Format {
     }
 }
 
-/// How much a kind of content is liked, in thousandths: by the first of `names` that `accept` has. A
+/// The quality (`q`) of a kind of content, in thousandths: of the first of `names` that `accept` has. A
 /// wildcard counts for a little less than a name, so that what is named wins.
-fn liking(accept: &str, names: &[&str]) -> u16 {
+fn quality_of(accept: &str, names: &[&str]) -> u16 {
     let by_name = |(less, name): (u16, &&str)| {
         let named = ranges(accept).filter(|(range, _)| range.eq_ignore_ascii_case(name));
         let quality = named.map(|(_, quality)| quality).max()?;
@@ -96,7 +97,7 @@ fn ranges(accept: &str) -> impl Iterator<Item = (&str, u16)> {
 /// OpenMetrics text in the older format. It has no units, no end mark, and no `info`, `stateset` or
 /// `unknown`; the name of a counter there is the one that its samples have.
 ///
-/// This is for what [`telemetry::metrics`] writes, which has neither timestamps nor exemplars: they are
+/// This is for what [`crate::metrics`] writes, which has neither timestamps nor exemplars: they are
 /// written differently in the two formats, and are not looked for.
 fn prometheus(open_metrics: &str) -> String {
     let kinds: HashMap<&str, &str> = open_metrics
