@@ -1,35 +1,48 @@
 //! The binary: command line, the config's life, and wiring. What it decides is in `policy`, what it
 //! does is in `cri` and `resolver`.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`args`], [`options`] | the command line |
+//! | [`roles`] | what the process can be: the node shim, the webhook |
+//! | [`commands`] | commands for people: they look, print and end |
+//! | [`process`] | signals, logs, systemd |
 
 mod announce;
-mod cli;
+mod args;
 mod commands;
 mod config;
-mod detect;
 mod explain;
-mod inspection;
-mod logging;
+mod options;
 mod process;
 mod requests;
-mod serve;
-mod stats;
-mod surface;
-mod systemd;
-mod webhook;
-mod webhook_config;
+mod roles;
 
 use std::process::ExitCode;
 
+use args::{Cli, Command};
+use roles::{node, webhook};
+
 fn main() -> ExitCode {
-    let cli = cli::Cli::read();
-    let outcome = match &cli.role {
-        Some(cli::Role::Config(args)) => return commands::config::run(&cli.file, &args.command),
-        Some(cli::Role::Resolve(args)) => return commands::resolve::run(&cli.file, args),
-        Some(cli::Role::Status(args)) => return commands::status::run(&cli.file, args),
-        Some(cli::Role::History(args)) => return commands::history::run(&cli.file, args),
-        Some(cli::Role::Webhook(args)) => webhook::run(&cli, args),
-        None | Some(cli::Role::Serve(_)) if cli.dry_run => commands::dry_run::run(&cli),
-        None | Some(cli::Role::Serve(_)) => serve::run(&cli),
+    let Cli {
+        command,
+        file,
+        dry_run,
+        log_format,
+        no_telemetry,
+    } = Cli::read();
+    let outcome = match command {
+        Some(Command::Config(args)) => return commands::config::run(&file, &args.command),
+        Some(Command::Resolve(args)) => return commands::resolve::run(&file, &args),
+        Some(Command::Status(args)) => return commands::status::run(&file, &args),
+        Some(Command::History(args)) => return commands::history::run(&file, &args),
+        Some(Command::Webhook(args)) => webhook::run(&file, dry_run, log_format, &args),
+        None | Some(Command::Serve(_)) if dry_run => node::dry_run::run(&file),
+        None | Some(Command::Serve(_)) => node::run(node::Launch {
+            file,
+            log_format,
+            no_telemetry,
+        }),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,15 +1,21 @@
 //! The running shim, seen from a command: asked over its own socket.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use anyhow::{Context, bail};
 use cri::grpc::Code;
-use cri::inspect::ask;
+use cri::inspect;
 use cri::upstream::{Upstream, UpstreamError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use telemetry::report::{Decision, Explanation, Status};
+use tokio::runtime::Runtime;
 
 use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
+
+/// How long a shim that is well may take to answer. It asks the runtime meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the running shim gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +104,7 @@ impl Daemon {
     ) -> Result<T, DaemonError> {
         let message =
             serde_json::to_vec(request).map_err(|error| self.failed(error.to_string()))?;
-        let answer = ask(&self.upstream, method, &message).await;
+        let answer = inspect::ask(&self.upstream, method, &message).await;
         let answer = answer.map_err(|error| self.not_running(&error))?;
         let json = answer.map_err(|status| match status.code {
             Code::UNIMPLEMENTED => DaemonError::NotOurs {
@@ -134,4 +140,24 @@ impl Daemon {
             why,
         }
     }
+}
+
+/// What the shim answers, unless it takes too long.
+pub(crate) async fn ask<T>(
+    asked: impl Future<Output = Result<T, DaemonError>>,
+) -> anyhow::Result<T> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => {
+            bail!("the image-cri-shim gives no answer within {ANSWER_TIMEOUT:?}; is it stuck?")
+        }
+    }
+}
+
+/// A runtime for a command that waits for one answer.
+pub(crate) fn one_thread() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start an async runtime")
 }

@@ -6,10 +6,9 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use crate::cli::ConfigFile;
-use crate::commands::daemon::Daemon;
+use crate::commands::daemon::{Daemon, ask, one_thread};
 use crate::commands::render::{self, Page};
-use crate::commands::status::{ask, one_thread};
+use crate::options::ConfigFile;
 use crate::{commands::terminal, config};
 
 /// Show what the running shim decided, and why

@@ -5,15 +5,15 @@
 //! | [`resolve`] | where images would come from and why |
 //! | [`status`], [`history`] | the running shim, and what it decided |
 //! | [`config`] | checking and showing configs |
-//! | [`dry_run`] | `--dry-run` |
 //! | [`daemon`] | the running shim, asked over its socket |
+//! | [`item`] | one image and what became of it |
 //! | [`render`] | reports as pages for a terminal |
 //! | [`terminal`], [`screen`] | where pages go |
 
 pub(crate) mod config;
 pub(crate) mod daemon;
-pub(crate) mod dry_run;
 pub(crate) mod history;
+pub(crate) mod item;
 pub(crate) mod render;
 pub(crate) mod resolve;
 pub(crate) mod screen;

@@ -8,18 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, bail};
 use clap::Args;
 use telemetry::report::Status;
-use tokio::runtime::Runtime;
 
-use crate::cli::ConfigFile;
-use crate::commands::daemon::{Daemon, DaemonError};
+use crate::commands::daemon::{Daemon, ask, one_thread};
 use crate::commands::render::{self, Page};
 use crate::commands::screen::Screen;
-use crate::{commands::terminal, config, serve};
+use crate::options::ConfigFile;
+use crate::process::signals;
+use crate::{commands::terminal, config};
 
-/// How long a shim that is well may take to answer, the runtime's word included.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How often `--watch` looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often `--watch` asks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Show the running shim: config, registries, caches, last decisions
 ///
@@ -79,7 +77,7 @@ fn page(status: &Status) -> String {
 
 /// Refreshes until SIGINT or SIGTERM. A shim that is away comes back, after an update perhaps.
 async fn watch(daemon: &Daemon, last: usize) -> anyhow::Result<()> {
-    let mut ended = std::pin::pin!(serve::shutdown_signal()?);
+    let mut ended = std::pin::pin!(signals::shutdown()?);
     let screen = Screen::enter().context("cannot use the terminal")?;
     let mut known: Option<Status> = None;
     let mut away_since: Option<Instant> = None;
@@ -107,26 +105,8 @@ async fn watch(daemon: &Daemon, last: usize) -> anyhow::Result<()> {
         }
         screen.show(&text).context("cannot write to the terminal")?;
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(WATCH_INTERVAL) => {}
             () = &mut ended => return Ok(()),
         }
     }
-}
-
-/// What the shim answers, unless it takes too long.
-pub(crate) async fn ask<T>(
-    asked: impl Future<Output = Result<T, DaemonError>>,
-) -> anyhow::Result<T> {
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => bail!("the image-cri-shim gives no answer within {PATIENCE:?}; is it stuck?"),
-    }
-}
-
-/// A runtime for a command that waits for one answer.
-pub(crate) fn one_thread() -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start an async runtime")
 }

@@ -10,7 +10,7 @@ use super::page::Page;
 use super::style;
 use super::table::{Column, Row, Table};
 use super::units;
-use crate::commands::resolve::{Item, Pull};
+use crate::commands::item::{Item, Pull};
 
 /// The longest text of a registry that is worth showing; it is cut by who took it in, too.
 const MAX_DETAIL: usize = 400;

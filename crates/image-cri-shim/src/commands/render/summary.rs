@@ -10,7 +10,7 @@ use super::page::Page;
 use super::style;
 use super::table::{Column, Row, Table};
 use super::units;
-use crate::commands::resolve::Item;
+use crate::commands::item::Item;
 
 /// Why nobody can give an image, in one line.
 pub(crate) fn why_not(report: &Explanation) -> String {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use telemetry::report::{Decision, Explanation, Status};
 
 use super::*;
-use crate::commands::resolve::{Item, Pull};
+use crate::commands::item::{Item, Pull};
 
 /// A wide terminal, the classic one, a phone's, and a split of a split.
 const WIDTHS: [usize; 4] = [180, 100, 72, 40];

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cluster::{Link, Places};
 use policy::config::Settings;
-use registry::{Client, ClientOptions, ProxySettings};
 use resolver::Resolver;
 use telemetry::Telemetry;
 use telemetry::report::{Explanation, Knowledge};
@@ -15,7 +14,8 @@ use tokio::runtime::Handle;
 
 use crate::commands::daemon::{Daemon, DaemonError};
 use crate::config::credentials::CredentialSources;
-use crate::{commands::terminal, config, explain, serve};
+use crate::roles::resolving;
+use crate::{commands::terminal, config, explain};
 
 /// How long credentials from files, Secrets and plugins may take to be found.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
@@ -57,15 +57,9 @@ impl Source {
         let interval = settings.reload_interval;
         let mut sources = CredentialSources::new(link, Arc::new(move || interval));
         let settings = sources.look_once(&settings, CREDENTIALS_PATIENCE).await;
-        let client = Client::new(ClientOptions {
-            domain_cache_ttl: settings.cache.domain_cache_ttl,
-            proxies: ProxySettings::from_env(),
-            ..ClientOptions::default()
-        });
-        let options = serve::resolver_options(&settings);
         let handle = Handle::try_current().context("no async runtime")?;
         Ok(Self::ConfigFile {
-            resolver: Resolver::new(client, handle, options, Telemetry::off()),
+            resolver: resolving::resolver(&settings, handle, Telemetry::off()),
             settings: Box::new(settings),
         })
     }

@@ -8,7 +8,6 @@
 //! | [`progress`] | what is shown meanwhile |
 
 mod inputs;
-mod item;
 mod knowledge;
 mod progress;
 mod pulls;
@@ -20,11 +19,12 @@ use anyhow::Context;
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-pub(crate) use self::item::{Item, Pull};
 use self::knowledge::Source;
 use self::progress::Progress;
+use crate::commands::item::Item;
 use crate::commands::render::{self, Page};
-use crate::{commands::terminal, serve};
+use crate::commands::terminal;
+use crate::process::signals;
 
 /// Images that are looked at together: enough to keep eight registries busy, few enough not to be
 /// limited by them.
@@ -102,7 +102,7 @@ fn resolve(file: &Path, args: &ResolveArgs) -> anyhow::Result<u8> {
         .build()
         .context("cannot start an async runtime")?;
     let done = runtime.block_on(async {
-        let interrupted = serve::shutdown_signal()?;
+        let interrupted = signals::shutdown()?;
         tokio::select! {
             items = work(file, args, wanted.images) => items.map(Some),
             () = interrupted => Ok(None),

@@ -6,8 +6,8 @@ use telemetry::history::is_about;
 use telemetry::report::{Decision, Outcome, Place, micros};
 
 use super::progress::Progress;
-use super::{Item, Pull};
 use crate::commands::daemon::{Daemon, DaemonError};
+use crate::commands::item::{Item, Pull};
 use crate::commands::render;
 
 /// How often the shim is asked what it is doing.

@@ -9,8 +9,8 @@ use telemetry::live::{Live, NodeLive};
 use telemetry::report::{Decision, Status};
 use tokio::net::TcpListener;
 
-use crate::inspection::{DECISIONS, Inspection};
-use crate::process;
+use super::inspection::{DECISIONS, Inspection};
+use crate::process::usage;
 
 /// Listens on `address` and answers for as long as the runtime lives. An address that can't be had is a
 /// warning: the shim does without.
@@ -51,7 +51,7 @@ impl Source for Inspection {
             self.encode(Live {
                 node: Some(node),
                 certificate_ends: None,
-                process: process::live(self.started()),
+                process: usage::live(self.started()),
             })
         })
     }

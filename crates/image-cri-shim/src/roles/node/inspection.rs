@@ -31,7 +31,7 @@ use crate::explain::explain;
 use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
 
 /// How long the runtime may take to say who it is.
-const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
 /// Decisions that a status has, unless it is asked for another number.
 pub(crate) const DECISIONS: usize = 100;
 
@@ -117,11 +117,11 @@ impl Inspection {
     /// Whether the runtime answers.
     pub(crate) async fn runtime(&self) -> RuntimeStatus {
         let upstream = &self.shared.upstream;
-        let asked = tokio::time::timeout(RUNTIME_PATIENCE, cri::runtime_version(upstream)).await;
+        let asked = tokio::time::timeout(RUNTIME_TIMEOUT, cri::runtime_version(upstream)).await;
         let (reachable, detail) = match asked {
             Ok(Ok(version)) => (true, version),
             Ok(Err(error)) => (false, error.to_string()),
-            Err(_) => (false, format!("no answer within {RUNTIME_PATIENCE:?}")),
+            Err(_) => (false, format!("no answer within {RUNTIME_TIMEOUT:?}")),
         };
         RuntimeStatus {
             socket: upstream.socket().display().to_string(),

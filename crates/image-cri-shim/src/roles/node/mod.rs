@@ -1,7 +1,21 @@
 //! `serve`: the node shim, wired.
 //!
+//! | module | what it knows |
+//! |---|---|
+//! | [`detect`] | the runtime's socket |
+//! | [`dry_run`] | what serving would find |
+//! | [`inspection`] | what the running shim can be asked |
+//! | [`surface`] | the same at `metricsAddress` |
+//! | [`stats`] | the periodic line of counters |
+//!
 //! The proxy runs on one thread (two were measured to be slower); everything that waits for a
 //! network or a disk runs on another, so that no call stands behind a TLS handshake.
+
+mod detect;
+pub(crate) mod dry_run;
+mod inspection;
+mod stats;
+mod surface;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,31 +29,47 @@ use cri::image_calls::{ImageService, Policy};
 use cri::listener::Listener;
 use cri::upstream::Upstream;
 use policy::config::Settings;
-use registry::{Client, ClientOptions, ProxySettings};
-use resolver::{Options, Resolver};
+use resolver::Resolver;
 use telemetry::Telemetry;
 use tokio::runtime::{Builder, Handle};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::cli::Cli;
+use self::inspection::{Inspection, Parts};
+use super::resolving;
 use crate::config::keeper::ConfigKeeper;
 use crate::config::state::ConfigState;
-use crate::inspection::{Inspection, Parts};
-use crate::logging::LogLevel;
-use crate::{announce, config, detect, logging, stats, surface, systemd};
+use crate::process::logging::{self, LogFormat, LogLevel};
+use crate::process::{signals, systemd};
+use crate::{announce, config};
 
 /// How long calls in flight may take to finish after SIGTERM. Below systemd's and Kubernetes' own
-/// patience of 90 and 30 seconds.
-const DRAIN: Duration = Duration::from_secs(20);
+/// limits of 90 and 30 seconds.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long background work may take to end after the proxy has.
-const BACKGROUND_PATIENCE: Duration = Duration::from_secs(2);
+const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How to serve, beside the config.
+pub(crate) struct Launch {
+    /// The config file.
+    pub(crate) file: PathBuf,
+    pub(crate) log_format: LogFormat,
+    /// Count nothing and keep no history.
+    pub(crate) no_telemetry: bool,
+}
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
-    let loaded = config::file::load(&cli.file)?;
+///
+/// # Errors
+/// The config can't be used, the runtime is not there, or the socket can't be had.
+pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
+    let Launch {
+        file,
+        log_format,
+        no_telemetry,
+    } = launch;
+    let loaded = config::file::load(&file)?;
     let settings = loaded.settings;
-    let level = logging::start(cli.log_format, settings.debug)?;
+    let level = logging::start(log_format, settings.debug)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -61,16 +91,16 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the proxy's runtime")?;
-    let telemetry = if cli.no_telemetry {
+    let telemetry = if no_telemetry {
         Telemetry::off()
     } else {
         Telemetry::new()
     };
-    let config = ConfigState::new(cli.file.display().to_string(), telemetry.clone());
+    let config = ConfigState::new(file.display().to_string(), telemetry.clone());
     let handle = background.handle().clone();
     let node = Node::new(settings, runtime_socket, level, handle, telemetry);
-    let served = proxy.block_on(node.serve(cli.file.clone(), loaded.text, config));
-    background.shutdown_timeout(BACKGROUND_PATIENCE);
+    let served = proxy.block_on(node.serve(file, loaded.text, config));
+    background.shutdown_timeout(BACKGROUND_TIMEOUT);
     served
 }
 
@@ -98,13 +128,7 @@ impl Node {
         background: Handle,
         telemetry: Telemetry,
     ) -> Self {
-        let client = Client::new(ClientOptions {
-            domain_cache_ttl: settings.cache.domain_cache_ttl,
-            proxies: ProxySettings::from_env(),
-            ..ClientOptions::default()
-        });
-        let options = resolver_options(&settings);
-        let resolver = Resolver::new(client, background.clone(), options, telemetry.clone());
+        let resolver = resolving::resolver(&settings, background.clone(), telemetry.clone());
         let service = ImageService::new(
             resolver.clone(),
             open_aliases(&settings.state_dir),
@@ -140,9 +164,9 @@ impl Node {
     async fn serve(self, file: PathBuf, text: String, config: ConfigState) -> anyhow::Result<()> {
         let socket = self.settings.load().shim_socket.clone();
         let listener = Listener::bind(&socket, &self.runtime_socket)?;
-        let shutdown = shutdown_signal()?;
+        let shutdown = signals::shutdown()?;
         let wake = Arc::new(Notify::new());
-        tokio::spawn(follow_signals(Arc::clone(&wake), self.level.clone())?);
+        tokio::spawn(signals::follow(Arc::clone(&wake), self.level.clone())?);
         let inspection = self.inspection(config.clone());
         if let Some(address) = self.settings.load().metrics_address {
             self.background
@@ -177,9 +201,9 @@ impl Node {
             async {
                 shutdown.await;
                 systemd::stopping();
-                tracing::info!("stopping: calls in flight may take {DRAIN:?} to finish");
+                tracing::info!("stopping: calls in flight may take {DRAIN_TIMEOUT:?} to finish");
             },
-            DRAIN,
+            DRAIN_TIMEOUT,
         )
         .await;
         tracing::info!("stopped");
@@ -199,26 +223,9 @@ fn apply(
     if new.debug != settings.load().debug {
         level.set_debug(new.debug);
     }
-    reconfigure(resolver, &new);
+    resolving::reconfigure(resolver, &new);
     service.set_policy(call_policy(&new));
     settings.store(Arc::new(new));
-}
-
-/// Lets a resolver ask by a new config.
-pub(crate) fn reconfigure(resolver: &Resolver, new: &Settings) {
-    resolver
-        .client()
-        .set_domain_cache_ttl(new.cache.domain_cache_ttl);
-    resolver.reconfigure(resolver_options(new), &new.rules);
-}
-
-pub(crate) fn resolver_options(settings: &Settings) -> Options {
-    Options {
-        probe_timeout: settings.probe_timeout,
-        found_ttl: settings.cache.image_cache_ttl,
-        absent_ttl: settings.cache.negative_ttl,
-        size: settings.cache.image_cache_size,
-    }
 }
 
 fn call_policy(settings: &Settings) -> Policy {
@@ -242,35 +249,4 @@ fn open_aliases(dir: &Path) -> Aliases {
         ),
     }
     aliases
-}
-
-pub(crate) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// SIGHUP re-reads the config; SIGUSR1 switches debug lines over.
-pub(crate) fn follow_signals(
-    wake: Arc<Notify>,
-    level: LogLevel,
-) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let mut user = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
-    Ok(async move {
-        loop {
-            tokio::select! {
-                _ = hangup.recv() => wake.notify_one(),
-                _ = user.recv() => {
-                    let now = if level.toggle() { "on" } else { "off" };
-                    tracing::info!("debug lines are {now}");
-                }
-            }
-        }
-    })
 }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::commands::config::ConfigCommand;
 use crate::commands::history::HistoryArgs;
 use crate::commands::resolve::ResolveArgs;
 use crate::commands::status::StatusArgs;
-use crate::webhook::WebhookArgs;
+use crate::options::ServiceArgs;
+use crate::process::logging::LogFormat;
+use crate::roles::webhook::WebhookArgs;
 
 /// Decides where every container image on this node comes from, and makes sure it can be pulled
 /// from there.
@@ -17,7 +19,7 @@ use crate::webhook::WebhookArgs;
 pub(crate) struct Cli {
     /// What to be or to do; `serve` when nothing is said
     #[command(subcommand)]
-    pub(crate) role: Option<Role>,
+    pub(crate) command: Option<Command>,
 
     /// The config file
     #[arg(
@@ -42,7 +44,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Role {
+pub(crate) enum Command {
     /// Stand between kubelet and the container runtime (the default)
     Serve(ServiceArgs),
     /// Apply the same rules to Pods, as a Kubernetes admission webhook
@@ -55,31 +57,6 @@ pub(crate) enum Role {
     History(HistoryArgs),
 }
 
-/// What may stand before a service's name and after it.
-///
-/// Not clap's `global`: `resolve -f` is something else, as with kubectl.
-#[derive(Debug, Args)]
-pub(crate) struct ServiceArgs {
-    #[command(flatten)]
-    config: ConfigFile,
-
-    /// Check the config and whether the runtime answers, print what was found, and exit
-    #[arg(long)]
-    dry_run: bool,
-
-    /// How to log: `auto` is journald under systemd, else text on standard error
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    log_format: Option<LogFormat>,
-}
-
-/// Names the config file.
-#[derive(Debug, Args)]
-pub(crate) struct ConfigFile {
-    /// The config file [default: /etc/image-cri-shim.yaml]
-    #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     /// The config file [default: /etc/image-cri-shim.yaml]
@@ -88,18 +65,6 @@ pub(crate) struct ConfigArgs {
 
     #[command(subcommand)]
     pub(crate) command: ConfigCommand,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// Journald when standard error goes there, else text.
-    Auto,
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-    /// The journal's own protocol.
-    Journald,
 }
 
 impl Cli {
@@ -111,23 +76,23 @@ impl Cli {
 
     /// What stands after the subcommand's name, in the place of what stands before it.
     fn folded(mut self) -> Self {
-        let service = match &self.role {
-            Some(Role::Serve(service)) => Some(service),
-            Some(Role::Webhook(webhook)) => Some(&webhook.service_args),
+        let service = match &self.command {
+            Some(Command::Serve(service)) => Some(service),
+            Some(Command::Webhook(webhook)) => Some(&webhook.service_args),
             _ => None,
         };
         if let Some(service) = service {
             self.dry_run |= service.dry_run;
             self.log_format = service.log_format.unwrap_or(self.log_format);
         }
-        let file = match &self.role {
-            Some(Role::Serve(_) | Role::Webhook(_)) => {
+        let file = match &self.command {
+            Some(Command::Serve(_) | Command::Webhook(_)) => {
                 service.and_then(|service| service.config.file.as_ref())
             }
-            Some(Role::Config(config)) => config.file.as_ref(),
-            Some(Role::Resolve(resolve)) => resolve.config.as_ref(),
-            Some(Role::Status(status)) => status.config.file.as_ref(),
-            Some(Role::History(history)) => history.config.file.as_ref(),
+            Some(Command::Config(config)) => config.file.as_ref(),
+            Some(Command::Resolve(resolve)) => resolve.config.as_ref(),
+            Some(Command::Status(status)) => status.config.file.as_ref(),
+            Some(Command::History(history)) => history.config.file.as_ref(),
             None => None,
         };
         if let Some(file) = file {
@@ -197,8 +162,8 @@ mod tests {
     fn in_resolve_f_is_a_manifest() {
         let cli = read("-f config resolve -f a.yaml -f b/ nginx");
         assert_eq!(cli.file, PathBuf::from("config"));
-        let Some(Role::Resolve(resolve)) = cli.role else {
-            panic!("{:?}", cli.role);
+        let Some(Command::Resolve(resolve)) = cli.command else {
+            panic!("{:?}", cli.command);
         };
         assert_eq!(
             resolve.manifests,

@@ -1,5 +1,7 @@
 //! `webhook`: the admission webhook, wired.
 
+mod config;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +17,6 @@ use anyhow::Context;
 use clap::Args;
 use cluster::{Link, Places};
 use policy::config::Settings;
-use registry::{Client, ClientOptions, ProxySettings};
 use resolver::Resolver;
 use telemetry::Telemetry;
 use telemetry::live::Live;
@@ -23,13 +24,15 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 
-use crate::cli::{Cli, ServiceArgs};
+use self::config::Source;
+use super::resolving;
 use crate::config::file::Loaded;
 use crate::config::state::ConfigState;
 use crate::config::watch::Watch;
-use crate::logging::{self, LogLevel};
-use crate::webhook_config::{self, Source};
-use crate::{announce, config, process, serve};
+use crate::options::ServiceArgs;
+use crate::process::logging::{self, LogFormat, LogLevel};
+use crate::process::{signals, usage};
+use crate::{announce, config as files};
 
 /// Where a Pod is told its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -105,25 +108,33 @@ fn duration(text: &str) -> Result<Duration, String> {
     policy::duration::parse(text).map_err(|error| error.to_string())
 }
 
-/// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(cli: &Cli, args: &WebhookArgs) -> anyhow::Result<()> {
+/// Serves until SIGTERM or SIGINT; with `dry_run`, checks the config only.
+///
+/// # Errors
+/// The config can't be used, or a port can't be had.
+pub(crate) fn run(
+    file: &Path,
+    dry_run: bool,
+    log_format: LogFormat,
+    args: &WebhookArgs,
+) -> anyhow::Result<()> {
     // Read before any port is bound, so that a bad file is the first thing that is said.
     let loaded = if args.config_map {
         None
     } else {
-        Some(config::file::load(&cli.file)?)
+        Some(files::file::load(file)?)
     };
-    if cli.dry_run {
-        return dry_run(loaded);
+    if dry_run {
+        return check(loaded);
     }
     let debug = loaded.as_ref().is_some_and(|loaded| loaded.settings.debug);
-    let level = logging::start(cli.log_format, debug)?;
+    let level = logging::start(log_format, debug)?;
     for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
         tracing::warn!("{warning}");
     }
     let source = match loaded {
         Some(loaded) => Source::File {
-            path: cli.file.clone(),
+            path: file.to_owned(),
             loaded: Box::new(loaded),
         },
         None => Source::ConfigMap,
@@ -140,12 +151,12 @@ fn runtime() -> anyhow::Result<Runtime> {
 }
 
 /// Prints what serving would say about the config, and fails where it would have none.
-fn dry_run(loaded: Option<Loaded>) -> anyhow::Result<()> {
+fn check(loaded: Option<Loaded>) -> anyhow::Result<()> {
     let warnings = match loaded {
         Some(loaded) => loaded.warnings,
         None => {
             let link = Link::new(Places::from_environment());
-            runtime()?.block_on(webhook_config::check_config_map(&link))?
+            runtime()?.block_on(config::check_config_map(&link))?
         }
     };
     for warning in warnings {
@@ -160,25 +171,19 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     let health_listener = listen(args.health_listen).await?;
     let bound = listener.local_addr().context("cannot listen")?;
     let health_bound = health_listener.local_addr().context("cannot listen")?;
-    let shutdown = serve::shutdown_signal()?;
+    let shutdown = signals::shutdown()?;
 
     let namespace = namespace(args);
     let telemetry = Telemetry::new();
     let (admission, resolver) = admission(&namespace, &telemetry);
     let link = Arc::new(Link::new(Places::from_environment()));
     let wake = Arc::new(Notify::new());
-    tokio::spawn(serve::follow_signals(Arc::clone(&wake), level.clone())?);
+    tokio::spawn(signals::follow(Arc::clone(&wake), level.clone())?);
     let state = ConfigState::new(source.shown(), telemetry.clone());
-    tokio::spawn(webhook_config::follow(
-        source,
-        Arc::clone(&link),
-        wake,
-        state,
-        {
-            let admission = admission.clone();
-            move |settings| apply(settings, &admission, &resolver, &level)
-        },
-    ));
+    tokio::spawn(config::follow(source, Arc::clone(&link), wake, state, {
+        let admission = admission.clone();
+        move |settings| apply(settings, &admission, &resolver, &level)
+    }));
 
     let store = Arc::new(Store::default());
     let keys = args.self_signed.then(|| {
@@ -242,13 +247,8 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 fn admission(namespace: &str, telemetry: &Telemetry) -> (Admission, Resolver) {
-    let client = Client::new(ClientOptions {
-        proxies: ProxySettings::from_env(),
-        ..ClientOptions::default()
-    });
     let (defaults, _) = Settings::read("", &|_| None);
-    let options = serve::resolver_options(&defaults);
-    let resolver = Resolver::new(client, Handle::current(), options, telemetry.clone());
+    let resolver = resolving::resolver(&defaults, Handle::current(), telemetry.clone());
     let namespace = Some(namespace.to_owned());
     let admission = Admission::new(resolver.clone(), namespace, telemetry.clone());
     (admission, resolver)
@@ -258,7 +258,7 @@ fn admission(namespace: &str, telemetry: &Telemetry) -> (Admission, Resolver) {
 fn apply(settings: Settings, admission: &Admission, resolver: &Resolver, level: &LogLevel) {
     announce::config(&settings);
     level.set_debug(settings.debug);
-    serve::reconfigure(resolver, &settings);
+    resolving::reconfigure(resolver, &settings);
     admission.apply(settings);
 }
 
@@ -272,7 +272,7 @@ fn metrics(telemetry: Telemetry, store: Arc<Store>) -> health::Metrics {
         telemetry.metrics().encode(Live {
             node: None,
             certificate_ends: ends.map(|ends| ends.as_secs_f64()),
-            process: process::live(started),
+            process: usage::live(started),
         })
     })
 }

@@ -1,24 +1,28 @@
 //! `--dry-run`: is the config right, and does the runtime answer?
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cri::upstream::Upstream;
 use policy::config::Settings;
 
-use crate::cli::Cli;
-use crate::{config, detect};
+use super::detect;
+use crate::config;
 
 /// How long the runtime may take to accept a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prints what was found; fails where `serve` would.
-pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
-    let loaded = config::file::load(&cli.file)?;
+///
+/// # Errors
+/// The config can't be used, or the runtime does not answer.
+pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
+    let loaded = config::file::load(file)?;
     for warning in &loaded.warnings {
         println!("{warning}");
     }
-    println!("config    {}: good", cli.file.display());
+    println!("config    {}: good", file.display());
     show_rules(&loaded.settings);
     let socket = detect::runtime_socket(&loaded.settings)?;
     let shown = socket.display();
@@ -39,12 +43,12 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
         .context("cannot start an async runtime")?;
     let version = runtime.block_on(async {
         let upstream = Upstream::new(&socket);
-        tokio::time::timeout(PATIENCE, cri::runtime_version(&upstream)).await
+        tokio::time::timeout(ANSWER_TIMEOUT, cri::runtime_version(&upstream)).await
     });
     match version {
         Ok(Ok(version)) => println!("runtime   {shown}: {version} answers"),
         Ok(Err(error)) => bail!("runtime   {shown}: {error}"),
-        Err(_) => bail!("runtime   {shown}: no answer within {PATIENCE:?}; is it stuck?"),
+        Err(_) => bail!("runtime   {shown}: no answer within {ANSWER_TIMEOUT:?}; is it stuck?"),
     }
     Ok(())
 }

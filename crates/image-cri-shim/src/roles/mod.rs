@@ -1,0 +1,11 @@
+//! What the process can be: each role wired of its crate and what all roles share. No role knows another.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`node`] | the shim between kubelet and the runtime |
+//! | [`webhook`] | the admission webhook |
+//! | [`resolving`] | the client and resolver that roles and commands ask with |
+
+pub(crate) mod node;
+pub(crate) mod resolving;
+pub(crate) mod webhook;

@@ -1,0 +1,35 @@
+//! Resolvers by a config: made once, and told of every new one.
+
+use policy::config::Settings;
+use registry::{Client, ClientOptions, ProxySettings};
+use resolver::{Options, Resolver};
+use telemetry::Telemetry;
+use tokio::runtime::Handle;
+
+/// A resolver that asks registries on `handle`'s runtime, by `settings` and through this process's
+/// proxies.
+pub(crate) fn resolver(settings: &Settings, handle: Handle, telemetry: Telemetry) -> Resolver {
+    let client = Client::new(ClientOptions {
+        domain_cache_ttl: settings.cache.domain_cache_ttl,
+        proxies: ProxySettings::from_env(),
+        ..ClientOptions::default()
+    });
+    Resolver::new(client, handle, options(settings), telemetry)
+}
+
+/// Lets a resolver ask by a new config.
+pub(crate) fn reconfigure(resolver: &Resolver, new: &Settings) {
+    resolver
+        .client()
+        .set_domain_cache_ttl(new.cache.domain_cache_ttl);
+    resolver.reconfigure(options(new), &new.rules);
+}
+
+fn options(settings: &Settings) -> Options {
+    Options {
+        probe_timeout: settings.probe_timeout,
+        found_ttl: settings.cache.image_cache_ttl,
+        absent_ttl: settings.cache.negative_ttl,
+        size: settings.cache.image_cache_size,
+    }
+}
