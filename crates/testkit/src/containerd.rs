@@ -18,7 +18,7 @@ use crate::tools::Tools;
 use crate::wait;
 
 /// How long containerd gets to answer its first call.
-const READY: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A running containerd. Dropping it kills it, unmounts what it mounted and deletes its directory.
 pub struct Containerd {
@@ -158,7 +158,7 @@ impl Containerd {
             }
         })?;
         let client = &self.client;
-        let ready = wait::within(READY, || {
+        let ready = wait::within(START_TIMEOUT, || {
             let ended = process.ended();
             async move {
                 match ended {
@@ -170,7 +170,7 @@ impl Containerd {
         let problem = match ready.await {
             Some(Ok(())) => None,
             Some(Err(status)) => Some(format!("it ended with {status}")),
-            None => Some(format!("its CRI did not answer within {READY:?}")),
+            None => Some(format!("its CRI did not answer within {START_TIMEOUT:?}")),
         };
         if let Some(problem) = problem {
             bail!(

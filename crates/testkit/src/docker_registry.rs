@@ -228,7 +228,7 @@ impl DockerRegistry {
                 eprintln!("testkit: {error:#}");
             }
         })?;
-        let listening = wait::within(wait::PATIENCE, || {
+        let listening = wait::within(wait::TIMEOUT, || {
             ready(match (listening_on(&log), process.ended()) {
                 (Some(address), _) => Some(Ok(address)),
                 (None, Some(status)) => Some(Err(status)),

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::wait;
 
 /// How long a process gets to end by itself after SIGTERM.
-const END: Duration = Duration::from_secs(10);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A child process. Dropping it kills it and waits for its end.
 #[derive(Debug)]
@@ -77,11 +77,14 @@ impl Process {
         self.end().await
     }
 
-    /// Waits for the end, at most [`END`].
+    /// Waits for the end, at most [`END_TIMEOUT`].
     pub(crate) async fn end(&mut self) -> Result<ExitStatus> {
-        match wait::within(END, || ready(self.ended())).await {
+        match wait::within(END_TIMEOUT, || ready(self.ended())).await {
             Some(status) => Ok(status),
-            None => bail!("{} did not end within {END:?} of SIGTERM", self.name),
+            None => bail!(
+                "{} did not end within {END_TIMEOUT:?} of SIGTERM",
+                self.name
+            ),
         }
     }
 

@@ -100,7 +100,7 @@ impl Shim {
         // Not one with a connection of old: the socket itself must be there.
         let fresh = CriClient::new(self.dir.path().join("shim.sock"));
         let (client, log) = (&fresh, &self.log);
-        let answer = wait::within(wait::PATIENCE, || {
+        let answer = wait::within(wait::TIMEOUT, || {
             let ended = process.ended();
             async move {
                 if let Some(status) = ended {
@@ -230,7 +230,7 @@ impl Shim {
     /// # Panics
     /// When there is none in time; the log is in the message.
     pub async fn wait_for_log(&self, part: &str) -> String {
-        match self.find_log(part, wait::PATIENCE).await {
+        match self.find_log(part, wait::TIMEOUT).await {
             Some(line) => line,
             None => panic!("no log line with {part:?} in:\n{}", self.log()),
         }

@@ -5,10 +5,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long [`until`] waits before it gives up: generous, because only a failing test waits it out.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long [`until`] waits before it gives up. It is long because a busy machine is slow, and because only
+/// a failing test waits until its end.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Polls `check` until it gives `Some`, at most [`PATIENCE`] long.
+/// Between the first two checks; doubled after each.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// Between checks of what takes long: they would slow down what they wait for on a busy machine.
+const LONGEST_PAUSE: Duration = Duration::from_millis(32);
+
+/// Polls `check` until it gives `Some`, at most [`TIMEOUT`] long.
 ///
 /// # Panics
 /// When the deadline passes; `what` is in the message.
@@ -17,19 +23,20 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
-    match within(PATIENCE, check).await {
+    match within(TIMEOUT, check).await {
         Some(value) => value,
-        None => panic!("waited {PATIENCE:?} in vain for: {what}"),
+        None => panic!("waited {TIMEOUT:?} in vain for: {what}"),
     }
 }
 
-/// Polls `check` until it gives `Some`, or gives `None` when `patience` is over.
-pub async fn within<T, F, Fut>(patience: Duration, mut check: F) -> Option<T>
+/// Polls `check` until it gives `Some`, or gives `None` after `timeout`.
+pub async fn within<T, F, Fut>(timeout: Duration, mut check: F) -> Option<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
+    let mut pause = FIRST_PAUSE;
     loop {
         if let Some(value) = check().await {
             return Some(value);
@@ -37,6 +44,7 @@ where
         if Instant::now() >= deadline {
             return None;
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -37,7 +37,7 @@ impl Webhook {
     /// Starts `binary` with these arguments and variables; returns when it listens.
     pub async fn start(binary: &Path, args: &[String], env: &[(&str, &str)]) -> Result<Self> {
         let (mut process, log) = spawn(binary, args, env)?;
-        let listening = wait::within(wait::PATIENCE, || {
+        let listening = wait::within(wait::TIMEOUT, || {
             let ended = process.ended();
             let addresses = addresses(&text(&log));
             std::future::ready(match (addresses, ended) {
@@ -98,7 +98,7 @@ impl Webhook {
     /// # Panics
     /// When it isn't in time; the log is in the message.
     pub async fn until_logged(&self, part: &str) {
-        let logged = wait::within(wait::PATIENCE, || async {
+        let logged = wait::within(wait::TIMEOUT, || async {
             self.log().contains(part).then_some(())
         });
         if logged.await.is_none() {
@@ -111,7 +111,7 @@ impl Webhook {
     /// # Panics
     /// When it isn't in time; the log is in the message.
     pub async fn until_ready(&self) {
-        let ready = wait::within(wait::PATIENCE, || async {
+        let ready = wait::within(wait::TIMEOUT, || async {
             (self.health("/readyz").await?.0 == 200).then_some(())
         });
         if ready.await.is_none() {

@@ -10,7 +10,7 @@ use testkit::cri_client::CriClient;
 use super::report::Report;
 
 const STARTS: usize = 15;
-const PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// KiB as MB of a million bytes, which is what the goals are in.
 pub(super) fn mib(kib: u64) -> f64 {
@@ -50,7 +50,7 @@ pub(super) async fn exec(report: &mut Report, binary: &Path, runtime: &Path) -> 
             if CriClient::new(&socket).version().await.is_ok() {
                 break true;
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > START_TIMEOUT {
                 break false;
             }
             tokio::time::sleep(Duration::from_micros(200)).await;
@@ -59,7 +59,7 @@ pub(super) async fn exec(report: &mut Report, binary: &Path, runtime: &Path) -> 
         child.kill()?;
         child.wait()?;
         if !answered {
-            bail!("the shim gave no answer within {PATIENCE:?}");
+            bail!("the shim gave no answer within {START_TIMEOUT:?}");
         }
     }
     times.sort_unstable();

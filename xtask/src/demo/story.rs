@@ -9,7 +9,7 @@ use super::report;
 use super::scene::{PULL_SECRET, Scene};
 
 /// How long after its answer a log line may come.
-const LOG: Duration = Duration::from_secs(5);
+const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How it went.
 #[derive(Default)]
@@ -121,7 +121,7 @@ impl Pull {
         };
         let owner = scene.owner(&status.id).unwrap_or("nobody knows");
         let rewrite = "rewrite action=PullImage";
-        let rewrite = scene.shim.find_log(rewrite, LOG).await;
+        let rewrite = scene.shim.find_log(rewrite, LOG_TIMEOUT).await;
         let rewrite = rewrite.context("the shim logged no `rewrite` line")?;
         let result = field(&rewrite, "result").unwrap_or("?");
         report::line("from", &format!("{owner}, as {result}"));
@@ -130,7 +130,7 @@ impl Pull {
                 "no registry has it, so it comes from where its name points".to_owned()
             }
             _ => {
-                let matched = scene.shim.find_log("priority match:", LOG).await;
+                let matched = scene.shim.find_log("priority match:", LOG_TIMEOUT).await;
                 let matched = matched.context("the shim logged no `priority match` line")?;
                 let priority = field(&matched, "priority").unwrap_or("?");
                 format!("priority {priority} is the highest of those that have it")

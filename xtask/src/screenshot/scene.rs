@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::ADDRESS;
 
 /// A pull that goes on while the pictures are taken.
-const SLOW: Duration = Duration::from_secs(120);
+const BLOB_DELAY: Duration = Duration::from_secs(120);
 
 /// All that was started. Dropping it ends it.
 pub(crate) struct Scene {
@@ -116,7 +116,7 @@ impl Scene {
             "library/redis",
             Behaviour::Status(http::StatusCode::NOT_FOUND),
         );
-        registries[0].behave_for_blobs("library/node", Behaviour::Slow(SLOW));
+        registries[0].behave_for_blobs("library/node", Behaviour::Slow(BLOB_DELAY));
         registries[2].require_basic("somebody", "else");
         let socket = usual_socket(containerd.socket())?;
         let config = format!("{CONFIG}metricsAddress: {ADDRESS}\n");

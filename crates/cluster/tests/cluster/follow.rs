@@ -54,7 +54,7 @@ async fn seen(
     what: &str,
     fits: impl Fn(&Seen<ConfigMapText>) -> bool,
 ) -> Seen<ConfigMapText> {
-    let found = wait::within(wait::PATIENCE, || async {
+    let found = wait::within(wait::TIMEOUT, || async {
         Some(followed.seen()).filter(|seen| fits(seen))
     });
     match found.await {

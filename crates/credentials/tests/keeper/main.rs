@@ -89,7 +89,7 @@ fn keeper() -> Keeper {
 }
 
 async fn user(keeper: &Keeper, need: &Need, wanted: &str) {
-    let found = wait::within(wait::PATIENCE, || async {
+    let found = wait::within(wait::TIMEOUT, || async {
         let found = keeper.get(need).credentials?;
         (found.username() == wanted).then_some(())
     });

@@ -236,7 +236,7 @@ pub(crate) fn frame(compressed: bool, message: &[u8]) -> Bytes {
 }
 
 pub(crate) async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(testkit::wait::PATIENCE, future).await {
+    match tokio::time::timeout(testkit::wait::TIMEOUT, future).await {
         Ok(value) => value,
         Err(_) => panic!("waited in vain for: {what}"),
     }

@@ -37,6 +37,9 @@ impl Output {
     }
 }
 
+/// Nothing is wrapped: where it would be depends on the length of ports, times and temporary paths.
+const WIDE: (&str, &str) = ("COLUMNS", "1000");
+
 /// Runs `image-cri-shim -f CONFIG ARGS…` with an environment of its own.
 pub(crate) async fn run(config: &Path, args: &[&str]) -> Output {
     run_with(config, args, &[], "").await
@@ -51,7 +54,7 @@ pub(crate) async fn run_with(
 ) -> Output {
     let mut child = Command::new(BINARY)
         .env_clear()
-        .envs([NO_WORLD, ("KUBECONFIG", "/nonexistent")])
+        .envs([NO_WORLD, ("KUBECONFIG", "/nonexistent"), WIDE])
         .envs(env.iter().copied())
         .arg("-f")
         .arg(config)

@@ -33,7 +33,7 @@ fn last_pull(world: &World) -> (String, String) {
 /// Pulls a new name each time, until the trail of a pull has `part` in it.
 async fn trail_says(world: &World, part: &str) {
     let mut n = 0;
-    let said = wait::within(wait::PATIENCE, || {
+    let said = wait::within(wait::TIMEOUT, || {
         n += 1;
         async move {
             let name = format!("t{n}.io/team/app:1");
@@ -48,7 +48,7 @@ async fn trail_says(world: &World, part: &str) {
 /// Pulls a new name each time, until the registry is the one that is pulled from.
 async fn pulled_as_robot(world: &World, registry: &FakeRegistry) {
     let mut n = 0;
-    let pulled = wait::within(wait::PATIENCE, || {
+    let pulled = wait::within(wait::TIMEOUT, || {
         n += 1;
         async move {
             let name = format!("h{n}.io/team/app:1");

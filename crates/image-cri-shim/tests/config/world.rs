@@ -55,7 +55,7 @@ impl World {
 
     /// Waits until the local file contains `part`.
     pub(crate) async fn file_has(&self, part: &str) {
-        let found = wait::within(wait::PATIENCE, || async {
+        let found = wait::within(wait::TIMEOUT, || async {
             self.file().contains(part).then_some(())
         });
         if found.await.is_none() {

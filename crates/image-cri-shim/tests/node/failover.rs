@@ -168,7 +168,7 @@ async fn a_silent_registry_does_not_hold_up_the_next_that_has_the_image() {
         };
         runtime.fail(&format!("{}/team/app:1", broken.host()), status);
         let client = shim.client();
-        let pulled = wait::within(wait::PATIENCE, || async {
+        let pulled = wait::within(wait::TIMEOUT, || async {
             Some(client.pull("ghcr.io/team/app:1", None).await)
         });
         pulled.await.expect("an answer").unwrap();

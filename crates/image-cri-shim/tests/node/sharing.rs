@@ -33,7 +33,7 @@ async fn two_hundred_pulls_of_one_image_ask_each_registry_once() {
         pulled.unwrap();
     }
     assert_eq!((probes(&empty), probes(&full)), (1, 1));
-    let after = testkit::wait::within(testkit::wait::PATIENCE, async || {
+    let after = testkit::wait::within(testkit::wait::TIMEOUT, async || {
         let now = world.shim.open_fds().unwrap();
         (now <= before).then_some(now)
     });

@@ -32,7 +32,7 @@ async fn connect(port: u16) -> TcpStream {
 /// All that comes until the other side closes.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(wait::PATIENCE, stream.read_to_end(&mut answer));
+    let read = tokio::time::timeout(wait::TIMEOUT, stream.read_to_end(&mut answer));
     // A reset ends it as well.
     let _ = read.await.expect("the connection is closed");
     String::from_utf8_lossy(&answer).into_owned()

@@ -53,7 +53,7 @@ async fn the_best_positive_answer_ends_the_wait() {
         ..options()
     });
     let plan = plan(&all, IMAGE);
-    let resolution = tokio::time::timeout(wait::PATIENCE, resolve(&resolver, &plan))
+    let resolution = tokio::time::timeout(wait::TIMEOUT, resolve(&resolver, &plan))
         .await
         .unwrap();
     assert_eq!(resolution.chosen(), Some(0));

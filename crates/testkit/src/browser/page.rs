@@ -90,7 +90,7 @@ impl Page {
             bail!("going to {url}: {error}");
         }
         let done = || ready((self.count(loaded) > before).then_some(()));
-        wait::within(wait::PATIENCE, done)
+        wait::within(wait::TIMEOUT, done)
             .await
             .with_context(|| format!("{url} didn't finish loading"))
     }
@@ -114,14 +114,14 @@ impl Page {
     /// # Panics
     /// When it doesn't in time; what the page shows is in the message.
     pub async fn wait_for(&self, script: &str) -> Value {
-        let found = wait::within(wait::PATIENCE, || async {
+        let found = wait::within(wait::TIMEOUT, || async {
             self.evaluate(script).await.ok().filter(is_true)
         });
         match found.await {
             Some(value) => value,
             None => panic!(
                 "waited {:?} in vain for: {script}\nnow it gives: {:?}\nthe page says: {:?}",
-                wait::PATIENCE,
+                wait::TIMEOUT,
                 self.evaluate(script).await,
                 self.evaluate("document.body.innerText").await,
             ),

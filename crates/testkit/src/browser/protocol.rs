@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How long a command may take: generous, because only a failing test waits it out.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a command may take. It is long because a busy machine is slow.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection to the browser. Cheap to clone.
 #[derive(Clone)]
@@ -84,9 +84,9 @@ impl Connection {
         lock(&self.shared.commands)
             .write_all(&bytes)
             .with_context(|| format!("{method}: the browser has ended"))?;
-        let answer = timeout(PATIENCE, answer)
+        let answer = timeout(COMMAND_TIMEOUT, answer)
             .await
-            .with_context(|| format!("{method}: no answer within {PATIENCE:?}"))?
+            .with_context(|| format!("{method}: no answer within {COMMAND_TIMEOUT:?}"))?
             .with_context(|| format!("{method}: the browser has ended"))?;
         match answer.get("error") {
             Some(error) => bail!("{method}: {error}"),

@@ -7,11 +7,13 @@ use super::table::{Layout, Table};
 /// Text with colours in it, made for a terminal of some width.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// Columns; none where nobody looks, such as in a file: lines are as long as they are then.
-    width: Option<usize>,
+    /// Columns.
+    width: usize,
     text: String,
 }
 
+/// Columns where there is no terminal, such as in a file or a pipe: two thirds of a wide screen.
+const WIDTH_WITHOUT_TERMINAL: usize = 160;
 /// Columns before what belongs to the line above.
 const INDENT: usize = 2;
 /// Columns of the labels before fields, with the space after them.
@@ -20,10 +22,13 @@ const LABEL: usize = 14;
 const NARROW: usize = 50;
 
 impl Page {
+    /// An empty page of `width` columns; None where there is no terminal.
     pub(crate) fn new(width: Option<usize>) -> Self {
         Self {
             // A terminal of no width is one that doesn't know it.
-            width: width.filter(|width| *width > 0),
+            width: width
+                .filter(|width| *width > 0)
+                .unwrap_or(WIDTH_WITHOUT_TERMINAL),
             text: String::new(),
         }
     }
@@ -72,8 +77,7 @@ impl Page {
 
     /// A table, or a block for each row where it is too wide for that.
     pub(crate) fn table(&mut self, table: &Table) {
-        let room = self.width.map(|width| width.saturating_sub(INDENT));
-        match table.layout(room) {
+        match table.layout(self.width.saturating_sub(INDENT)) {
             Layout::Whole(widths) => self.rows(table, &widths, false),
             Layout::WithAsides(widths) => self.rows(table, &widths, true),
             Layout::Blocks => self.blocks(table),
@@ -146,10 +150,10 @@ impl Page {
         let mut used = used_before;
         let mut is_first = true;
         let width = self.width;
-        let room = |used: usize| width.map(|width| width.saturating_sub(used));
+        let room = |used: usize| width.saturating_sub(used);
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
             let gap = usize::from(!is_first);
-            if room(used + gap).is_none_or(|room| piece.width() <= room) {
+            if piece.width() <= room(used + gap) {
                 line.push_str(&" ".repeat(gap));
                 line.push_str(&piece.painted());
                 used += gap + piece.width();
@@ -160,7 +164,7 @@ impl Page {
                 self.push(0, &line);
                 line = " ".repeat(hang);
             }
-            let width = room(hang).unwrap_or(usize::MAX).max(1);
+            let width = room(hang).max(1);
             let lines = piece.wrapped(width);
             let last = lines.len().saturating_sub(1);
             for (at, part) in lines.iter().enumerate() {
@@ -184,7 +188,7 @@ impl Page {
     }
 
     fn is_narrow(&self) -> bool {
-        self.width.is_some_and(|width| width < NARROW)
+        self.width < NARROW
     }
 
     fn push(&mut self, indent: usize, line: &str) {

@@ -105,7 +105,7 @@ impl Table {
     }
 
     /// The best layout within `width`.
-    pub(super) fn layout(&self, width: Option<usize>) -> Layout {
+    pub(super) fn layout(&self, width: usize) -> Layout {
         let all: Vec<usize> = (0..self.columns.len()).map(|at| self.natural(at)).collect();
         if let Some(widths) = self.fit(all.clone(), width, NARROWEST) {
             return Layout::Whole(widths);
@@ -131,15 +131,7 @@ impl Table {
 
     /// Makes columns that wrap narrower, the widest first, until all fit. A width of 0 is a column
     /// that is not there.
-    fn fit(
-        &self,
-        mut widths: Vec<usize>,
-        width: Option<usize>,
-        narrowest: usize,
-    ) -> Option<Vec<usize>> {
-        let Some(width) = width else {
-            return Some(widths);
-        };
+    fn fit(&self, mut widths: Vec<usize>, width: usize, narrowest: usize) -> Option<Vec<usize>> {
         let there = widths.iter().filter(|width| **width > 0).count();
         let all = widths.iter().sum::<usize>() + GAP * there.saturating_sub(1);
         let mut too_much = all.saturating_sub(width);

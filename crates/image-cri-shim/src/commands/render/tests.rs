@@ -21,6 +21,14 @@ fn plain(page: Page) -> String {
     anstream::adapter::strip_str(&page.into_text()).to_string()
 }
 
+/// No line is longer than the page is wide, but for a word that is longer by itself.
+fn assert_width(text: &str, width: usize) {
+    for line in text.lines() {
+        let is_word = !line.trim().contains(' ');
+        assert!(line.chars().count() <= width || is_word, "{width}: {line}");
+    }
+}
+
 /// The page at all widths, without colours.
 fn at_all_widths(render: impl Fn(&mut Page)) -> String {
     let mut all = String::new();
@@ -28,7 +36,11 @@ fn at_all_widths(render: impl Fn(&mut Page)) -> String {
         let mut page = Page::new(width);
         render(&mut page);
         let shown = width.map_or("no terminal".to_owned(), |width| format!("{width} columns"));
-        all.push_str(&format!("===== {shown}\n{}", plain(page)));
+        let text = plain(page);
+        if width.is_none_or(|width| width >= 100) {
+            assert_width(&text, width.unwrap_or(160));
+        }
+        all.push_str(&format!("===== {shown}\n{text}"));
     }
     all
 }
@@ -319,6 +331,28 @@ fn a_status() -> Status {
 #[test]
 fn the_running_shim() {
     assert_snapshot!(at_all_widths(|page| status(page, &a_status(), now())));
+}
+
+#[test]
+fn lines_are_bounded_where_there_is_no_terminal() {
+    let mut long = a_status();
+    let words = "x509: certificate signed by unknown authority ".repeat(20);
+    for registry in &mut long.registries {
+        registry.detail.clone_from(&words);
+    }
+    for decision in &mut long.decisions {
+        decision.image = format!("registry.example.com/{}:1", "team/".repeat(30) + "app");
+    }
+    long.config.parts = (0..60)
+        .map(|n| telemetry::report::ConfigPart {
+            field: format!("registries[{n}]"),
+            origin: "ConfigMap".to_owned(),
+        })
+        .collect();
+    let mut page = Page::new(None);
+    status(&mut page, &long, now());
+    history(&mut page, &long.decisions, now());
+    assert_width(&plain(page), 160);
 }
 
 #[test]

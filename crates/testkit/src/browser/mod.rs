@@ -2,10 +2,17 @@
 //!
 //! It is started with an empty profile of its own and spoken to over a pair of pipes, so that there is
 //! no port that another test could take. Dropping it ends it and deletes the profile.
+//!
+//! Only one browser runs at a time, in all test programs together: a browser is a dozen processes, and on
+//! a small machine several of them starve each other until one dies. See [`Turn`].
 
 mod install;
 mod page;
 mod protocol;
+mod turn;
+
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -20,6 +27,7 @@ use tempfile::TempDir;
 pub use self::install::ensure;
 pub use self::page::{Page, Viewport};
 use self::protocol::Connection;
+use self::turn::Turn;
 use crate::process::{Process, tail};
 
 const FLAGS: [&str; 17] = [
@@ -46,18 +54,25 @@ const FLAGS: [&str; 17] = [
     "--lang=en-US",
 ];
 
+/// How often a browser is started before that counts as failed. Chromium sometimes dies at its start.
+const STARTS: usize = 4;
+
+/// What Chromium says, in its profile's folder.
+const LOG: &str = "chromium.log";
+
 /// A running browser.
 pub struct Browser {
-    connection: Connection,
-    process: Process,
-    _profile: TempDir,
+    chromium: Chromium,
+    /// Declared last, so that the next browser starts after this one's end.
+    _turn: Turn,
 }
 
 impl Browser {
-    /// Starts one; installs it first where it is missing.
+    /// Waits until no other browser runs, and starts one; installs it first where it is missing. A task
+    /// that has a browser must not start another: it would wait for itself.
     ///
     /// # Errors
-    /// It can't be installed or doesn't start.
+    /// It can't be installed, doesn't start, or another browser runs too long.
     pub async fn start() -> Result<Self> {
         Self::with_flags(&[]).await
     }
@@ -65,25 +80,29 @@ impl Browser {
     /// Starts one with flags of the command line beside the usual ones.
     ///
     /// # Errors
-    /// It can't be installed or doesn't start.
+    /// As [`Browser::start`].
     pub async fn with_flags(flags: &[&str]) -> Result<Self> {
         // Installing takes its time, and other tasks of this thread may be what is to be looked at.
-        let chromium = tokio::task::spawn_blocking(ensure).await??;
-        let profile = tempfile::Builder::new()
-            .prefix("testkit-browser-")
-            .tempdir()?;
-        let log = profile.path().join("chromium.log");
-        let mut process = spawn(&chromium, profile.path(), &log, flags)?;
-        let (commands, messages) = process.pipes().context("just spawned")?;
-        let connection = Connection::new(commands, messages);
-        connection
-            .command(None, "Browser.getVersion", json!({}))
-            .await
-            .with_context(|| format!("starting Chromium; its last words:\n{}", tail(&log)))?;
+        let program = tokio::task::spawn_blocking(ensure).await??;
+        Self::launch(&program, flags).await
+    }
+
+    async fn launch(program: &Path, flags: &[&str]) -> Result<Self> {
+        let turn = Turn::wait().await?;
+        let mut starts = 1;
+        let chromium = loop {
+            match Chromium::launch(program, flags).await {
+                Ok(chromium) => break chromium,
+                Err(error) if starts == STARTS => {
+                    return Err(error.context(format!("{STARTS} starts failed; the last one")));
+                }
+                Err(error) => eprintln!("testkit: Chromium did not start; trying again: {error:#}"),
+            }
+            starts += 1;
+        };
         Ok(Self {
-            connection,
-            process,
-            _profile: profile,
+            chromium,
+            _turn: turn,
         })
     }
 
@@ -102,11 +121,41 @@ impl Browser {
     /// # Errors
     /// The browser has ended.
     pub async fn blank(&self) -> Result<Page> {
-        Page::open(self.connection.clone()).await
+        Page::open(self.chromium.connection.clone()).await
     }
 }
 
-impl Drop for Browser {
+/// The process and what belongs to it.
+struct Chromium {
+    connection: Connection,
+    process: Process,
+    _profile: TempDir,
+}
+
+impl Chromium {
+    /// Starts it with an empty profile and waits until it answers.
+    async fn launch(program: &Path, flags: &[&str]) -> Result<Self> {
+        let profile = tempfile::Builder::new()
+            .prefix("testkit-browser-")
+            .tempdir()?;
+        let log = profile.path().join(LOG);
+        let mut process = spawn(program, profile.path(), &log, flags)?;
+        let (commands, messages) = process.pipes().context("just spawned")?;
+        let chromium = Self {
+            connection: Connection::new(commands, messages),
+            process,
+            _profile: profile,
+        };
+        chromium
+            .connection
+            .command(None, "Browser.getVersion", json!({}))
+            .await
+            .with_context(|| format!("starting Chromium; its last words:\n{}", tail(&log)))?;
+        Ok(chromium)
+    }
+}
+
+impl Drop for Chromium {
     fn drop(&mut self) {
         // Its helpers would end by themselves, but maybe not before the profile is deleted.
         if let Some(group) = i32::try_from(self.process.pid())
