@@ -15,6 +15,7 @@
 //! | [`plan`] | the ordered candidates for one image |
 //! | [`pod`] | the same rules, applied to a Pod |
 //! | [`manifest`] | the images that a manifest names |
+//! | [`placeholder`] | texts that stand where an image will be |
 //! | [`order`] | when probing is over, and what is pulled next |
 //! | [`breaker`] | when a registry is left alone, and for how long |
 //! | [`text`] | text from outside, made fit to be shown |
@@ -38,6 +39,7 @@ pub mod duration;
 pub mod endpoint;
 pub mod manifest;
 pub mod order;
+pub mod placeholder;
 pub mod plan;
 pub mod pod;
 mod public_hosts;

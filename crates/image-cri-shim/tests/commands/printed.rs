@@ -314,7 +314,11 @@ async fn status_and_history() {
     assert_snapshot!("history_none", world.run(&["history", "quay.io/x"]).await);
     let json = world.run(&["history", "--json", "-n", "1"]).await;
     assert_snapshot!("history_json", json);
-    for args in [vec!["status"], vec!["history"], vec!["resolve", "nginx:1.27"]] {
+    for args in [
+        vec!["status"],
+        vec!["history"],
+        vec!["resolve", "nginx:1.27"],
+    ] {
         // No width is known: standard output is a pipe, and `COLUMNS` says nothing.
         let config = world.shim.config_file();
         let piped = run_with(&config, &args, &[("COLUMNS", "")], "").await;
