@@ -5,17 +5,20 @@
 //! ImageStatus and RemoveImage.
 //!
 //! ```text
-//! client ── listener ── authority ── server ──┬─ forward ──────────────┬─ upstream ── runtime
-//!                                             └─ call ── image calls ──┘
+//! client ── accept ── authority ── server ──┬─ forward ────────────────────┬─ upstream ── runtime
+//!                                           └─ image_call ── image_calls ──┘
 //! ```
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`listener`] | the socket: made privately, shared like the runtime's, removed at the end |
+//! | `accept` | accepts connections |
 //! | `authority` | lets `h2` serve clients whose `:authority` is malformed |
 //! | [`server`] | connections, routing of calls, draining |
 //! | [`method`] | which methods are image calls |
-//! | [`call`] | one image call, and the trait that answers it |
+//! | `forward`, `flow` | calls that pass through, and the moving of their bodies |
+//! | `image_call`, `body` | one image call: read, answered, sent |
+//! | [`call`] | what is known of an image call, and the trait that answers it |
 //! | [`image_calls`] | the answers: candidates in order, credentials, failover |
 //! | [`alias`] | what names were pulled as |
 //! | [`inspect`] | the shim's own service, for the commands that show what it knows |
@@ -50,14 +53,17 @@
 //! # }
 //! ```
 
+mod accept;
 pub mod alias;
 mod authority;
+mod body;
 pub mod call;
 mod client;
 mod flow;
 mod forward;
 pub mod grpc;
 pub mod http2;
+mod image_call;
 pub mod image_calls;
 pub mod inspect;
 pub mod listener;

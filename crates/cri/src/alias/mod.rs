@@ -9,10 +9,11 @@ mod journal;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 pub use journal::MAX_ALIASES;
 use journal::{Journal, Record};
+use parking_lot::Mutex;
 
 /// From a canonical name to what the runtime knows the image as. Cheap to clone; clones share all.
 #[derive(Clone, Debug, Default)]
@@ -72,8 +73,8 @@ impl Aliases {
                 for record in records {
                     aliases.apply(record);
                 }
-                let read = lock(&aliases.inner.map).images.len();
-                *lock(&aliases.inner.journal) = Some(journal);
+                let read = aliases.inner.map.lock().images.len();
+                *aliases.inner.journal.lock() = Some(journal);
                 if lost == 0 {
                     Opened::Read(read)
                 } else {
@@ -87,7 +88,9 @@ impl Aliases {
 
     /// What `name` (canonical) was last pulled as.
     pub fn get(&self, name: &str) -> Option<String> {
-        lock(&self.inner.map)
+        self.inner
+            .map
+            .lock()
             .images
             .get(name)
             .map(|entry| entry.image.clone())
@@ -122,12 +125,12 @@ impl Aliases {
     /// # Errors
     /// When the file can't be written; the records stay pending for the next call.
     pub fn save(&self) -> io::Result<()> {
-        let mut journal = lock(&self.inner.journal);
+        let mut journal = self.inner.journal.lock();
         let Some(journal) = journal.as_mut() else {
-            lock(&self.inner.pending).clear();
+            self.inner.pending.lock().clear();
             return Ok(());
         };
-        let records = std::mem::take(&mut *lock(&self.inner.pending));
+        let records = std::mem::take(&mut *self.inner.pending.lock());
         if records.is_empty() {
             return Ok(());
         }
@@ -137,14 +140,14 @@ impl Aliases {
             journal.append(&records)
         };
         if written.is_err() {
-            lock(&self.inner.pending).splice(0..0, records);
+            self.inner.pending.lock().splice(0..0, records);
         }
         written
     }
 
     fn record(&self, record: Record) {
         self.apply(record.clone());
-        let mut pending = lock(&self.inner.pending);
+        let mut pending = self.inner.pending.lock();
         // A disk that stays full must not fill the memory too; the next rewrite has it all anyway.
         if pending.len() < MAX_ALIASES {
             pending.push(record);
@@ -152,7 +155,7 @@ impl Aliases {
     }
 
     fn apply(&self, record: Record) {
-        let mut map = lock(&self.inner.map);
+        let mut map = self.inner.map.lock();
         let Some(image) = record.image else {
             map.images.remove(&record.name);
             return;
@@ -171,7 +174,7 @@ impl Aliases {
 
     /// Everything, oldest first.
     fn live(&self) -> Vec<Record> {
-        let map = lock(&self.inner.map);
+        let map = self.inner.map.lock();
         let mut live: Vec<_> = map.images.iter().collect();
         live.sort_by_key(|(_, entry)| entry.written);
         live.into_iter()
@@ -183,11 +186,5 @@ impl Aliases {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change under these locks is a single step.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

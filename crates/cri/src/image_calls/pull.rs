@@ -197,7 +197,8 @@ impl Pull<'_> {
                 "not done within `timeout`",
             );
         }
-        let reply = self.record.pulled(answer)?;
+        self.record.pulled(&answer);
+        let reply = answer?;
         if reply.status().is_ok() {
             let alias = (!is_original).then_some(candidate.image.as_str());
             self.shared.remember(&self.plan.key, alias);
@@ -242,7 +243,9 @@ impl Pull<'_> {
         progress: &mut Progress,
     ) -> Result<Option<UnaryReply>, AttemptError> {
         self.record.pulling_origin();
-        let reply = self.record.pulled(self.attempts.unchanged().await)?;
+        let answer = self.attempts.unchanged().await;
+        self.record.pulled(&answer);
+        let reply = answer?;
         if reply.status().is_ok() {
             self.shared.remember(&self.plan.key, None);
             let trail = self.trail_of_success(progress);

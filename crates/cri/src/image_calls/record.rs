@@ -1,9 +1,10 @@
 //! What a pull leaves behind: an entry of the history, counters, and its line in the log.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use policy::text::one_line;
 use policy::{Candidate, Plan};
 use resolver::Resolution;
@@ -91,9 +92,9 @@ impl<'a> Record<'a> {
         });
     }
 
-    /// What came of it; gives it back.
-    pub(super) fn pulled(&mut self, answer: Answer) -> Answer {
-        let error = match &answer {
+    /// What came of it.
+    pub(super) fn pulled(&mut self, answer: &Answer) {
+        let error = match answer {
             Ok(reply) if reply.status().is_ok() => None,
             Ok(reply) => Some(one_line(&reply.status().message, KEPT)),
             Err(error) => Some(one_line(&error.to_string(), KEPT)),
@@ -108,7 +109,6 @@ impl<'a> Record<'a> {
             }
         }
         self.failed |= error.is_some();
-        answer
     }
 
     /// The image came from `candidate`. Its line in the log (spec, "Log lines"); `trail` is who was asked
@@ -198,7 +198,7 @@ impl Failing {
 
     /// True where the image's pulls begin to fail.
     fn begun(&self, key: &str) -> bool {
-        let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failing = self.0.lock();
         if failing.len() >= Self::MOST {
             failing.clear();
         }
@@ -207,7 +207,7 @@ impl Failing {
 
     /// True where they had failed until now.
     fn ended(&self, key: &str) -> bool {
-        let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failing = self.0.lock();
         failing.remove(key)
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 /// Connections that may wait to be accepted. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 /// How often a runtime's socket that is not there is looked for.
-const RUNTIME_PAUSE: Duration = Duration::from_millis(500);
+const RUNTIME_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why the socket can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,7 @@ impl Listener {
             match self.file.share_like(&self.runtime) {
                 Ok(()) => return,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    tokio::time::sleep(RUNTIME_PAUSE).await;
+                    tokio::time::sleep(RUNTIME_RETRY_INTERVAL).await;
                 }
                 Err(error) => {
                     return tracing::warn!(

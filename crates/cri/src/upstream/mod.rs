@@ -9,7 +9,7 @@ mod unary;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Uri};
+use parking_lot::Mutex;
 use tokio::net::UnixStream;
 
 pub use error::UpstreamError;
@@ -26,9 +27,9 @@ pub use unary::{Outgoing, UnaryReply};
 use crate::http2::Http2Tuning;
 
 /// How long a connect may take. A listening unix socket answers at once; only a full backlog does not.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two tries while the runtime's backlog is full.
-const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
+const BACKLOG_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Connections that one call tries: the second is for one that ended just as the call took it.
 const ATTEMPTS: usize = 3;
 
@@ -105,7 +106,7 @@ impl Upstream {
                 return Ok(connection);
             }
             let connection = self.connect().await?;
-            *self.current() = Some(connection);
+            *self.shared.current.lock() = Some(connection);
         }
         self.usable().await.ok_or_else(|| {
             self.connect_error(io::Error::new(
@@ -118,7 +119,7 @@ impl Upstream {
     /// The current connection, if it still takes calls. Waits while the runtime's limit of concurrent
     /// streams is reached; `h2` queues one call per handle beyond it.
     async fn usable(&self) -> Option<SendRequest<Bytes>> {
-        let connection = self.current().clone()?;
+        let connection = self.shared.current.lock().clone()?;
         match connection.ready().await {
             Ok(connection) => Some(connection),
             Err(_) => {
@@ -129,7 +130,7 @@ impl Upstream {
     }
 
     fn forget_if_dead(&self) {
-        let mut current = self.current();
+        let mut current = self.shared.current.lock();
         let dead = current.as_mut().is_some_and(|connection| {
             // Only asks; nothing waits for the answer, so no waker is needed.
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -141,7 +142,7 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<SendRequest<Bytes>, UpstreamError> {
-        let stream = tokio::time::timeout(CONNECT_PATIENCE, self.dial())
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.dial())
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| self.connect_error(error))?;
@@ -167,19 +168,11 @@ impl Upstream {
             match UnixStream::connect(&self.shared.socket).await {
                 // Linux does not queue a non-blocking connect when the backlog is full.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    tokio::time::sleep(BACKLOG_PAUSE).await;
+                    tokio::time::sleep(BACKLOG_RETRY_INTERVAL).await;
                 }
                 result => return result,
             }
         }
-    }
-
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<SendRequest<Bytes>>> {
-        // What it holds is whole at any time, so a panic elsewhere can't have broken it.
-        self.shared
-            .current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connect_error(&self, source: io::Error) -> UpstreamError {

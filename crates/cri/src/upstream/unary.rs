@@ -3,8 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::future::poll_fn;
 use h2::RecvStream;
+use h2::server::SendResponse;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{Upstream, UpstreamError};
 use crate::call::CallHead;
@@ -49,7 +50,7 @@ impl Outgoing {
 #[derive(Clone)]
 pub struct UnaryReply {
     /// 200 unless something is odd.
-    pub(crate) http_status: StatusCode,
+    http_status: StatusCode,
     /// The header block. Of a trailers-only answer it has the gRPC status.
     pub(crate) headers: HeaderMap,
     /// The body: messages with their prefixes.
@@ -133,6 +134,28 @@ impl UnaryReply {
     /// Any [`FrameError`], [`FrameError::Empty`] for an answer without a message among them.
     pub fn message(&self) -> Result<Bytes, FrameError> {
         grpc::single_message(&self.body, &self.headers)
+    }
+
+    /// Sends it to the client.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(crate) async fn send(self, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+        let mut head = Response::new(());
+        *head.status_mut() = self.http_status;
+        *head.headers_mut() = self.headers;
+        let headers_only = self.body.is_empty() && self.trailers.is_none();
+        let mut to = respond.send_response(head, headers_only)?;
+        if headers_only {
+            return Ok(());
+        }
+        if !self.body.is_empty() {
+            flow::send(&mut to, self.body, self.trailers.is_none()).await?;
+        }
+        match self.trailers {
+            Some(trailers) => to.send_trailers(trailers),
+            None => Ok(()),
+        }
     }
 
     /// Appends a line to the status message, and to the one inside the status details. Does nothing

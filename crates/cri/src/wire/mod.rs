@@ -15,7 +15,7 @@ mod auth;
 mod edit;
 mod fields;
 #[cfg(test)]
-mod properties;
+mod tests;
 
 pub use auth::{RequestAuth, request_auth};
 pub use edit::{AuthEdit, replace_image_and_auth};

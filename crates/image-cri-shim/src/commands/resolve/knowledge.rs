@@ -35,8 +35,8 @@ impl Source {
     /// The shim that listens where the config says, else the config itself. Pulls need the shim.
     pub(super) async fn find(file: &Path, is_pull: bool) -> anyhow::Result<Self> {
         let daemon = Daemon::new(&config::file::shim_socket(file)?);
-        // Any question will do; this one asks no registry.
-        let away = match daemon.explain("image-cri-shim", false).await {
+        // Whether one runs; its answer is not needed here.
+        let away = match daemon.status(0).await {
             Ok(_) => return Ok(Self::Daemon(daemon)),
             Err(away @ (DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. })) => away,
             Err(failed) => return Err(failed.into()),

@@ -298,5 +298,4 @@ impl<'a> Input<'a> {
 }
 
 #[cfg(test)]
-#[path = "hpack_tests.rs"]
 mod tests;

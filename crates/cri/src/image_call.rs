@@ -1,0 +1,133 @@
+//! One image call on its way: its message is read whole, answered by the image service, and the answer
+//! is sent. What can't be read is forwarded as it came.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::poll_fn;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::request::Parts;
+
+use crate::body::{Collected, collect};
+use crate::call::{CallHead, ImageCalls, PassThrough, UnaryCall, Waited};
+use crate::forward::{self, Forwarded, forward};
+use crate::grpc::{Code, Message, Status};
+use crate::method::ImageMethod;
+use crate::upstream::{Upstream, strip_connection_headers};
+
+/// Answers an image call that began at `began`. `None` where the client was gone before it had said
+/// what it wants.
+pub(crate) async fn image_call(
+    upstream: &Upstream,
+    calls: &dyn ImageCalls,
+    began: Instant,
+    method: ImageMethod,
+    head: Parts,
+    mut body: RecvStream,
+    respond: SendResponse<Bytes>,
+) -> Option<Forwarded> {
+    let prefix = match collect(&mut body).await.ok()? {
+        Collected::Whole(received) => {
+            // Compressed in a way we do not know: the runtime may.
+            match Message::parse(&received).and_then(|message| message.decode(&head.headers)) {
+                Ok(message) => {
+                    let request = Request {
+                        method,
+                        head,
+                        received,
+                        message,
+                    };
+                    return Some(answer(upstream, calls, request, respond).await);
+                }
+                Err(error) => {
+                    tracing::debug!(method = method.name(), %error, "forwarding a call unread");
+                    vec![received]
+                }
+            }
+        }
+        Collected::Other(prefix) => prefix,
+    };
+    Some(forward(upstream, began, head, prefix, body, respond).await)
+}
+
+/// A request that was read whole.
+struct Request {
+    method: ImageMethod,
+    head: Parts,
+    /// As it came, with its prefix.
+    received: Bytes,
+    /// Without prefix, decompressed.
+    message: Bytes,
+}
+
+async fn answer(
+    upstream: &Upstream,
+    calls: &dyn ImageCalls,
+    request: Request,
+    mut respond: SendResponse<Bytes>,
+) -> Forwarded {
+    let Request {
+        method,
+        mut head,
+        received,
+        message,
+    } = request;
+    strip_connection_headers(&mut head.headers);
+    let began = Instant::now();
+    let Some(path) = head.uri.path_and_query().cloned() else {
+        let status = Status::new(Code::UNIMPLEMENTED, "not a gRPC request: it has no path");
+        forward::refuse(&mut respond, &status);
+        return Forwarded {
+            code: status.code,
+            added: began.elapsed(),
+        };
+    };
+    let waited = Arc::new(Waited::default());
+    let call = UnaryCall {
+        method,
+        head: CallHead::new(path, head.headers),
+        message,
+        received,
+        upstream: upstream.clone(),
+        waited: Arc::clone(&waited),
+    };
+    let answering = async {
+        let answer = async { calls.call(call.clone()).await };
+        // A defect of ours must not fail a call that the runtime could do.
+        match AssertUnwindSafe(answer).catch_unwind().await {
+            Ok(reply) => reply,
+            Err(_) => {
+                tracing::error!(
+                    method = method.name(),
+                    "answering a call failed inside the shim; forwarding it as it came"
+                );
+                PassThrough.call(call).await
+            }
+        }
+    };
+    let mut answering = pin!(answering);
+    let reply = poll_fn(|cx| {
+        if respond.poll_reset(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        answering.as_mut().poll(cx).map(Some)
+    })
+    .await;
+    let added = began.elapsed().saturating_sub(waited.total());
+    let code = match reply {
+        Some(reply) => {
+            let code = reply.status().code;
+            // Fails only when the client is gone.
+            let _ = reply.send(&mut respond).await;
+            code
+        }
+        None => Code::CANCELLED,
+    };
+    Forwarded { code, added }
+}
