@@ -1,0 +1,186 @@
+//! Which images go when room is needed.
+//!
+//! An image is what no other manifest in the store names: an index, or a manifest that was pulled by
+//! itself; a blob that nothing names is one too. The least recently used goes first, and with it all
+//! that nothing else names any more.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
+
+use redb::{Durability, ReadableMultimapTable, ReadableTable};
+
+use super::{Index, OBJECTS, Object, PARENTS, PINS, Pin, Result, TAGS, Tag, USED, get, remove};
+use crate::digest::Digest;
+
+/// What was taken out of the index, and is to be deleted from the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// The blobs.
+    pub digests: Vec<Digest>,
+    /// The bytes in them.
+    pub bytes: u64,
+    /// The images that they made up.
+    pub images: u64,
+}
+
+/// Manifests can name each other in a circle only by breaking SHA-256; deep nesting is bounded all the
+/// same.
+const MAX_ANCESTORS: usize = 10_000;
+
+/// A digest and all that name it, directly or through others.
+pub(super) fn with_ancestors(
+    parents: &impl ReadableMultimapTable<&'static str, &'static str>,
+    digest: &Digest,
+) -> Result<Vec<Digest>> {
+    let mut found = vec![digest.clone()];
+    let mut next = 0;
+    while let Some(current) = found.get(next).cloned() {
+        next += 1;
+        for parent in super::collect(parents.get(current.as_str())?)? {
+            if found.len() < MAX_ANCESTORS && !found.contains(&parent) {
+                found.push(parent);
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl Index {
+    /// Takes out the least recently used images until `wanted` bytes are freed or only pinned ones,
+    /// and those in `busy`, are left.
+    ///
+    /// # Errors
+    /// Where the disk fails; nothing is taken out then.
+    pub fn evict(&self, wanted: u64, busy: &HashSet<Digest>) -> Result<Evicted> {
+        self.write(Durability::Immediate, |txn| {
+            let mut evicted = Evicted::default();
+            if wanted == 0 {
+                return Ok(evicted);
+            }
+            let pinned = pinned(txn)?;
+            let mut queue = BinaryHeap::new();
+            {
+                let objects = txn.open_table(OBJECTS)?;
+                let parents = txn.open_multimap_table(PARENTS)?;
+                let used = txn.open_table(USED)?;
+                for entry in objects.iter()? {
+                    let (key, _) = entry?;
+                    if parents.get(key.value())?.next().is_none()
+                        && let Ok(digest) = key.value().parse::<Digest>()
+                    {
+                        let at = used.get(key.value())?.map_or(0, |at| at.value());
+                        queue.push(Reverse((at, digest)));
+                    }
+                }
+            }
+            while let Some(Reverse((_, image))) = queue.pop() {
+                if evicted.bytes >= wanted {
+                    break;
+                }
+                if pinned.contains(&image) || is_busy(txn, &image, busy)? {
+                    continue;
+                }
+                take_out(txn, &image, &pinned, &mut evicted)?;
+                evicted.images += 1;
+            }
+            Ok(evicted)
+        })
+    }
+
+    /// Takes one image out, pinned or not, with all that nothing else names.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn remove_image(&self, image: &Digest) -> Result<Evicted> {
+        self.write(Durability::Immediate, |txn| {
+            let mut evicted = Evicted::default();
+            let pinned = pinned(txn)?;
+            take_out(txn, image, &pinned, &mut evicted)?;
+            evicted.images = u64::from(!evicted.digests.is_empty());
+            Ok(evicted)
+        })
+    }
+
+    /// The digests that pins hold, with all that they refer to, and the bytes of what is there of it.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn pinned_bytes(&self) -> Result<u64> {
+        self.write(Durability::None, |txn| {
+            let mut open: Vec<Digest> = pinned(txn)?.into_iter().collect();
+            let objects = txn.open_table(OBJECTS)?;
+            let (mut seen, mut bytes) = (HashSet::new(), 0);
+            while let Some(digest) = open.pop() {
+                if !seen.insert(digest.clone()) {
+                    continue;
+                }
+                if let Some(object) = get::<Object>(&objects, digest.as_str())? {
+                    bytes += object.size;
+                    open.extend(object.children.into_iter().map(|child| child.digest));
+                }
+            }
+            Ok(bytes)
+        })
+    }
+}
+
+/// What pins mean now: the digest they were made with, and what their tag has moved to since.
+fn pinned(txn: &redb::WriteTransaction) -> Result<HashSet<Digest>> {
+    let tags = txn.open_table(TAGS)?;
+    let mut found = HashSet::new();
+    for entry in txn.open_table(PINS)?.iter()? {
+        let (name, pin) = entry?;
+        match get::<Tag>(&tags, name.value())? {
+            Some(tag) => found.insert(tag.digest),
+            None => {
+                let pin: Pin = serde_json::from_slice(pin.value())?;
+                found.insert(pin.digest)
+            }
+        };
+    }
+    Ok(found)
+}
+
+/// Whether anything below an image is being fetched or stored.
+fn is_busy(txn: &redb::WriteTransaction, image: &Digest, busy: &HashSet<Digest>) -> Result<bool> {
+    if busy.is_empty() {
+        return Ok(false);
+    }
+    let objects = txn.open_table(OBJECTS)?;
+    let (mut open, mut seen) = (vec![image.clone()], HashSet::new());
+    while let Some(digest) = open.pop() {
+        if busy.contains(&digest) {
+            return Ok(true);
+        }
+        if seen.insert(digest.clone())
+            && let Some(object) = get::<Object>(&objects, digest.as_str())?
+        {
+            open.extend(object.children.into_iter().map(|child| child.digest));
+        }
+    }
+    Ok(false)
+}
+
+fn take_out(
+    txn: &redb::WriteTransaction,
+    image: &Digest,
+    pinned: &HashSet<Digest>,
+    evicted: &mut Evicted,
+) -> Result<()> {
+    let mut open = vec![image.clone()];
+    while let Some(digest) = open.pop() {
+        let Some(object) = remove(txn, &digest)? else {
+            continue;
+        };
+        evicted.bytes += object.size;
+        evicted.digests.push(digest);
+        let parents = txn.open_multimap_table(PARENTS)?;
+        for child in object.children {
+            let is_orphan = parents.get(child.digest.as_str())?.next().is_none();
+            if is_orphan && !pinned.contains(&child.digest) {
+                open.push(child.digest);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+use std::collections::HashSet;
+
+use super::*;
+use crate::manifest::{Child, OCI_INDEX, OCI_MANIFEST};
+
+fn digest(name: &str) -> Digest {
+    Digest::of(name.as_bytes())
+}
+
+fn repository(path: &str) -> Repository {
+    Repository::new("a.test", path).unwrap()
+}
+
+fn parsed(children: &[(&str, Kind)], is_index: bool) -> Parsed {
+    let media_type = if is_index { OCI_INDEX } else { OCI_MANIFEST };
+    Parsed {
+        media_type: media_type.to_owned(),
+        is_index,
+        children: children
+            .iter()
+            .map(|(name, kind)| Child {
+                digest: digest(name),
+                size: 100,
+                kind: *kind,
+                platform: None,
+            })
+            .collect(),
+        subject: None,
+        artifact_type: None,
+        annotations: None,
+    }
+}
+
+fn put(index: &Index, name: &str, manifest: Option<&Parsed>, now: u64) {
+    let digest = digest(name);
+    index
+        .put(&NewObject {
+            digest: &digest,
+            size: 100,
+            manifest,
+            now,
+        })
+        .unwrap();
+}
+
+/// An index `i` with the manifests `m1` and `m2`, which share the layer `shared`.
+fn multi_arch(index: &Index) {
+    put(
+        index,
+        "i",
+        Some(&parsed(
+            &[("m1", Kind::Manifest), ("m2", Kind::Manifest)],
+            true,
+        )),
+        10,
+    );
+    for (name, own) in [("m1", "l1"), ("m2", "l2")] {
+        let layers = [(own, Kind::Blob), ("shared", Kind::Blob)];
+        put(index, name, Some(&parsed(&layers, false)), 10);
+        put(index, own, None, 10);
+    }
+    put(index, "shared", None, 10);
+}
+
+fn left(index: &Index) -> HashSet<Digest> {
+    let mut left = HashSet::new();
+    index
+        .for_each_object(|digest, _, _| {
+            left.insert(digest);
+        })
+        .unwrap();
+    left
+}
+
+#[test]
+fn the_least_recently_used_image_goes_first_and_shared_layers_stay() {
+    let index = Index::in_memory().unwrap();
+    multi_arch(&index);
+    put(
+        &index,
+        "other",
+        Some(&parsed(&[("shared", Kind::Blob)], false)),
+        20,
+    );
+    let evicted = index.evict(1, &HashSet::new()).unwrap();
+    assert_eq!(evicted.images, 1);
+    // The index, both manifests and their own layers; the shared layer has another image.
+    assert_eq!(evicted.bytes, 500);
+    let expected: HashSet<_> = ["other", "shared"].map(digest).into();
+    assert_eq!(left(&index), expected);
+    assert!(index.parents(&digest("l1")).unwrap().is_empty());
+    assert_eq!(index.parents(&digest("shared")).unwrap(), [digest("other")]);
+}
+
+#[test]
+fn a_use_of_a_layer_is_a_use_of_its_image() {
+    let index = Index::in_memory().unwrap();
+    multi_arch(&index);
+    put(&index, "younger", Some(&parsed(&[], false)), 20);
+    index.used([(&digest("l2"), 30)]).unwrap();
+    index.evict(1, &HashSet::new()).unwrap();
+    assert!(!left(&index).contains(&digest("younger")));
+    assert_eq!(left(&index).len(), 6);
+}
+
+#[test]
+fn what_is_pinned_or_busy_stays() {
+    let index = Index::in_memory().unwrap();
+    multi_arch(&index);
+    put(&index, "other", Some(&parsed(&[], false)), 20);
+    let name = TagName {
+        repository: repository("x"),
+        tag: "1".into(),
+    };
+    let tag = |of: &str| Tag {
+        digest: digest(of),
+        place: "p".into(),
+        validated_at: 1,
+        silent_since: None,
+        imported: false,
+    };
+    let pin = Pin {
+        digest: digest("i"),
+    };
+    assert!(index.set_pin("a.test/x:1", Some(&pin)).unwrap());
+    assert!(!index.set_pin("a.test/x:1", Some(&pin)).unwrap());
+    assert_eq!(index.pinned_bytes().unwrap(), 600);
+    let busy = HashSet::from([digest("other")]);
+    assert_eq!(index.evict(u64::MAX, &busy).unwrap(), Evicted::default());
+
+    // The pin goes with its tag.
+    index.set_tag(&name, &tag("other"), true).unwrap();
+    assert_eq!(index.pinned_bytes().unwrap(), 100);
+    let evicted = index.evict(u64::MAX, &HashSet::new()).unwrap();
+    assert_eq!((evicted.images, evicted.bytes), (1, 600));
+    assert!(index.set_pin("a.test/x:1", None).unwrap());
+    let evicted = index.evict(u64::MAX, &HashSet::new()).unwrap();
+    assert_eq!(evicted.digests, [digest("other")]);
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.redb");
+    let name = TagName {
+        repository: Repository::new("a.test:5000", "x").unwrap(),
+        tag: "1".into(),
+    };
+    let tag = Tag {
+        digest: digest("i"),
+        place: "https://a.test/x".into(),
+        validated_at: 7,
+        silent_since: Some(8),
+        imported: true,
+    };
+    let link = Link {
+        kind: Kind::Blob,
+        place: "https://a.test/x".into(),
+        imported: false,
+    };
+    {
+        let index = Index::open(&path).unwrap();
+        multi_arch(&index);
+        index.set_tag(&name, &tag, true).unwrap();
+        index.link(&name.repository, &digest("l1"), &link).unwrap();
+        let right = RepositoryRight { open: true, at: 3 };
+        index.set_right(&name.repository, &right).unwrap();
+    }
+    let index = Index::open(&path).unwrap();
+    assert_eq!(index.tag(&name).unwrap(), Some(tag.clone()));
+    assert_eq!(index.all_tags().unwrap(), [(name.clone(), tag.clone())]);
+    let of = index.tags_of(&name.repository).unwrap();
+    assert_eq!(of, [("1".to_owned(), tag)]);
+    let linked = index.linked(&name.repository, &digest("l1")).unwrap();
+    assert_eq!(linked, Some(link));
+    let elsewhere = index.linked(&repository("x"), &digest("l1")).unwrap();
+    assert_eq!(elsewhere, None);
+    assert!(index.right(&name.repository).unwrap().unwrap().open);
+    assert_eq!(index.totals().unwrap(), (6, 600));
+    assert_eq!(index.expected_size(&digest("l1")).unwrap(), Some(100));
+    index.unlink(&name.repository, None).unwrap();
+    let linked = index.linked(&name.repository, &digest("l1")).unwrap();
+    assert_eq!(linked, None);
+}
+
+#[test]
+fn a_manifest_that_comes_as_a_blob_too_stays_a_manifest() {
+    let index = Index::in_memory().unwrap();
+    put(&index, "m", Some(&parsed(&[("l", Kind::Blob)], false)), 1);
+    put(&index, "m", None, 2);
+    let object = index.object(&digest("m")).unwrap().unwrap();
+    assert_eq!(object.kind, Kind::Manifest);
+    assert_eq!(object.children.len(), 1);
+}
