@@ -19,6 +19,7 @@ fn lines(settings: &Settings) -> Vec<String> {
         let name = match registry.origin {
             Origin::Listed(number) => format!("registry[{number}]"),
             Origin::Offline => "offline_registry".to_owned(),
+            Origin::NodeCache => "node_cache".to_owned(),
         };
         let mark = if registry.default_priority {
             " (default)"

@@ -32,13 +32,16 @@ pub(crate) async fn explain(
         Err(error) => return untouched(image, error.to_string(), knowledge),
     };
     let plan = Arc::new(Plan::new(&settings.rules, &reference));
+    if let Some(why) = &plan.untouched {
+        return untouched(image, why.clone(), knowledge);
+    }
     let mut explanation = Explanation {
         image: image.to_owned(),
         canonical: Some(plan.key.clone()),
         untouched: None,
         redirect: redirect(settings, &plan),
         candidates: candidates(&plan),
-        left_out: left_out(settings, &reference),
+        left_out: left_out(settings, &plan),
         origin: Some(OriginReport {
             image: reference.as_written().to_owned(),
             allowed: plan.fallback_to_origin,
@@ -54,7 +57,7 @@ pub(crate) async fn explain(
         explanation.candidates = resolution.report();
         let mut available = resolution.chosen().is_some();
         if !available && plan.fallback_to_origin {
-            let answer = resolver.ask_origin(&reference).await;
+            let answer = resolver.ask_origin(&plan.meaning).await;
             available = answer.verdict == Verdict::Found;
             if let Some(origin) = &mut explanation.origin {
                 origin.probe = Some(answer.report());
@@ -92,11 +95,11 @@ fn untouched(image: &str, why: String, knowledge: Knowledge) -> Explanation {
     }
 }
 
-/// Registries that may not answer for the image's host (rule 5).
-fn left_out(settings: &Settings, reference: &Reference) -> Vec<LeftOut> {
+/// Registries that may not answer for the image's host (rule 5), and places whose name for it can't be used.
+fn left_out(settings: &Settings, plan: &Plan) -> Vec<LeftOut> {
     let registries = settings.rules.registries.iter();
     let left_out = registries.filter_map(|registry| match &registry.mirror_of {
-        MirrorOf::Hosts(hosts) if !registry.serves(reference) => Some(LeftOut {
+        MirrorOf::Hosts(hosts) if !registry.serves(&plan.meaning) => Some(LeftOut {
             registry: registry.endpoint.to_string(),
             why: format!(
                 "serves images of {} only, by `mirrorOf` or because it is a public registry",
@@ -105,7 +108,11 @@ fn left_out(settings: &Settings, reference: &Reference) -> Vec<LeftOut> {
         }),
         _ => None,
     });
-    left_out.collect()
+    let unusable = plan.left_out.iter().map(|place| LeftOut {
+        registry: place.registry.clone(),
+        why: place.why.clone(),
+    });
+    left_out.chain(unusable).collect()
 }
 
 fn redirect(settings: &Settings, plan: &Plan) -> Option<RedirectReport> {

@@ -8,6 +8,9 @@ use thiserror::Error;
 use crate::Credentials;
 use crate::reference;
 
+/// RFC 1035: a name's longest form.
+const MAX_HOST: usize = 253;
+
 /// How a registry is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {
@@ -36,13 +39,21 @@ pub enum EndpointError {
     #[error("the address is empty; write a host such as `registry.example.com:5000`")]
     Empty,
     /// Neither `http://` nor `https://`.
-    #[error("unknown scheme `{0}://`; write `http://`, `https://` or no scheme")]
-    Scheme(String),
+    #[error("unknown scheme before `://`; write `http://`, `https://` or no scheme")]
+    Scheme,
     /// The host is not a DNS name, IPv4 address or bracketed IPv6 address.
     #[error(
         "the host is not a valid name or address; write a host such as `registry.example.com` or `[::1]`"
     )]
     Host,
+    /// More than one `:`, and no brackets that say which of them comes before the port.
+    #[error(
+        "more than one `:` in host and port; write an IPv6 address in brackets, such as `[fd00::5]` or `[fd00::5]:5000`, and one `:` before a port"
+    )]
+    Brackets,
+    /// The host is longer than a host may be.
+    #[error("the host has {0} characters; {MAX_HOST} are allowed")]
+    LongHost(usize),
     /// The port is not 1-65535.
     #[error("the port is not a number from 1 to 65535")]
     Port,
@@ -69,7 +80,7 @@ impl Endpoint {
                 "http" => (Some(Scheme::Http), rest),
                 "https" => (Some(Scheme::Https), rest),
                 other if other.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-                    return Err(EndpointError::Scheme(other.to_owned()));
+                    return Err(EndpointError::Scheme);
                 }
                 _ => return Err(EndpointError::Host),
             },
@@ -88,10 +99,15 @@ impl Endpoint {
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = split_port(authority)?;
+        if host.len() > MAX_HOST {
+            return Err(EndpointError::LongHost(host.len()));
+        }
         let host = canonical_host(&host.to_ascii_lowercase()).to_owned();
         if !is_host(&host) {
             return Err(EndpointError::Host);
         }
+        // `docker.io:443` would be another host to the runtime than `docker.io`, and nobody answers there.
+        let port = port.filter(|port| host != "docker.io" || *port != 443);
         let path = path.trim_matches('/');
         // What the API itself adds; people paste it from a browser's address line or `docker info`.
         let path = if matches!(path, "v1" | "v2") {
@@ -145,11 +161,33 @@ impl Endpoint {
     }
 
     /// `host[:port]`, as it stands at the start of a reference and in the name of a `certs.d` directory.
+    ///
+    /// A host that is one word (`harbor`) is written with its port, the scheme's own where none was
+    /// written: `harbor/app` would be Docker Hub's.
     pub fn domain(&self) -> String {
+        let is_read_as_host = self.host.contains(['.', ':']) || self.host == "localhost";
+        match self.port {
+            None if !is_read_as_host => format!("{}:{}", self.host, self.effective_port()),
+            _ => self.authority(),
+        }
+    }
+
+    /// `host[:port]`, with a port only where one was written.
+    fn authority(&self) -> String {
         match self.port {
             Some(port) => format!("{}:{port}", self.host),
             None => self.host.clone(),
         }
+    }
+
+    /// Whether what is safe to send to `other` is safe to send here: TLS is never given up for plain HTTP.
+    pub(crate) fn is_as_safe_as(&self, other: &Self) -> bool {
+        let safety = |scheme| match scheme {
+            Scheme::Http => 0,
+            Scheme::HttpsThenHttp => 1,
+            Scheme::Https => 2,
+        };
+        safety(self.scheme) >= safety(other.scheme)
     }
 
     /// Whether both are the same place: host, port and path, however they were written.
@@ -177,7 +215,7 @@ impl fmt::Display for Endpoint {
             Scheme::Https => f.write_str("https://")?,
             Scheme::HttpsThenHttp => {}
         }
-        f.write_str(&self.domain())?;
+        f.write_str(&self.authority())?;
         if !self.path.is_empty() {
             write!(f, "/{}", self.path)?;
         }
@@ -207,8 +245,15 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), EndpointError> {
         return Ok((authority, None));
     };
     let (host, port) = authority.split_at(colon);
-    match port.trim_start_matches(':').parse() {
-        Ok(port) if port > 0 => Ok((host, Some(port))),
+    let port = port.strip_prefix(':').unwrap_or(port);
+    if port.contains(':') {
+        return Err(EndpointError::Brackets);
+    }
+    // `parse` alone would take `+5000`.
+    match port.parse() {
+        Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => {
+            Ok((host, Some(number)))
+        }
         _ => Err(EndpointError::Port),
     }
 }
@@ -360,9 +405,16 @@ mod tests {
         for (text, error) in [
             ("", EndpointError::Empty),
             ("http://", EndpointError::Empty),
-            ("ftp://host", EndpointError::Scheme("ftp".into())),
+            ("ftp://host", EndpointError::Scheme),
+            ("hunter2://host", EndpointError::Scheme),
+            ("fd00::5", EndpointError::Brackets),
+            ("http://fd00::5/x", EndpointError::Brackets),
+            ("harbor.test::5000", EndpointError::Brackets),
+            ("harbor.test:5000:5000", EndpointError::Brackets),
+            ("[fd00::5]::5000", EndpointError::Brackets),
+            ("host:+5000", EndpointError::Port),
             ("a b", EndpointError::Host),
-            ("[::1", EndpointError::Host),
+            ("[::1", EndpointError::Brackets),
             ("host:", EndpointError::Port),
             ("host:0", EndpointError::Port),
             ("host:65536", EndpointError::Port),
@@ -373,6 +425,24 @@ mod tests {
             let found = Endpoint::parse(text).unwrap_err();
             assert_eq!(found, error, "{text}");
             assert!(!found.to_string().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn one_word_is_written_with_its_port() {
+        for (address, domain, shown) in [
+            ("http://harbor", "harbor:80", "http://harbor"),
+            ("https://harbor/hub", "harbor:443", "https://harbor/hub"),
+            ("Harbor", "harbor:443", "https://harbor"),
+            ("harbor:5000", "harbor:5000", "https://harbor:5000"),
+            ("http://localhost", "localhost", "http://localhost"),
+            ("http://[::1]", "[::1]", "http://[::1]"),
+            ("10.0.0.1", "10.0.0.1", "https://10.0.0.1"),
+            ("index.docker.io:443", "docker.io", "https://docker.io"),
+        ] {
+            let endpoint = endpoint(address);
+            assert_eq!(endpoint.domain(), domain, "{address}");
+            assert_eq!(endpoint.to_string(), shown, "{address}");
         }
     }
 

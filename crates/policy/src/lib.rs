@@ -12,6 +12,8 @@
 //! | [`duration`] | Go's durations |
 //! | [`config`] | the file: what was written, and what it means |
 //! | [`rules`] | registries and redirects, understood and sorted |
+//! | [`layout`] | registries that keep the images of many hosts apart |
+//! | [`short_names`], [`registries_conf`] | what a name without a host means to the runtime |
 //! | [`plan`] | the ordered candidates for one image |
 //! | [`pod`] | the same rules, applied to a Pod |
 //! | [`manifest`] | the images that a manifest names |
@@ -37,7 +39,9 @@ pub mod credentials;
 pub mod docker_config;
 pub mod duration;
 pub mod endpoint;
+pub mod layout;
 pub mod manifest;
+mod name;
 pub mod order;
 pub mod placeholder;
 pub mod plan;
@@ -45,13 +49,16 @@ pub mod pod;
 mod public_hosts;
 mod redirect;
 pub mod reference;
+pub mod registries_conf;
 pub mod rules;
+pub mod short_names;
 pub mod text;
 pub mod tls;
 mod yaml;
 
 pub use credentials::{CredentialSource, Credentials};
 pub use endpoint::{Endpoint, Scheme};
+pub use layout::Layout;
 pub use order::{PullOrder, Step, Verdict};
 pub use plan::{Candidate, CredentialChoice, Plan, Role};
 pub use reference::Reference;

@@ -1,6 +1,12 @@
 //! The rules a site has written, understood: registries in the order they are asked, and redirects.
 
+use crate::layout::Layout;
+use crate::short_names::ShortNames;
 use crate::{CredentialSource, Credentials, Endpoint, Reference, TlsOptions};
+
+/// Why an entry has no credentials although another entry for the same host and port has some.
+pub(crate) const NOT_OVER_PLAIN_HTTP: &str =
+    "the credentials of the TLS entry of the same address are not sent over plain HTTP";
 
 /// Priority of the offline registry where none is written.
 pub const OFFLINE_PRIORITY: Priority = Priority(1000);
@@ -39,6 +45,8 @@ impl Priority {
 pub enum Origin {
     /// `address`, `auth`, `offlinePriority`.
     Offline,
+    /// `useNodeCache`.
+    NodeCache,
     /// The entry of `registries` with this number, counted from 1.
     Listed(usize),
 }
@@ -67,6 +75,8 @@ pub struct Registry {
     pub default_priority: bool,
     /// Whose images it may serve.
     pub mirror_of: MirrorOf,
+    /// Where in it an image of another host is.
+    pub layout: Layout,
     /// What it is given, by the config or by its source.
     pub credentials: Option<Credentials>,
     /// Where its credentials stand, when not in the config itself.
@@ -88,6 +98,27 @@ impl Registry {
         }
     }
 
+    /// Takes over what another entry for the same place is given, where this one is given nothing.
+    fn take_credentials(&mut self, other: Self) {
+        if self.credentials.is_some() {
+            return;
+        }
+        if !self.endpoint.is_as_safe_as(&other.endpoint) {
+            if other.credentials.is_some() || other.source.is_some() {
+                self.note.get_or_insert(NOT_OVER_PLAIN_HTTP.to_owned());
+            }
+            return;
+        }
+        self.credentials = other.credentials;
+        (self.source, self.note) = match self.credentials {
+            Some(_) => (other.source, None),
+            None => (
+                self.source.take().or(other.source),
+                self.note.take().or(other.note),
+            ),
+        };
+    }
+
     /// `priority 800, configured for every host`.
     pub fn reason(&self) -> String {
         let mut reason = format!("priority {}", self.priority.get());
@@ -97,12 +128,18 @@ impl Registry {
         if self.origin == Origin::Offline {
             reason.push_str(", offline registry");
         }
+        if self.origin == Origin::NodeCache {
+            reason.push_str(", the node's cache");
+        }
         match &self.mirror_of {
             MirrorOf::Any => reason.push_str(", configured for every host"),
             MirrorOf::Hosts(hosts) => {
                 reason.push_str(", configured for ");
                 reason.push_str(&hosts.join(", "));
             }
+        }
+        if self.layout == Layout::Host {
+            reason.push_str(", images below their host's name");
         }
         if let Some(note) = &self.note {
             reason.push_str(", ");
@@ -163,6 +200,8 @@ pub struct Rules {
     pub registries: Vec<Registry>,
     /// Longest `src` first.
     pub redirects: Vec<Redirect>,
+    /// What the runtime makes of names without a host. Default: Docker Hub's.
+    pub short_names: ShortNames,
     /// Whether an image that nobody has is asked of where it came from.
     pub fallback_to_origin: bool,
 }
@@ -175,7 +214,7 @@ impl Default for Rules {
 
 impl Rules {
     /// Sorts by rule 1, and folds entries for one place into one: the higher priority's, with the
-    /// credentials of whichever has them.
+    /// credentials of whichever has them. Those of a TLS entry never move to a plain-HTTP one.
     pub fn new(
         mut registries: Vec<Registry>,
         mut redirects: Vec<Redirect>,
@@ -199,18 +238,7 @@ impl Rules {
                 .iter_mut()
                 .find(|other| other.endpoint.same_place(&registry.endpoint))
             {
-                Some(first) => {
-                    if first.credentials.is_none() {
-                        first.credentials = registry.credentials;
-                        (first.source, first.note) = match first.credentials {
-                            Some(_) => (registry.source, None),
-                            None => (
-                                first.source.take().or(registry.source),
-                                first.note.take().or(registry.note),
-                            ),
-                        };
-                    }
-                }
+                Some(first) => first.take_credentials(registry),
                 None => kept.push(registry),
             }
         }
@@ -220,7 +248,17 @@ impl Rules {
         Self {
             registries: kept,
             redirects,
+            short_names: ShortNames::default(),
             fallback_to_origin,
+        }
+    }
+
+    /// The same rules in front of a runtime that gives short names this meaning (rule 6).
+    #[must_use]
+    pub fn with_short_names(self, short_names: ShortNames) -> Self {
+        Self {
+            short_names,
+            ..self
         }
     }
 

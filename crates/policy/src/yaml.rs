@@ -9,6 +9,8 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
+use crate::config::shown_name;
+
 /// Place in the text, both counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -71,13 +73,28 @@ const CONFIG: Limits = Limits {
 /// Text of this length counts as one more value.
 const BYTES_PER_NODE: usize = 128;
 
-/// Parses the first document of `text`, a config. Empty text is a null node.
+/// Parses `text`, a config, which is one document. Empty text is a null node.
 pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
+    let mut documents = Documents::new(text, CONFIG);
     let null = Node {
         position: Position { line: 1, column: 1 },
         value: Value::Null,
     };
-    Documents::new(text, CONFIG).next().unwrap_or(Ok(null))
+    let first = documents.next().unwrap_or(Ok(null))?;
+    // Who writes a second one means it; a `---` at the end means nothing.
+    for next in documents {
+        let next = next?;
+        if !matches!(next.value, Value::Null) {
+            let message = "a second document begins here; a config is one document, so remove the `---` before it";
+            return Err(refused(next.position, message));
+        }
+    }
+    Ok(first)
+}
+
+/// `text` without the byte order mark that some editors put before it.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// The documents of a text, one after another. Ends at the first error, because nobody can say where
@@ -106,7 +123,7 @@ impl Iterator for Documents<'_> {
 impl<'a> Documents<'a> {
     pub(crate) fn new(text: &'a str, limits: Limits) -> Self {
         Self {
-            parser: Parser::new_from_str(text),
+            parser: Parser::new_from_str(without_mark(text)),
             limits,
             anchors: HashMap::new(),
             nodes: 0,
@@ -226,6 +243,7 @@ impl<'a> Documents<'a> {
             if let Some(first) = lines.insert(name.clone(), position.line)
                 && !self.limits.repeated_keys
             {
+                let name = shown_name(&name);
                 let message = format!("`{name}` stands twice, first in line {first}; keep one");
                 return Err(YamlError { position, message });
             }

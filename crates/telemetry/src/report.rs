@@ -49,7 +49,7 @@ impl From<Role> for Place {
     fn from(role: Role) -> Self {
         match role {
             Role::Registry(Origin::Offline) => Self::Offline,
-            Role::Registry(Origin::Listed(_)) => Self::Registry,
+            Role::Registry(Origin::Listed(_) | Origin::NodeCache) => Self::Registry,
             Role::Redirect(_) => Self::Redirect,
         }
     }

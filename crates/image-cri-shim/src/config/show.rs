@@ -39,6 +39,7 @@ impl<'a> Page<'a> {
             Key::AuthFile,
             Key::AuthSecret,
             Key::OfflinePriority,
+            Key::UseNodeCache,
             Key::Registries,
             Key::Redirects,
         ] {

@@ -8,6 +8,7 @@ use super::diagnostic::Diagnostic;
 use super::fields::Located;
 use super::raw::{RawAuth, RawConfig};
 use super::settings::{CredentialPlugins, Reader};
+use super::webhook;
 use crate::yaml::Position;
 use crate::{CredentialSource, Credentials};
 
@@ -63,6 +64,13 @@ impl Reader<'_> {
             return None;
         }
         match (secret, file) {
+            (Some(name), _) if !webhook::is_dns_subdomain(name.value.trim()) => {
+                let message = webhook::NO_SECRET_NAME;
+                let field = format!("{field}Secret");
+                self.findings
+                    .push(Diagnostic::error(name.position, field, message));
+                None
+            }
             (Some(name), _) => Some(CredentialSource::Secret(name.value.trim().to_owned())),
             (None, Some(file)) => Some(CredentialSource::File(PathBuf::from(file.value.trim()))),
             (None, None) => None,

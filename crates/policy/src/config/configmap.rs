@@ -17,6 +17,25 @@ pub const CONFIG_MAP_NAMESPACE: &str = "kube-system";
 /// Key in the ConfigMap's data.
 pub const CONFIG_MAP_KEY: &str = "registries.yaml";
 
+/// Fields of the local file that a ConfigMap can't set: they are about this node, or about how far the
+/// ConfigMap is trusted.
+const LOCAL_ONLY: &[&str] = &[
+    "shim",
+    "cri",
+    "address",
+    "auth",
+    "authFile",
+    "authSecret",
+    "image",
+    "sync",
+    "metricsAddress",
+    "probeTimeout",
+    "fallbackToOrigin",
+    "configMapEnv",
+    "imageCredentialProviderConfig",
+    "imageCredentialProviderBinDir",
+];
+
 /// What the ConfigMap says. A field that it doesn't set, or sets to nothing or to zero, is absent.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigMap {
@@ -75,12 +94,14 @@ impl ConfigMap {
 
 fn fields(root: yaml::Node, findings: &mut Vec<Diagnostic>) -> RawConfig {
     let mut fields = Fields::open(root, "", findings);
+    fields.known_elsewhere(LOCAL_ONLY);
     let mut config = RawConfig {
         offline_priority: fields.integer("offlinePriority"),
         force: fields.boolean("force"),
         debug: fields.boolean("debug"),
         timeout: fields.duration("timeout"),
         reload_interval: fields.duration("reloadInterval"),
+        use_node_cache: raw::node_cache_use(&mut fields),
         rewrite: fields.text("rewrite"),
         exclude_namespaces: raw::texts(&mut fields, "excludeNamespaces"),
         ..RawConfig::default()
@@ -139,6 +160,8 @@ fn leave_out(config: &mut RawConfig, finding: &Diagnostic) {
     let Some((list, rest)) = finding.field.split_once('[') else {
         match finding.field.as_str() {
             "address" => config.address = None,
+            "authSecret" => config.auth_secret = None,
+            "useNodeCache" => config.use_node_cache = None,
             "cache.prefix" => config.cache.prefix = None,
             "rewrite" => config.rewrite = None,
             _ => {}
@@ -159,6 +182,8 @@ fn leave_out(config: &mut RawConfig, finding: &Diagnostic) {
         match field {
             "address" => entry.address = None,
             "pullSecret" => entry.pull_secret = None,
+            "layout" => entry.layout = None,
+            "authSecret" => entry.auth_secret = None,
             // Only the host that is none goes: without the whole list, a registry that was meant for
             // few hosts would serve every one.
             "mirrorOf" => {
@@ -180,6 +205,7 @@ fn leave_out(config: &mut RawConfig, finding: &Diagnostic) {
         "src" => entry.src = None,
         "to" => entry.to = None,
         "pullSecret" => entry.pull_secret = None,
+        "authSecret" => entry.auth_secret = None,
         _ => {}
     }
 }

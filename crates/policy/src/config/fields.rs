@@ -15,12 +15,46 @@ pub struct Located<T> {
     pub position: Position,
 }
 
+/// `true` or `false` in one of the spellings of YAML 1.1; `None` is anything else.
+pub(crate) fn switch(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Some(true),
+        "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// A whole number. One that is too large to be kept is the largest: it is out of range either way.
+fn integer(text: &str) -> Option<i64> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    match text.parse::<i64>() {
+        Ok(number) => Some(number),
+        Err(error) => match error.kind() {
+            PosOverflow => Some(i64::MAX),
+            NegOverflow => Some(i64::MIN),
+            _ => None,
+        },
+    }
+}
+
+/// A field's name for messages. What doesn't look like one may be a secret that lost its colon or its
+/// quotes, and is not shown.
+pub(crate) fn shown_name(name: &str) -> &str {
+    let looks_like_one = name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if looks_like_one { name } else { "(not shown)" }
+}
+
 /// The fields of one mapping. Every getter takes its field away; [`Fields::finish`] warns about
 /// what nobody asked for.
 pub(crate) struct Fields<'d> {
     path: String,
     entries: Vec<(Key, Node)>,
     known: Vec<&'static str>,
+    elsewhere: &'static [&'static str],
     findings: &'d mut Vec<Diagnostic>,
 }
 
@@ -49,8 +83,14 @@ impl<'d> Fields<'d> {
             path,
             entries,
             known: Vec::new(),
+            elsewhere: &[],
             findings,
         }
+    }
+
+    /// Names that are fields, but not here.
+    pub(crate) fn known_elsewhere(&mut self, names: &'static [&'static str]) {
+        self.elsewhere = names;
     }
 
     /// The field's path for messages.
@@ -109,13 +149,9 @@ impl<'d> Fields<'d> {
 
     pub(crate) fn boolean(&mut self, name: &'static str) -> Option<Located<bool>> {
         let text = self.text(name)?;
-        let value = match text.value.trim().to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => true,
-            "false" | "no" | "off" => false,
-            _ => {
-                self.error(name, text.position, "expected `true` or `false`");
-                return None;
-            }
+        let Some(value) = switch(&text.value) else {
+            self.error(name, text.position, "expected `true` or `false`");
+            return None;
         };
         Some(Located {
             value,
@@ -125,17 +161,15 @@ impl<'d> Fields<'d> {
 
     pub(crate) fn integer(&mut self, name: &'static str) -> Option<Located<i64>> {
         let text = self.text(name)?;
-        match text.value.trim().parse() {
-            Ok(value) => Some(Located {
-                value,
-                position: text.position,
-            }),
-            Err(_) => {
-                let message = format!("`{}` is not a whole number", text.value);
-                self.error(name, text.position, message);
-                None
-            }
-        }
+        // What was written is never repeated: it may be a password that slipped into the wrong line.
+        let Some(value) = integer(text.value.trim()) else {
+            self.error(name, text.position, "expected a whole number");
+            return None;
+        };
+        Some(Located {
+            value,
+            position: text.position,
+        })
     }
 
     /// A duration. A negative one is the default with a warning, as the predecessor had it.
@@ -148,14 +182,13 @@ impl<'d> Fields<'d> {
             }),
             Err(duration::DurationError::Negative) => {
                 let path = self.path(name);
-                let message = format!("`{}` is below zero; the default is used", text.value);
+                let message = "a duration below zero; the default is used";
                 self.findings
                     .push(Diagnostic::warning(text.position, path, message));
                 None
             }
             Err(error) => {
-                let message = format!("`{}`: {error}", text.value);
-                self.error(name, text.position, message);
+                self.error(name, text.position, error.to_string());
                 None
             }
         }
@@ -181,6 +214,13 @@ impl<'d> Fields<'d> {
     /// Warns about every field that was not asked for, with the nearest name that exists.
     pub(crate) fn finish(self) {
         for (key, _) in &self.entries {
+            if self.elsewhere.contains(&key.name.as_str()) {
+                let message = "is read from the node's own file only, and ignored here";
+                let path = self.path(&key.name);
+                self.findings
+                    .push(Diagnostic::warning(key.position, path, message));
+                continue;
+            }
             let nearest = self
                 .known
                 .iter()
@@ -193,7 +233,7 @@ impl<'d> Fields<'d> {
             };
             self.findings.push(Diagnostic::warning(
                 key.position,
-                self.path(&key.name),
+                self.path(shown_name(&key.name)),
                 message,
             ));
         }

@@ -18,6 +18,7 @@ pub(super) fn differs(key: Key, a: &RawConfig, b: &RawConfig) -> bool {
         Key::AuthFile => text(&a.auth_file) != text(&b.auth_file),
         Key::AuthSecret => text(&a.auth_secret) != text(&b.auth_secret),
         Key::OfflinePriority => priority(a) != priority(b),
+        Key::UseNodeCache => node_cache(a) != node_cache(b),
         Key::Registries => registries(a) != registries(b),
         Key::Redirects => redirects(a) != redirects(b),
         Key::Force => is_on(&a.force) != is_on(&b.force),
@@ -56,6 +57,15 @@ fn address(config: &RawConfig) -> Option<Result<(Endpoint, Option<Credentials>),
     Some(Endpoint::parse(written).map_err(|_| written))
 }
 
+fn node_cache(config: &RawConfig) -> Option<(Endpoint, Option<Credentials>)> {
+    let meant = settings(RawConfig {
+        use_node_cache: config.use_node_cache.clone(),
+        ..RawConfig::default()
+    });
+    let cache = meant.configured.into_iter().next()?;
+    Some((cache.endpoint, cache.credentials))
+}
+
 fn auth(config: &RawConfig) -> Option<Credentials> {
     match &config.auth.as_ref()?.value {
         RawAuth::Pair(pair) => Credentials::from_pair(pair.expose_secret()),
@@ -82,7 +92,7 @@ fn registries(config: &RawConfig) -> Vec<(Registry, Option<i64>)> {
         ..RawConfig::default()
     });
     let written = |registry: &Registry| match registry.origin {
-        Origin::Offline => None,
+        Origin::Offline | Origin::NodeCache => None,
         Origin::Listed(number) => list
             .as_ref()
             .and_then(|list| list.value.get(number.checked_sub(1)?))

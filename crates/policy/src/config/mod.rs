@@ -18,6 +18,7 @@ mod meaning;
 mod merge;
 mod raw;
 mod render;
+mod routing;
 mod settings;
 mod sources;
 mod webhook;
@@ -29,14 +30,14 @@ pub use credential_provider::{
 };
 pub use diagnostic::{Diagnostic, Severity};
 pub use fields::Located;
+pub(crate) use fields::shown_name;
 pub use merge::{Key, Merged, merge};
-pub use raw::{RawAuth, RawCache, RawConfig, RawRedirect, RawRegistry};
+pub use raw::{RawAuth, RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 pub use render::{masked, render, rewrite};
+pub use routing::removes_all_routing;
 pub use settings::{CacheSettings, CredentialPlugins, Environment, Settings};
 pub use sources::{Found, Need};
 pub use webhook::{Rewrite, WebhookSettings};
 
-#[cfg(test)]
-mod merge_tests;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::diagnostic::Diagnostic;
-use super::fields::{Fields, Located};
+use super::fields::{self, Fields, Located};
 use crate::yaml::{self, Node, Position, Value};
 
 /// The whole file.
@@ -31,6 +31,8 @@ pub struct RawConfig {
     pub offline_priority: Option<Located<i64>>,
     /// Further registries; `None` is absent, an empty list is a list.
     pub registries: Option<Located<Vec<RawRegistry>>>,
+    /// Whether and where the node's cache is asked first.
+    pub use_node_cache: Option<Located<RawNodeCacheUse>>,
     /// `imageRedirMapping`.
     pub redirects: Option<Located<Vec<RawRedirect>>>,
     /// Start although the runtime's socket isn't there yet.
@@ -59,6 +61,15 @@ pub struct RawConfig {
     pub exclude_namespaces: Option<Located<Vec<Located<String>>>>,
     /// The `cache` group.
     pub cache: RawCache,
+}
+
+/// `useNodeCache`: `true`, `false`, or the address of the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RawNodeCacheUse {
+    /// Whether the cache of this node is asked, at its usual address.
+    Switch(bool),
+    /// The cache at this address is asked.
+    Address(String),
 }
 
 /// The `cache` group.
@@ -97,6 +108,8 @@ pub struct RawRegistry {
     pub priority: Option<Located<i64>>,
     /// Secret that the webhook gives to Pods whose images it moves here.
     pub pull_secret: Option<Located<String>>,
+    /// Where in it an image of another host is: `host` or `repository`.
+    pub layout: Option<Located<String>>,
     /// Hosts whose images it may serve.
     pub mirror_of: Option<Located<Vec<Located<String>>>>,
     /// PEM file with CAs.
@@ -174,6 +187,7 @@ impl RawConfig {
             auth: auth(&mut fields),
             auth_file: fields.text("authFile"),
             auth_secret: fields.text("authSecret"),
+            use_node_cache: node_cache_use(&mut fields),
             offline_priority: fields.integer("offlinePriority"),
             force: fields.boolean("force"),
             debug: fields.boolean("debug"),
@@ -227,6 +241,18 @@ impl RawCache {
     }
 }
 
+pub(super) fn node_cache_use(fields: &mut Fields<'_>) -> Option<Located<RawNodeCacheUse>> {
+    let written = fields.text("useNodeCache")?;
+    let value = match fields::switch(&written.value) {
+        Some(on) => RawNodeCacheUse::Switch(on),
+        None => RawNodeCacheUse::Address(written.value),
+    };
+    Some(Located {
+        value,
+        position: written.position,
+    })
+}
+
 pub(super) fn entries<T>(
     nodes: Vec<Node>,
     list: &str,
@@ -252,6 +278,7 @@ pub(super) fn registry(position: Position, mut fields: Fields<'_>) -> RawRegistr
         auth_secret: fields.text("authSecret"),
         priority: fields.integer("priority"),
         pull_secret: fields.text("pullSecret"),
+        layout: fields.text("layout"),
         mirror_of: texts(&mut fields, "mirrorOf"),
         ca_file: fields.text("caFile"),
         insecure_skip_verify: fields.boolean("insecureSkipVerify"),

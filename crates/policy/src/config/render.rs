@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use super::fields::Located;
 use super::meaning;
 use super::merge::Key;
-use super::raw::{RawAuth, RawCache, RawConfig, RawRedirect, RawRegistry};
+use super::raw::{RawAuth, RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 use crate::duration;
 use crate::endpoint::without_credentials;
 use crate::yaml::{self, Node, Value};
@@ -171,6 +171,7 @@ impl Writer {
             Key::AuthFile => text(&mut out, 0, name, &config.auth_file),
             Key::AuthSecret => text(&mut out, 0, name, &config.auth_secret),
             Key::OfflinePriority => plain(&mut out, 0, name, &config.offline_priority),
+            Key::UseNodeCache => self.node_cache_use(&mut out, name, &config.use_node_cache),
             Key::Registries => self.list(&mut out, name, &config.registries, Self::registry),
             Key::Redirects => self.list(&mut out, name, &config.redirects, Self::redirect),
             Key::Force => plain(&mut out, 0, name, &config.force),
@@ -214,6 +215,7 @@ impl Writer {
         text(&mut out, 0, "authSecret", &entry.auth_secret);
         plain(&mut out, 0, "priority", &entry.priority);
         text(&mut out, 0, "pullSecret", &entry.pull_secret);
+        text(&mut out, 0, "layout", &entry.layout);
         if let Some(hosts) = &entry.mirror_of {
             field(&mut out, 0, "mirrorOf", &flow(&hosts.value));
         }
@@ -255,6 +257,23 @@ impl Writer {
         } else {
             field(out, indent, name, &scalar(at.value.trim()));
         }
+    }
+
+    fn node_cache_use(
+        &self,
+        out: &mut String,
+        name: &str,
+        written: &Option<Located<RawNodeCacheUse>>,
+    ) {
+        let Some(written) = written else { return };
+        let value = match &written.value {
+            RawNodeCacheUse::Switch(on) => on.to_string(),
+            RawNodeCacheUse::Address(address) if self.masked => {
+                scalar(&without_credentials(address))
+            }
+            RawNodeCacheUse::Address(address) => scalar(address.trim()),
+        };
+        field(out, 0, name, &value);
     }
 
     /// `user:password`, which the predecessor reads too, wherever that reads back as the same two.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
-use super::raw::{RawConfig, RawRedirect, RawRegistry};
+use super::raw::{RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 use super::webhook::{self, WebhookSettings};
 use crate::endpoint::{canonical_host, without_credentials};
 use crate::public_hosts;
 use crate::rules::{
     MirrorOf, OFFLINE_PRIORITY, Origin, Priority, REGISTRY_PRIORITY, Redirect, Registry, Rules,
 };
-use crate::{Credentials, Endpoint, TlsOptions, reference};
+use crate::{Credentials, Endpoint, Layout, TlsOptions, reference};
 
 /// Looks up a variable of the environment; passed in, so that this stays pure.
 pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -76,6 +76,9 @@ pub struct CacheSettings {
     pub stats_log_interval: Option<Duration>,
 }
 
+/// Where the node cache of this node answers the shim (`useNodeCache: true`).
+const NODE_CACHE_ADDRESS: &str = "http://localhost:7439";
+
 const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7441);
 
 impl Settings {
@@ -102,6 +105,7 @@ impl Settings {
             findings: Vec::new(),
         };
         let mut registries: Vec<Registry> = reader.offline(raw).into_iter().collect();
+        registries.extend(reader.node_cache(raw));
         for (at, entry) in list(raw.registries.as_ref()).iter().enumerate() {
             registries.extend(reader.registry(entry, at + 1));
         }
@@ -177,8 +181,38 @@ impl Reader<'_> {
             endpoint,
             priority,
             default_priority: is_default(raw.offline_priority.as_ref()),
+            layout: Layout::default(),
             credentials: self.credentials(raw.auth.as_ref(), "auth").or(inline),
             source: self.source(written, &raw.auth_file, &raw.auth_secret, "auth"),
+            note: None,
+            tls: TlsOptions::default(),
+            pull_secret: None,
+        })
+    }
+
+    /// `useNodeCache` is a short form of an entry of `registries`.
+    fn node_cache(&mut self, raw: &RawConfig) -> Option<Registry> {
+        let written = raw.use_node_cache.as_ref()?;
+        let address = match &written.value {
+            RawNodeCacheUse::Switch(false) => return None,
+            RawNodeCacheUse::Switch(true) => NODE_CACHE_ADDRESS.to_owned(),
+            RawNodeCacheUse::Address(address) => address.clone(),
+        };
+        let address = Located {
+            value: address,
+            position: written.position,
+        };
+        let (endpoint, credentials) = self.endpoint(&address, "useNodeCache")?;
+        Some(Registry {
+            origin: Origin::NodeCache,
+            address: without_credentials(&address.value),
+            endpoint,
+            priority: Priority::MAX,
+            default_priority: false,
+            mirror_of: MirrorOf::Any,
+            layout: Layout::Host,
+            credentials,
+            source: None,
             note: None,
             tls: TlsOptions::default(),
             pull_secret: None,
@@ -206,6 +240,7 @@ impl Reader<'_> {
             priority: self.priority(raw.priority.as_ref(), REGISTRY_PRIORITY, &field("priority")),
             default_priority: is_default(raw.priority.as_ref()),
             mirror_of,
+            layout: self.layout(raw.layout.as_ref(), &field("layout")),
             pull_secret: self.pull_secret(raw.pull_secret.as_ref(), &field("pullSecret")),
             endpoint,
             credentials: self
@@ -227,10 +262,7 @@ impl Reader<'_> {
             return None;
         };
         let Some((src_domain, src_path)) = prefix(&src.value) else {
-            let message = format!(
-                "`{}` is not a prefix of image names; write a host and maybe a path, such as `docker.io/bitnami/`",
-                src.value
-            );
+            let message = "not a prefix of image names; write a host and maybe a path, such as `docker.io/bitnami/`";
             self.findings
                 .push(Diagnostic::error(src.position, field("src"), message));
             return None;
@@ -301,6 +333,18 @@ impl Reader<'_> {
         webhook::pull_secret(written, field, &mut self.findings)
     }
 
+    fn layout(&mut self, written: Option<&Located<String>>, field: &str) -> Layout {
+        let Some(written) = written else {
+            return Layout::default();
+        };
+        Layout::parse(written.value.trim()).unwrap_or_else(|| {
+            let message = "neither `host` (images below their host's name) nor `repository`";
+            self.findings
+                .push(Diagnostic::error(written.position, field, message));
+            Layout::default()
+        })
+    }
+
     fn mirror_of(&mut self, hosts: &[Located<String>], field: &str) -> MirrorOf {
         let mut known = Vec::new();
         for host in hosts {
@@ -311,7 +355,7 @@ impl Reader<'_> {
             if reference::is_domain(text) {
                 known.push(canonical_host(text).to_owned());
             } else {
-                let message = format!("`{text}` is not a host; write `host[:port]` or `\"*\"`");
+                let message = "not a host; write `host[:port]` or `\"*\"`";
                 self.findings
                     .push(Diagnostic::error(host.position, field, message));
             }
@@ -330,7 +374,7 @@ impl Reader<'_> {
         if path.starts_with('/') {
             return Some(PathBuf::from(path));
         }
-        let message = format!("`{text}` is not a unix socket's absolute path; write `/run/….sock`");
+        let message = "not a unix socket's absolute path; write `/run/….sock`";
         self.findings
             .push(Diagnostic::error(written.position, field, message));
         None
@@ -352,10 +396,7 @@ impl Reader<'_> {
         };
         let parsed = text.parse();
         if parsed.is_err() {
-            let message = format!(
-                "`{}` is not an address to listen on; write `127.0.0.1:7441`, or `off`",
-                written.value
-            );
+            let message = "not an address to listen on; write `127.0.0.1:7441`, or `off`";
             self.findings.push(Diagnostic::error(
                 written.position,
                 "metricsAddress",

@@ -64,7 +64,8 @@ impl Settings {
             settings.configured.clone(),
             redirects,
             settings.rules.fallback_to_origin,
-        );
+        )
+        .with_short_names(settings.rules.short_names);
         settings
     }
 

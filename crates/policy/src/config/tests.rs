@@ -152,16 +152,16 @@ fn every_mistake_is_listed_with_its_place() {
              metricsAddress: nowhere\n"
         ),
         [
-            "f.yaml:1:10: error: address: unknown scheme `ftp://`; write `http://`, `https://` or no scheme",
-            "f.yaml:2:10: error: timeout: `1d`: unknown unit; Go's durations know `ns`, `us`, `ms`, `s`, `m` and `h` (a day is `24h`)",
+            "f.yaml:1:10: error: address: unknown scheme before `://`; write `http://`, `https://` or no scheme",
+            "f.yaml:2:10: error: timeout: unknown unit; Go's durations know `ns`, `us`, `ms`, `s`, `m` and `h` (a day is `24h`)",
             "f.yaml:3:8: error: force: expected `true` or `false`",
-            "f.yaml:4:18: error: offlinePriority: `high` is not a whole number",
-            "f.yaml:7:15: error: registries[1].priority: `1.5` is not a whole number",
+            "f.yaml:4:18: error: offlinePriority: expected a whole number",
+            "f.yaml:7:15: error: registries[1].priority: expected a whole number",
             "f.yaml:8:14: error: registries[2].address: the port is not a number from 1 to 65535",
             "f.yaml:9:5: warning: registries[3]: no address, so the entry is ignored; write `address: host[:port]`",
-            "f.yaml:10:27: error: imageRedirMapping[1].src: `Docker.IO/Upper` is not a prefix of image names; write a host and maybe a path, such as `docker.io/bitnami/`",
+            "f.yaml:10:27: error: imageRedirMapping[1].src: not a prefix of image names; write a host and maybe a path, such as `docker.io/bitnami/`",
             "f.yaml:10:57: warning: imageRedirMapping[2]: a redirect needs `src` and `to`; the entry is ignored",
-            "f.yaml:11:17: error: metricsAddress: `nowhere` is not an address to listen on; write `127.0.0.1:7441`, or `off`",
+            "f.yaml:11:17: error: metricsAddress: not an address to listen on; write `127.0.0.1:7441`, or `off`",
         ]
     );
 }
@@ -171,11 +171,11 @@ fn sockets_are_absolute_paths_and_not_the_same() {
     for (text, part) in [
         (
             "cri: tcp://127.0.0.1:1\naddress: a.io\n",
-            "f.yaml:1:6: error: cri: `tcp://",
+            "f.yaml:1:6: error: cri: not a unix",
         ),
         (
             "shim: run/x.sock\naddress: a.io\n",
-            "f.yaml:1:7: error: shim: `run/x.sock` is not",
+            "f.yaml:1:7: error: shim: not a unix",
         ),
         (
             "shim: /a.sock\ncri: unix:///a.sock\naddress: a.io\n",
@@ -319,4 +319,125 @@ fn nothing_of_an_auth_is_ever_shown() {
     found.extend(more);
     let all = format!("{found:?} {:?} {settings:?}", raw.auth);
     assert!(!all.contains("hunter2"), "{all}");
+}
+
+/// Every place where text may stand, with a password in it by mistake.
+#[test]
+fn what_is_written_is_never_repeated_in_a_finding() {
+    for field in [
+        "shim: @",
+        "cri: @",
+        "address: 'x://@'",
+        "address: '@ x'",
+        "offlinePriority: @",
+        "force: @",
+        "debug: @",
+        "timeout: @",
+        "reloadInterval: @",
+        "probeTimeout: @",
+        "fallbackToOrigin: @",
+        "metricsAddress: @",
+        "rewrite: @",
+        "useNodeCache: '@ x'",
+        "cache: {imageCacheSize: @}",
+        "cache: {imageCacheTTL: @}",
+        "cache: {disableStats: @}",
+        "cache: {prefix: @}",
+        "cache: @",
+        "registries: @",
+        "registries: [@]",
+        "registries: [{address: '@ x'}]",
+        "registries: [{address: a.io, priority: @}]",
+        "registries: [{address: a.io, layout: @}]",
+        "registries: [{address: a.io, mirrorOf: ['@ x']}]",
+        "registries: [{address: a.io, mirrorOf: [{x: @}]}]",
+        "registries: [{address: a.io, insecureSkipVerify: @}]",
+        "registries: [{address: a.io, pullSecret: @}]",
+        "registries: [{address: a.io, authSecret: @}]",
+        "registries: [{address: a.io, 'u:@'}]",
+        "registries: [{address: a.io, '@ x': 1, '@ x': 2}]",
+        "imageRedirMapping: [{src: '@ x', to: a.io}]",
+        "imageRedirMapping: [{src: a.io, to: '@ x'}]",
+        "imageRedirMapping: [{src: a.io, to: b.io, canonical: @}]",
+        "auth: [@]",
+        "'u:@': 1\n'u:@': 2",
+        "'u:@': 1",
+        "auth: 'u:@\n",
+        "@",
+        "- @",
+        "timeout: -1s@",
+        "sealos: {address: '@ x'}",
+        "sealos: {auth: [@]}",
+        "sealos: @",
+        "sealos: {'u:@': 1}",
+        "configMapEnv: {@: 1}",
+        "excludeNamespaces: {a: @}",
+    ] {
+        let text = field.replace('@', "Hunter2!pass");
+        let (_, findings) = Settings::read(&text, &|_| None);
+        let mut shown = format!("{findings:?}");
+        match ConfigMap::read(&text) {
+            Ok((map, findings)) => {
+                let merged = merge(&RawConfig::default(), &map);
+                shown.push_str(&format!(
+                    "{findings:?} {:?} {:?}",
+                    merged.lines, merged.lost
+                ));
+            }
+            Err(error) => shown.push_str(&format!("{error:?}")),
+        }
+        assert!(
+            !shown.to_ascii_lowercase().contains("hunter"),
+            "{field}: {shown}"
+        );
+        assert!(!findings.is_empty(), "{field}");
+    }
+}
+
+#[test]
+fn a_config_is_one_document_and_may_begin_with_a_byte_order_mark() {
+    for text in [
+        "\u{feff}address: a.io\n",
+        "\u{feff}# ours\naddress: a.io\n",
+        "---\naddress: a.io\n...\n",
+        "address: a.io\n---\n",
+        "address: a.io\n---\n# nothing\n",
+    ] {
+        let (settings, findings) = Settings::read(text, &|_| None);
+        assert_eq!(findings, [], "{text:?}");
+        assert!(!settings.rules.is_empty(), "{text:?}");
+        assert_eq!(ConfigMap::read(text).map(|_| ()), Ok(()), "{text:?}");
+    }
+    for text in [
+        "address: a.io\n---\naddress: b.io\n",
+        "---\n---\naddress: b.io\n",
+        "address: a.io\n---\ndebug: [\n",
+    ] {
+        let found = findings(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("error: not valid YAML: "), "{found:?}");
+        assert!(ConfigMap::read(text).is_err(), "{text:?}");
+    }
+    let found = findings("address: a.io\n---\naddress: b.io\n");
+    assert_eq!(
+        found,
+        [
+            "f.yaml:3:1: error: not valid YAML: a second document begins here; a config is one document, so remove the `---` before it"
+        ]
+    );
+}
+
+#[test]
+fn numbers_that_do_not_fit_are_clamped_like_others() {
+    let (settings, found) = settings(
+        "registries: [{address: a.io, priority: 99999999999999999999}, {address: b.io, priority: -99999999999999999999}]",
+    );
+    let order: Vec<_> = settings
+        .rules
+        .registries
+        .iter()
+        .map(|r| r.priority.get())
+        .collect();
+    assert_eq!(order, [10_000, 0]);
+    assert_eq!(found.len(), 2, "{found:?}");
 }

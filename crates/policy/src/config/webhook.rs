@@ -41,10 +41,7 @@ impl WebhookSettings {
             cache_prefix: raw.cache.prefix.as_ref().and_then(|written| {
                 let prefix = CachePrefix::parse(&written.value);
                 if prefix.is_none() {
-                    let message = format!(
-                        "`{}` is not where images can be pulled from; write `host:port` such as `localhost:7439`",
-                        written.value
-                    );
+                    let message = "not where images can be pulled from; write `host:port` such as `localhost:7439`";
                     findings.push(Diagnostic::error(written.position, "cache.prefix", message));
                 }
                 prefix
@@ -60,8 +57,8 @@ fn rewrite(written: Option<&Located<String>>, findings: &mut Vec<Diagnostic>) ->
     match written.value.trim() {
         "redirect" => Rewrite::Redirect,
         "best" => Rewrite::Best,
-        other => {
-            let message = format!("`{other}` is neither `redirect` nor `best`");
+        _ => {
+            let message = "neither `redirect` nor `best`";
             findings.push(Diagnostic::error(written.position, "rewrite", message));
             Rewrite::default()
         }
@@ -79,15 +76,16 @@ pub(super) fn pull_secret(
     if is_dns_subdomain(name) {
         return Some(name.to_owned());
     }
-    let message = format!(
-        "`{name}` can't be the name of a Secret; write lower-case letters, digits, `-` and `.`"
-    );
-    findings.push(Diagnostic::error(written.position, field, message));
+    findings.push(Diagnostic::error(written.position, field, NO_SECRET_NAME));
     None
 }
 
+/// What is said of a text that can't be a Secret's name.
+pub(super) const NO_SECRET_NAME: &str =
+    "not the name of a Secret; write lower-case letters, digits, `-` and `.`";
+
 /// RFC 1123 as Kubernetes reads it (`apimachinery/pkg/util/validation`, `IsDNS1123Subdomain`).
-fn is_dns_subdomain(name: &str) -> bool {
+pub(super) fn is_dns_subdomain(name: &str) -> bool {
     let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     name.len() <= 253
         && name.split('.').all(|label| {

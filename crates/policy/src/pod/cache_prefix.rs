@@ -1,7 +1,7 @@
 //! Names that lead through the node cache: `localhost:7439/quay.io/team/app:1`.
 
-use crate::Reference;
 use crate::reference;
+use crate::{Reference, layout, name};
 
 /// Where the node cache is pulled from: `host[:port]`, maybe with a path.
 ///
@@ -32,22 +32,22 @@ impl CachePrefix {
     /// inside a repository, and a repository has 255 characters at most.
     pub fn wrap(&self, image: &str) -> Option<String> {
         let image = Reference::parse(image).ok()?;
-        let host = image.domain().replacen(':', "_", 1);
-        let (repository, suffix) = (image.repository(), image.suffix());
-        let wrapped = format!("{}/{host}/{repository}{suffix}", self.0);
-        Reference::parse(&wrapped).is_ok().then_some(wrapped)
+        let host = layout::host_to_segment(image.domain())?;
+        let (domain, path) = self.0.split_once('/').unwrap_or((&self.0, ""));
+        let inner = format!("{host}/{}", image.repository());
+        let repository = match path {
+            "" => inner,
+            path => format!("{path}/{inner}"),
+        };
+        let name = name::made(domain, &repository, &image.suffix()).ok()?;
+        Some(name.image)
     }
 
     /// The name that was wrapped; `None` where `image` doesn't lead through the cache.
     pub fn unwrap(&self, image: &str) -> Option<String> {
         let inner = image.strip_prefix(&self.0)?.strip_prefix('/')?;
         let (host, rest) = inner.split_once('/')?;
-        let host = match host.rsplit_once('_') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
-                format!("{name}:{port}")
-            }
-            _ => host.to_owned(),
-        };
+        let host = layout::segment_to_host(host, &|_| false)?;
         let image = format!("{host}/{rest}");
         Reference::parse(&image).is_ok().then_some(image)
     }

@@ -155,6 +155,7 @@ impl<'a> Draft<'a> {
                 let registry = self.rules.registries.iter().find(|r| r.origin == origin);
                 let name = match origin {
                     Origin::Offline => "address".to_owned(),
+                    Origin::NodeCache => "useNodeCache".to_owned(),
                     Origin::Listed(number) => format!("registries[{number}]"),
                 };
                 (name, registry.and_then(|r| r.pull_secret.as_deref()))
@@ -179,7 +180,7 @@ impl<'a> Draft<'a> {
             return None;
         }
         let redirect = redirect::target(self.rules, &reference)
-            .map(|(rule, target, _repository)| (rule.number, target));
+            .map(|(rule, target)| (rule.number, target.image));
         if redirect.is_none() && rewrite == Rewrite::Redirect {
             return None;
         }
@@ -212,7 +213,7 @@ impl<'a> Draft<'a> {
         let plan = Plan::new(self.rules, &original);
         let names = plan.candidates.iter().map(|candidate| &candidate.image);
         names
-            .chain(target.as_ref().map(|(_, target, _)| target))
+            .chain(target.as_ref().map(|(_, target)| &target.image))
             .any(|name| Reference::parse(name).is_ok_and(|name| is_at(&name)))
     }
 }

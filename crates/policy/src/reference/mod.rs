@@ -131,6 +131,19 @@ impl Reference {
             .unwrap_or(&self.written)
     }
 
+    /// Whether no host was written. What such a name means is the runtime's to say (rule 6).
+    pub fn is_short(&self) -> bool {
+        self.remainder_at.is_none()
+    }
+
+    /// The repository as it was written: without host, tag and digest, and without the `library/` that
+    /// canonicalising adds.
+    pub fn written_repository(&self) -> &str {
+        let remainder = self.written_remainder();
+        let name = remainder.split('@').next().unwrap_or(remainder);
+        name.rsplit_once(':').map_or(name, |(path, _tag)| path)
+    }
+
     /// Canonical `host[:port]`.
     pub fn domain(&self) -> &str {
         &self.domain
@@ -286,5 +299,4 @@ fn is_digest(text: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "reference_tests.rs"]
 mod tests;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::{Diagnostic, RawConfig, masked, meaning, render, rewrite};
 use super::*;
 
 fn read(text: &str) -> RawConfig {
@@ -103,7 +104,7 @@ fn one_bad_value_is_warned_about_by_name_and_the_others_are_applied() {
         assert!(named, "{field}: {findings:#?}");
     }
     assert!(
-        findings[0].starts_with("cm:1:10: warning: timeout: `soon`: "),
+        findings[0].starts_with("cm:1:10: warning: timeout: not a duration"),
         "{findings:?}"
     );
     assert!(

@@ -7,7 +7,7 @@
 use super::configmap::ConfigMap;
 use super::fields::Located;
 use super::meaning;
-use super::raw::{RawConfig, RawRedirect, RawRegistry};
+use super::raw::{RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 use crate::endpoint::without_credentials;
 use crate::rules::REGISTRY_PRIORITY;
 use crate::{Endpoint, duration};
@@ -27,6 +27,8 @@ pub enum Key {
     OfflinePriority,
     /// `registries`, replaced as a whole.
     Registries,
+    /// `useNodeCache`.
+    UseNodeCache,
     /// `imageRedirMapping`, replaced as a whole.
     Redirects,
     /// `force`.
@@ -43,12 +45,13 @@ pub enum Key {
 
 impl Key {
     /// Every key, in the order in which they are written.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Address,
         Self::Auth,
         Self::AuthFile,
         Self::AuthSecret,
         Self::OfflinePriority,
+        Self::UseNodeCache,
         Self::Registries,
         Self::Redirects,
         Self::Force,
@@ -66,6 +69,7 @@ impl Key {
             Self::AuthFile => "authFile",
             Self::AuthSecret => "authSecret",
             Self::OfflinePriority => "offlinePriority",
+            Self::UseNodeCache => "useNodeCache",
             Self::Registries => "registries",
             Self::Redirects => "imageRedirMapping",
             Self::Force => "force",
@@ -84,6 +88,7 @@ impl Key {
             Self::AuthFile => config.auth_file.is_some(),
             Self::AuthSecret => config.auth_secret.is_some(),
             Self::OfflinePriority => config.offline_priority.is_some(),
+            Self::UseNodeCache => config.use_node_cache.is_some(),
             Self::Registries => config.registries.is_some(),
             Self::Redirects => config.redirects.is_some(),
             Self::Force => config.force.is_some(),
@@ -111,6 +116,7 @@ impl Key {
             Self::AuthFile => set(&mut into.auth_file, &from.auth_file),
             Self::AuthSecret => set(&mut into.auth_secret, &from.auth_secret),
             Self::OfflinePriority => set(&mut into.offline_priority, &from.offline_priority),
+            Self::UseNodeCache => set(&mut into.use_node_cache, &from.use_node_cache),
             Self::Registries => set(&mut into.registries, &from.registries),
             Self::Redirects => set(&mut into.redirects, &from.redirects),
             Self::Force => set(&mut into.force, &from.force),
@@ -190,6 +196,14 @@ fn lines(said: &RawConfig) -> Vec<String> {
     synced("authFile", text(&said.auth_file));
     synced("authSecret", text(&said.auth_secret));
     synced("offlinePriority", number(&said.offline_priority));
+    let node_cache = said.use_node_cache.as_ref();
+    synced(
+        "useNodeCache",
+        node_cache.map(|used| match &used.value {
+            RawNodeCacheUse::Switch(on) => on.to_string(),
+            RawNodeCacheUse::Address(address) => without_credentials(address),
+        }),
+    );
     synced("force", boolean(&said.force));
     synced("debug", boolean(&said.debug));
     synced("timeout", time(&said.timeout));
@@ -319,3 +333,6 @@ fn same_place(a: &Located<String>, b: &Located<String>) -> bool {
     };
     matches!((parse(a), parse(b)), (Some(a), Some(b)) if a.same_place(&b))
 }
+
+#[cfg(test)]
+mod tests;

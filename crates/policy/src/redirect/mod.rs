@@ -1,16 +1,17 @@
 //! Redirects: prefix rules that change where the origin of an image is (rules 3 and 4).
 
+use crate::name::{self, Name, NameError};
 use crate::rules::{Redirect, Rules};
 use crate::{Endpoint, Reference};
 
-/// The rule that applies to `reference`, the name it leads to, and the repository of that name.
+/// The rule that applies to `reference`, and the name that it leads to or why there is none.
 ///
 /// Whole path segments match, longest `src` first. A name that is below a rule's target already
 /// is left alone, so that applying the rules twice is applying them once.
-pub(crate) fn target<'r>(
+pub(crate) fn find<'r>(
     rules: &'r Rules,
     reference: &Reference,
-) -> Option<(&'r Redirect, String, String)> {
+) -> Option<(&'r Redirect, Result<Name, NameError>)> {
     if is_settled(rules, reference) {
         return None;
     }
@@ -22,11 +23,16 @@ pub(crate) fn target<'r>(
             ("", rest) => rest.to_owned(),
             (path, rest) => format!("{path}/{rest}"),
         };
-        let image = format!("{}/{repository}{}", rule.to.domain(), reference.suffix());
-        // What can't be a name (too long, say) is no target; the request goes on as it came.
-        Reference::parse(&image).ok()?;
-        Some((rule, image, repository))
+        let name = name::made(&rule.to.domain(), &repository, &reference.suffix());
+        Some((rule, name))
     })
+}
+
+/// The rule that applies to `reference`, and the name that it leads to.
+pub(crate) fn target<'r>(rules: &'r Rules, reference: &Reference) -> Option<(&'r Redirect, Name)> {
+    let (rule, name) = find(rules, reference)?;
+    // What can't be a name (too long, say) is no target; the request goes on as it came.
+    Some((rule, name.ok()?))
 }
 
 /// Whether `reference` is below a rule's target already.
@@ -50,20 +56,13 @@ fn remainder(rule: &Redirect, reference: &Reference) -> Option<String> {
         return None;
     }
     let canonical = after_segments(reference.repository(), &rule.src_path);
-    let written = after_segments(written_repository(reference), &rule.src_path);
+    let written = after_segments(reference.written_repository(), &rule.src_path);
     if rule.canonical {
         canonical.or(written)
     } else {
         written.or(canonical)
     }
     .map(ToOwned::to_owned)
-}
-
-/// The repository without the `library/` that canonicalising adds.
-fn written_repository(reference: &Reference) -> &str {
-    let remainder = reference.written_remainder();
-    let name = remainder.split('@').next().unwrap_or(remainder);
-    name.rsplit_once(':').map_or(name, |(path, _tag)| path)
 }
 
 /// What follows `prefix` and its `/`, where `prefix` ends at a segment's end.
@@ -78,5 +77,4 @@ fn after_segments<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
 }
 
 #[cfg(test)]
-#[path = "redirect_tests.rs"]
 mod tests;
