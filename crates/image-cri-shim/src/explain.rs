@@ -184,7 +184,10 @@ mod tests {
     fn who_may_not_answer_is_named() {
         let config = "registries: [{address: quay.io}, {address: a.corp}]";
         let (settings, _) = Settings::read(config, &|_| None);
-        let of = |image: &str| left_out(&settings, &Reference::parse(image).unwrap());
+        let of = |image: &str| {
+            let reference = Reference::parse(image).unwrap();
+            left_out(&settings, &Plan::new(&settings.rules, &reference))
+        };
         assert!(of("quay.io/x:1").is_empty());
         let named = of("ghcr.io/x:1");
         assert_eq!(named.len(), 1);
