@@ -14,9 +14,61 @@ pub fn one_line(text: &str, max_chars: usize) -> String {
     line
 }
 
+/// Bytes that are no text: neither UTF-8, nor UTF-16 with a byte order mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither UTF-8 text nor UTF-16 text with a byte order mark")]
+pub struct NotText;
+
+/// Text from a file or a pipe, as kubectl reads it: UTF-8, or UTF-16 that begins with a byte order mark,
+/// as some shells of Windows write it. A byte order mark is not part of the text.
+///
+/// # Errors
+/// The bytes are neither.
+pub fn decode(bytes: Vec<u8>) -> Result<String, NotText> {
+    let utf16 = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
+        let (units, []) = bytes.as_chunks::<2>() else {
+            return Err(NotText);
+        };
+        let units: Vec<u16> = units.iter().map(|unit| read(*unit)).collect();
+        String::from_utf16(&units).map_err(|_| NotText)
+    };
+    match bytes.as_slice() {
+        [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        [0xEF, 0xBB, 0xBF, rest @ ..] => String::from_utf8(rest.to_vec()).map_err(|_| NotText),
+        _ => String::from_utf8(bytes).map_err(|_| NotText),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn byte_order_marks() {
+        let text = "kind: Pod # ü😀\n";
+        let utf16 = |mark: u16, write: fn(u16) -> [u8; 2]| {
+            let units = std::iter::once(mark).chain(text.encode_utf16());
+            units.flat_map(write).collect::<Vec<u8>>()
+        };
+        for bytes in [
+            text.as_bytes().to_vec(),
+            [b"\xEF\xBB\xBF", text.as_bytes()].concat(),
+            utf16(0xFEFF, u16::to_le_bytes),
+            utf16(0xFEFF, u16::to_be_bytes),
+        ] {
+            assert_eq!(decode(bytes.clone()).as_deref(), Ok(text), "{bytes:?}");
+        }
+        for bytes in [
+            &b"\xFF\xFEa"[..],
+            b"\xFE\xFF\xD8\x00",
+            b"a\xFF",
+            b"\xEF\xBB\xBF\xFF",
+        ] {
+            assert_eq!(decode(bytes.to_vec()), Err(NotText), "{bytes:?}");
+        }
+        assert_eq!(decode(Vec::new()).as_deref(), Ok(""));
+    }
 
     #[test]
     fn text_from_outside_stays_on_one_bounded_line() {

@@ -197,6 +197,52 @@ async fn resolve_a_manifest_and_a_list() {
     assert_snapshot!("resolve_image_and_list", both);
 }
 
+/// A gateway of Istio's, a Workflow of Argo's, a Task of Tekton's, an operator.
+const NOT_YET: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: gateway}
+spec: {template: {spec: {containers: [{name: istio-proxy, image: auto}]}}}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {generateName: build-}
+spec: {templates: [{name: run, container: {image: '{{inputs.parameters.image}}'}}]}
+---
+apiVersion: tekton.dev/v1
+kind: Task
+metadata: {name: build}
+spec: {steps: [{name: build, image: $(params.builder)}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: operator}
+spec:
+  template:
+    spec:
+      containers:
+      - name: operator
+        image: ORIGIN/team/app:1
+        args: ['--reloader=ORIGIN/team/web:1']
+        env: [{name: RELATED_IMAGE_X, value: 'ORIGIN/team/web:1'}]
+";
+
+#[tokio::test]
+async fn resolve_what_is_filled_in_later_and_what_may_be_images() {
+    let world = World::new().await;
+    let manifest = NOT_YET.replace("ORIGIN", &world.registries[3].host());
+    let args = ["resolve", "-f", "-"];
+    assert_snapshot!(
+        "resolve_not_yet",
+        world.run_with(&args, &[], &manifest).await
+    );
+    let args = ["resolve", "-f", "-", "--offline", "--all"];
+    assert_snapshot!("resolve_all", world.run_with(&args, &[], &manifest).await);
+    let args = ["resolve", "--json"];
+    let auto = world.run_with(&args, &[], "auto\n<registry>/app:1\n").await;
+    assert_snapshot!("resolve_only_later_json", auto);
+}
+
 #[tokio::test]
 async fn resolve_and_pull() {
     let world = World::started().await;

@@ -1,5 +1,7 @@
 //! A manifest's text as documents.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 
 use super::{Place, Problem};
@@ -12,9 +14,18 @@ const LIMITS: Limits = Limits {
     repeated_keys: true,
 };
 
+/// `text` without the byte order marks that files begin with: it may be several files, one after another.
+pub(super) fn without_marks(text: &str) -> Cow<'_, str> {
+    const MARK: char = '\u{feff}';
+    let text = text.strip_prefix(MARK).unwrap_or(text);
+    match text.contains("\n\u{feff}") {
+        true => text.replace("\n\u{feff}", "\n").into(),
+        false => text.into(),
+    }
+}
+
 /// The documents of `text`, up to the first that can't be read.
 pub(super) fn of(text: &str) -> Box<dyn Iterator<Item = Result<Node, Problem>> + '_> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match json_starts(text) {
         // YAML has no way to say that another document begins without `---`.
         Some(starts) => {

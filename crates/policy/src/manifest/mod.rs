@@ -1,8 +1,9 @@
 //! The images that Kubernetes manifests name: what `kubectl apply` is given, or `helm template` prints.
 //!
-//! Containers of any kind at any depth, image volumes, and the fields that custom resources use:
-//! `image: "name"`, `image: {registry, repository, tag, digest}`. Names in arguments, variables of the
-//! environment and ConfigMaps' texts are nobody's fields, so they are not found.
+//! Containers of any kind at any depth, image volumes, OpenShift's `from: {kind: DockerImage, name}`, and
+//! the fields that custom resources use: `image: "name"`, `sidecarImage`, `docker_image`,
+//! `image: {registry, repository, tag, digest}`. Names in arguments, environment variables and ConfigMaps'
+//! texts are listed apart: they may be images.
 //!
 //! ```
 //! let text = "
@@ -17,6 +18,7 @@
 //! ```
 
 mod documents;
+mod mention;
 mod walk;
 
 use std::fmt;
@@ -28,6 +30,11 @@ pub use crate::yaml::Position;
 pub struct Found {
     /// Images in the order in which they stand, each once, whatever its spelling.
     pub images: Vec<Image>,
+    /// What may be images, in arguments, environment variables and ConfigMaps: those that are not among
+    /// `images`, each once.
+    pub mentioned: Vec<Image>,
+    /// What stands where an image will be, each text once.
+    pub placeholders: Vec<Placeholder>,
     /// What should be an image and isn't.
     pub problems: Vec<Problem>,
     /// From where on the text can't be read; what stands before it is above.
@@ -39,6 +46,15 @@ pub struct Found {
 pub struct Image {
     /// The name as it is written; it parses as a reference or is an image ID.
     pub image: String,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A text that somebody replaces by an image before anything is pulled; see [`crate::placeholder`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placeholder {
+    /// The text, on one line, cut where it is long.
+    pub written: String,
     /// Where it stands.
     pub place: Place,
 }
@@ -77,13 +93,14 @@ impl fmt::Display for Place {
 /// could be read before a mistake is there.
 pub fn images(text: &str) -> Found {
     let mut walk = walk::Walk::default();
-    for document in documents::of(text) {
+    let text = documents::without_marks(text);
+    for document in documents::of(&text) {
         match document {
             Ok(document) => walk.document(&document),
             Err(problem) => walk.found.broken = Some(problem),
         }
     }
-    walk.found
+    walk.into_found()
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// `LINE object: path = image` for every image, `LINE object: path ! message` for every problem.
+/// `LINE object: path = image` for every image, `… ? image` for what may be one, `… ~ text` for a placeholder,
+/// `… ! message` for every problem.
 fn found(text: &str) -> Vec<String> {
     let Found {
         images,
+        mentioned,
+        placeholders,
         problems,
         broken,
     } = images(text);
@@ -17,9 +20,17 @@ fn found(text: &str) -> Vec<String> {
         let Problem { place, message } = p;
         format!("{} {place} ! {message}", place.position.line)
     };
+    let mention = |i: &Image| image(i).replace(" = ", " ? ");
+    let placeholder = |p: &Placeholder| {
+        let Placeholder { written, place } = p;
+        format!("{} {place} ~ {written}", place.position.line)
+    };
     let images = images.iter().map(image);
+    let mentioned = mentioned.iter().map(mention);
+    let placeholders = placeholders.iter().map(placeholder);
     let problems = problems.iter().chain(&broken).map(problem);
-    images.chain(problems).collect()
+    let all = images.chain(mentioned).chain(placeholders).chain(problems);
+    all.collect()
 }
 
 const HELM: &str = "\
@@ -92,6 +103,7 @@ fn what_helm_prints() {
             "34 Deployment/web: spec.template.spec.containers[2].image = busybox",
             "41 Deployment/web: spec.template.spec.volumes[model].image.reference = quay.io/models/llm:7b",
             "55 CronJob/nightly: spec.jobTemplate.spec.template.spec.containers[backup].image = ghcr.io/org/backup:v3",
+            "31 Deployment/web: spec.template.spec.containers[web].env[IMAGE].value ? nobody/looks:here",
         ]
     );
 }
@@ -160,6 +172,88 @@ fn custom_resources() {
             &["images.web = quay.io/a/web:1"],
         ),
         ("source: {repository: org/code, tag: v1}", &[]),
+        // Zalando's Postgres operator, Knative's ConfigMap, the Opstree Redis operator.
+        (
+            "connection_pooler_image: registry.opensource.zalan.do/acid/pgbouncer:master-32",
+            &["connection_pooler_image = registry.opensource.zalan.do/acid/pgbouncer:master-32"],
+        ),
+        (
+            "queue-sidecar-image: gcr.io/knative/queue@sha256:D",
+            &["queue-sidecar-image = gcr.io/knative/queue@sha256:D"],
+        ),
+        (
+            "image_name: quay.io/a/b:1\nimageRef: quay.io/a/c:1",
+            &["image_name = quay.io/a/b:1", "imageRef = quay.io/a/c:1"],
+        ),
+        (
+            "sidecar_docker_images: {backup: quay.io/a/b:1, note: no image}",
+            &["sidecar_docker_images.backup = quay.io/a/b:1"],
+        ),
+        (
+            "initImages: ['quay.io/a/b:1']\nreimage: quay.io/a/c:1",
+            &["initImages[0] = quay.io/a/b:1"],
+        ),
+        // Strimzi: the name is part of the repository.
+        (
+            "image: {registry: quay.io, repository: strimzi, name: operator, tag: 0.45.0}",
+            &["image = quay.io/strimzi/operator:0.45.0"],
+        ),
+        (
+            "kafkaImage: {repository: quay.io/strimzi/, name: kafka, tag: 1}",
+            &["kafkaImage = quay.io/strimzi/kafka:1"],
+        ),
+        (
+            "image: {registry: quay.io, repository: strimzi/operator, name: operator, tag: 1}",
+            &["image = quay.io/strimzi/operator:1"],
+        ),
+        // In a list, a name is the item's.
+        (
+            "images: [{name: web, repository: quay.io/a/app, tag: 1}]",
+            &["images[web] = quay.io/a/app:1"],
+        ),
+        // OpenShift.
+        (
+            "tags: [{name: '1', from: {kind: DockerImage, name: 'quay.io/a/b:1'}}, {name: '2', from: {kind: ImageStreamTag, name: 'b:1'}}]",
+            &["tags[1].from.name = quay.io/a/b:1"],
+        ),
+        (
+            "strategy: {dockerStrategy: {from: {kind: DockerImage, name: centos}}}\noutput: {to: {kind: DockerImage, name: 'quay.io/a/pushed:1'}}",
+            &["strategy.dockerStrategy.from.name = centos"],
+        ),
+        (
+            "from: {kind: DockerImage, name: 'A b'}",
+            &[
+                "from.name ! is no image name: `A b` is not a valid repository name; it may hold lower-case letters, digits and, between them, `.`, `_`, `__`, `-` and `/`",
+            ],
+        ),
+        ("from: {kind: DockerImage}", &["from ! has no name"]),
+        // Filled in later.
+        ("image: auto", &["image ~ auto"]),
+        ("image: 'auto:1'", &["image = auto:1"]),
+        (
+            "image: '{{inputs.parameters.image}}'",
+            &["image ~ {{inputs.parameters.image}}"],
+        ),
+        (
+            "image: '$(params.builder)'\nother: {image: '$(params.builder)'}",
+            &["image ~ $(params.builder)"],
+        ),
+        (
+            "image: {repository: '<registry>/app', tag: v1}",
+            &["image ~ <registry>/app:v1"],
+        ),
+        (
+            "image: {repository: a/b, tag: '${TAG}'}",
+            &["image ~ a/b:${TAG}"],
+        ),
+        (
+            "sidecarImage: '${IMAGE}'\ntitleImage: 'a <b>word</b>'\nbuildImage: auto",
+            &["sidecarImage ~ ${IMAGE}"],
+        ),
+        (
+            "image: 'https://u:hunter2@${HOST}/x:1'",
+            &["image ! is a URL; write the image's name without `…://`"],
+        ),
         (
             "image: {repository: 'https://charts.example.com', tag: 1}",
             &["image ! is a URL; write the image's name without `…://`"],
@@ -183,6 +277,75 @@ fn custom_resources() {
             .collect();
         assert_eq!(found, expected, "{spec}");
     }
+}
+
+#[test]
+fn what_may_be_images() {
+    let text = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: operator}
+spec:
+  template:
+    spec:
+      containers:
+      - name: main
+        image: quay.io/o/operator:1
+        command: [/bin/operator, --config=/etc/x.yaml]
+        args:
+        - --prometheus-config-reloader=quay.io/o/reloader:v1
+        - --self=quay.io/o/operator:1
+        - --sidecar-image
+        - busybox:1.36
+        - --listen=0.0.0.0:8080
+        env:
+        - {name: RELATED_IMAGE_PROXY, value: 'quay.io/o/proxy@sha256:D'}
+        - {name: WATCH, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+        - {name: AGAIN, value: quay.io/o/reloader:v1}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: templates}
+data:
+  pod.yaml: |
+    image: ghcr.io/o/runner:2
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {args: quay.io/o/secret:1}
+";
+    let text = text.replace("sha256:D", &format!("sha256:{}", "d".repeat(64)));
+    let proxy = format!("quay.io/o/proxy@sha256:{}", "d".repeat(64));
+    let main = "Deployment/operator: spec.template.spec.containers[main]";
+    assert_eq!(
+        found(&text),
+        [
+            format!("9 {main}.image = quay.io/o/operator:1"),
+            format!("12 {main}.args[0] ? quay.io/o/reloader:v1"),
+            format!("15 {main}.args[3] ? busybox:1.36"),
+            format!("18 {main}.env[RELATED_IMAGE_PROXY].value ? {proxy}"),
+            "27 ConfigMap/templates: data.pod.yaml ? ghcr.io/o/runner:2".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn byte_order_marks() {
+    let one = "\u{feff}kind: Pod\napiVersion: v1\nspec: {containers: [{name: a, image: a:1}]}\n";
+    let two = one.replace("a:1", "b:1");
+    assert_eq!(
+        found(&format!("{one}---\n{two}")),
+        [
+            "3 Pod: spec.containers[a].image = a:1",
+            "7 Pod: spec.containers[a].image = b:1"
+        ]
+    );
+    let json = "\u{feff}{\"kind\": \"Pod\", \"image\": \"a:1\"}\n";
+    assert_eq!(
+        found(&json.repeat(2).replacen("a:1", "b:1", 1)),
+        ["1 image = b:1", "2 image = a:1"]
+    );
 }
 
 #[test]
@@ -254,9 +417,9 @@ a: [hunter2
         found(text),
         [
             "10 Pod/p: spec.containers[3].image = a.io/x:1",
+            "9 Pod/p: spec.containers[2].image ~ ${REGISTRY}/x:1",
             "6 Pod/p: spec.containers[0].image ! is no image name: repository name `Nginx` has upper-case letters; write `nginx`",
             "8 Pod/p: spec.containers[1].image ! is a URL; write the image's name without `…://`",
-            "9 Pod/p: spec.containers[2].image ! still has a placeholder in it; fill it in or render the template first",
             "12  ! neither YAML nor JSON from here on: unclosed bracket '['",
         ]
     );
@@ -268,7 +431,7 @@ a: [hunter2
 
 #[test]
 fn anchors_and_repeated_keys_are_fine() {
-    let text = "x-image: &i quay.io/a/b:1\nc: {image: *i}\nd: {image: a:1, image: a:2}\n";
+    let text = "x-any: &i quay.io/a/b:1\nc: {image: *i}\nd: {image: a:1, image: a:2}\n";
     assert_eq!(
         found(text),
         [

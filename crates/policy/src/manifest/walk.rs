@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Found, Image, Place, Problem};
+use super::{Found, Image, Place, Placeholder, Problem, mention};
+use crate::placeholder::is_placeholder;
 use crate::reference::{Reference, ReferenceError};
 use crate::text::one_line;
 use crate::yaml::{Key, Node, Position, Value};
@@ -25,8 +26,10 @@ type Entries = [(Key, Node)];
 #[derive(Default)]
 pub(super) struct Walk {
     pub(super) found: Found,
-    /// Canonical names that are among the found.
+    /// Canonical names that are among the found, and placeholders.
     seen: HashSet<String>,
+    /// Canonical names that are among the mentioned.
+    mentioned: HashSet<String>,
     object: String,
     path: Vec<String>,
 }
@@ -47,26 +50,41 @@ impl Walk {
         self.node(document);
     }
 
+    /// What was found. A name that has a field of its own isn't among the mentioned.
+    pub(super) fn into_found(mut self) -> Found {
+        let seen = self.seen;
+        let has_field = |image: &Image| {
+            Reference::parse(&image.image).is_ok_and(|name| seen.contains(&name.canonical()))
+        };
+        self.found.mentioned.retain(|image| !has_field(image));
+        self.found
+    }
+
     fn node(&mut self, node: &Node) {
         match &node.value {
             Value::Null | Value::Scalar(_) => {}
             Value::Sequence(items) => self.items(items, Self::node),
             Value::Mapping(entries) => match object(entries) {
                 Some((kind, _)) if NOT_WALKED.contains(&kind.as_str()) => {}
-                Some((_, name)) => self.object(name, entries),
+                Some((kind, name)) => self.object(&kind, name, entries),
                 None => self.fields(entries, &NOT_SPEC),
             },
         }
     }
 
     /// An object, at the top or in a `List`.
-    fn object(&mut self, name: String, entries: &Entries) {
+    fn object(&mut self, kind: &str, name: String, entries: &Entries) {
         let (outer, path) = (
             std::mem::replace(&mut self.object, name),
             std::mem::take(&mut self.path),
         );
         // What a node reports that it runs is no wish.
         self.fields(entries, &[&NOT_SPEC[..], &["status"]].concat());
+        if kind == "ConfigMap" {
+            for (key, value) in entries.iter().filter(|(key, _)| key.name == "data") {
+                self.below(&key.name, |walk| walk.mentions(value, ""));
+            }
+        }
         (self.object, self.path) = (outer, path);
     }
 
@@ -76,20 +94,100 @@ impl Walk {
             self.parts(entries, Meant::Perhaps);
         }
         for (key, value) in entries {
-            if skipped.contains(&key.name.as_str()) {
-                continue;
+            if !skipped.contains(&key.name.as_str()) {
+                self.below(&key.name, |walk| walk.field(&key.name, value, entries));
             }
-            self.path.push(key.name.clone());
-            match (key.name.as_str(), &value.value) {
-                ("image", Value::Scalar(written)) => self.beside(written, value.position, entries),
-                ("image", Value::Mapping(parts)) => self.image(parts, value),
-                ("images", Value::Sequence(items)) => self.items(items, Self::perhaps),
-                (name, Value::Scalar(_)) if name == "imageName" || name.ends_with("Image") => {
-                    self.perhaps(value);
+        }
+    }
+
+    fn field(&mut self, name: &str, value: &Node, beside: &Entries) {
+        match (name, &value.value) {
+            ("image", Value::Scalar(written)) => self.beside(written, value.position, beside),
+            ("image", Value::Mapping(parts)) => self.image(parts, value),
+            // OpenShift: an ImageStream's tag and a BuildConfig's strategy. What a build pushes stands
+            // in `to`.
+            ("from", Value::Mapping(object)) if text(object, "kind") == Some("DockerImage") => {
+                self.named(object, value);
+            }
+            (name, Value::Sequence(items)) if is_for_images(name) => {
+                self.items(items, Self::perhaps);
+            }
+            (name, Value::Mapping(items)) if is_for_images(name) => {
+                for (key, item) in items {
+                    if matches!(item.value, Value::Scalar(_)) {
+                        self.below(&key.name, |walk| walk.perhaps(item));
+                    }
                 }
-                _ => self.node(value),
+                self.node(value);
             }
-            self.path.pop();
+            (name, Value::Scalar(_)) if is_for_image(name) => self.perhaps(value),
+            _ => {
+                if mention::is_field(name) {
+                    self.mentions(value, "");
+                }
+                self.node(value);
+            }
+        }
+    }
+
+    /// Does `what` with `name` at the end of the path.
+    fn below(&mut self, name: &str, what: impl FnOnce(&mut Self)) {
+        self.path.push(name.to_owned());
+        what(self);
+        self.path.pop();
+    }
+
+    /// Texts in which images may be named: `hint` says what the text is for.
+    fn mentions(&mut self, node: &Node, hint: &str) {
+        match &node.value {
+            Value::Null => {}
+            Value::Scalar(written) => {
+                for image in mention::images(hint, written) {
+                    let name = Reference::parse(image).map(|name| name.canonical());
+                    if name.is_ok_and(|name| self.mentioned.insert(name)) {
+                        let (image, place) = (image.to_owned(), self.place(node.position));
+                        self.found.mentioned.push(Image { image, place });
+                    }
+                }
+            }
+            Value::Sequence(items) => {
+                // `--flag`, and its value as the next argument.
+                let mut flag = String::new();
+                self.items(items, |walk, item| {
+                    let hint = std::mem::take(&mut flag);
+                    if let Value::Scalar(written) = &item.value
+                        && written.starts_with('-')
+                        && !written.contains('=')
+                    {
+                        flag.clone_from(written);
+                    }
+                    walk.mentions(item, &hint);
+                });
+            }
+            Value::Mapping(entries) => {
+                let name = text(entries, "name");
+                for (key, value) in entries {
+                    let hint = match (key.name.as_str(), name) {
+                        ("value", Some(name)) => name,
+                        (key, _) => key,
+                    };
+                    self.below(&key.name, |walk| walk.mentions(value, hint));
+                }
+            }
+        }
+    }
+
+    /// `{kind: DockerImage, name}`.
+    fn named(&mut self, object: &Entries, node: &Node) {
+        match object.iter().find(|(key, _)| key.name == "name") {
+            Some((_, name)) => {
+                if let Value::Scalar(written) = &name.value {
+                    self.below("name", |walk| {
+                        walk.take(written, name.position, Meant::Surely);
+                    });
+                }
+            }
+            None => self.mistake(node.position, "has no name".to_owned()),
         }
     }
 
@@ -111,6 +209,9 @@ impl Walk {
     /// `image: name`, with what stands beside it: some operators take the name in parts.
     fn beside(&mut self, written: &str, position: Position, entries: &Entries) {
         let written = written.trim();
+        if is_placeholder(written) {
+            return self.take(written, position, Meant::Surely);
+        }
         let mut image = written.to_owned();
         let repository = text(entries, "repository");
         if let (Some(repository), false) = (repository, image.contains('/')) {
@@ -136,9 +237,10 @@ impl Walk {
         if let Some(reference) = parts.iter().find(|(key, _)| key.name == "reference")
             && let Value::Scalar(written) = &reference.1.value
         {
-            self.path.push("reference".to_owned());
-            self.take(written, reference.1.position, Meant::Surely);
-            self.path.pop();
+            let position = reference.1.position;
+            self.below("reference", |walk| {
+                walk.take(written, position, Meant::Surely)
+            });
         } else if text(parts, "repository").is_some() {
             self.parts(parts, Meant::Surely);
         } else {
@@ -146,7 +248,7 @@ impl Walk {
         }
     }
 
-    /// `{registry, repository, tag, digest}`.
+    /// `{registry, repository, name, tag, digest}`.
     fn parts(&mut self, parts: &Entries, meant: Meant) {
         let Some((_, node)) = parts.iter().find(|(key, _)| key.name == "repository") else {
             return;
@@ -154,10 +256,18 @@ impl Walk {
         let Some(repository) = text(parts, "repository") else {
             return;
         };
-        let name = match text(parts, "registry") {
+        let mut name = match text(parts, "registry") {
             Some(registry) => format!("{}/{repository}", registry.trim_end_matches('/')),
             None => repository.to_owned(),
         };
+        // Strimzi's charts write `repository: strimzi, name: operator`. In a list, a name is the item's; and
+        // where the repository ends in it, it says the same again.
+        let last = text(parts, "name").filter(|_| !self.is_in_list());
+        if let Some(last) = last
+            && repository.rsplit('/').next() != Some(last)
+        {
+            name = format!("{}/{last}", name.trim_end_matches('/'));
+        }
         let (tag, digest) = (text(parts, "tag"), text(parts, "digest"));
         let is_bare = |name: &Reference| name.tag().is_none() && name.digest().is_none();
         if tag.is_none() && digest.is_none() && Reference::parse(&name).is_ok_and(|n| is_bare(&n)) {
@@ -185,6 +295,10 @@ impl Walk {
         if is_other {
             return;
         }
+        // A URL may hold a password, so it is not shown.
+        if is_placeholder(image) && !image.contains("://") {
+            return self.placeholder(image, position, meant);
+        }
         let key = match Reference::parse(image) {
             Ok(name) => {
                 let looks_so =
@@ -207,6 +321,19 @@ impl Walk {
         }
     }
 
+    fn placeholder(&mut self, written: &str, position: Position, meant: Meant) {
+        // A picture or a word in a field whose name only ends in `Image`.
+        let is_other = written.contains(char::is_whitespace) || !written.contains(['$', '{', '<']);
+        if meant == Meant::Perhaps && is_other {
+            return;
+        }
+        let written = one_line(written, 160);
+        if self.seen.insert(written.clone()) {
+            let place = self.place(position);
+            self.found.placeholders.push(Placeholder { written, place });
+        }
+    }
+
     fn mistake(&mut self, position: Position, message: String) {
         let place = self.place(position);
         self.found.problems.push(Problem { place, message });
@@ -218,6 +345,10 @@ impl Walk {
             path: self.path.join("."),
             position,
         }
+    }
+
+    fn is_in_list(&self) -> bool {
+        self.path.last().is_some_and(|name| name.ends_with(']'))
     }
 
     fn is_below_image(&self) -> bool {
@@ -266,11 +397,36 @@ fn with_suffix(mut name: String, tag: Option<&str>, digest: Option<&str>) -> Str
     name
 }
 
+/// Whether a field of this name may hold an image: `sidecarImage`, `connection_pooler_image`,
+/// `queue-sidecar-image`, `imageName`.
+fn is_for_image(name: &str) -> bool {
+    const WHOLE: [&str; 3] = ["imagename", "imageref", "imagereference"];
+    let lower = name.to_ascii_lowercase();
+    let plain: String = lower.chars().filter(|c| !matches!(c, '_' | '-')).collect();
+    WHOLE.contains(&plain.as_str()) || ends_in(name, "image")
+}
+
+/// Whether a field of this name may hold several: `images`, `initImages`, `sidecar_docker_images`.
+fn is_for_images(name: &str) -> bool {
+    name == "images" || ends_in(name, "images")
+}
+
+/// Whether the last word of a name is `word`: `fooImage`, `foo_image`, `foo-image`, `FOO_IMAGE`.
+fn ends_in(name: &str, word: &str) -> bool {
+    let Some(at) = name.len().checked_sub(word.len()) else {
+        return false;
+    };
+    match (name.get(..at), name.get(at..)) {
+        (Some(before), Some(last)) if last.eq_ignore_ascii_case(word) => {
+            before.ends_with(['_', '-', '.'])
+                || (!before.is_empty() && last.starts_with(|c: char| c.is_ascii_uppercase()))
+        }
+        _ => false,
+    }
+}
+
 /// Quotes no more than the part of a name that is wrong. A URL may hold a password.
 fn what_is_wrong(image: &str, error: &ReferenceError) -> String {
-    if image.contains("{{") || image.contains("${") || image.contains("$(") {
-        return "still has a placeholder in it; fill it in or render the template first".to_owned();
-    }
     if image.contains("://") {
         return "is a URL; write the image's name without `…://`".to_owned();
     }

@@ -75,6 +75,12 @@ impl Page {
         self.pieces(&before, INDENT + LABEL, value);
     }
 
+    /// An item of a section, with a remark.
+    pub(crate) fn item(&mut self, item: &str, remark: &str) {
+        let remark = Cell::styled(remark, style::DIM);
+        self.pieces(&" ".repeat(INDENT), INDENT, &[Cell::new(item), remark]);
+    }
+
     /// A table, or a block for each row where it is too wide for that.
     pub(crate) fn table(&mut self, table: &Table) {
         match table.layout(self.width.saturating_sub(INDENT)) {

@@ -6,7 +6,8 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use policy::text::one_line;
+use policy::placeholder::is_placeholder;
+use policy::text::{decode, one_line};
 use policy::{Reference, manifest};
 
 /// More than any manifest; a mistaken path (a device, an image) is refused instead of read.
@@ -26,6 +27,10 @@ pub(super) struct Named {
 pub(super) struct Wanted {
     /// In order, each image once, whatever its spelling.
     pub(super) images: Vec<Named>,
+    /// What may be images, in arguments, environment variables and ConfigMaps of manifests.
+    pub(super) mentioned: Vec<Named>,
+    /// What is filled in before anything is pulled: the text, and where it stands if in a manifest.
+    pub(super) placeholders: Vec<Named>,
     /// What should name an image in a manifest and doesn't: `FILE:LINE: …`.
     pub(super) problems: Vec<String>,
     seen: HashSet<String>,
@@ -66,7 +71,8 @@ pub(super) fn gather(images: &[String], manifests: &[PathBuf]) -> anyhow::Result
             wanted.manifest(&file.display().to_string(), &text)?;
         }
     }
-    if wanted.images.is_empty() && wanted.problems.is_empty() {
+    wanted.forget_mentions_of_images();
+    if wanted.is_empty() {
         if manifests.is_empty() {
             bail!("standard input names no image");
         }
@@ -78,19 +84,42 @@ pub(super) fn gather(images: &[String], manifests: &[PathBuf]) -> anyhow::Result
 }
 
 impl Wanted {
+    fn is_empty(&self) -> bool {
+        self.images.is_empty()
+            && self.mentioned.is_empty()
+            && self.placeholders.is_empty()
+            && self.problems.is_empty()
+    }
+
+    /// Makes images of what is only mentioned.
+    pub(super) fn take_mentioned(&mut self) {
+        self.images.append(&mut self.mentioned);
+    }
+
+    /// A name that is mentioned before another manifest has it as an image.
+    fn forget_mentions_of_images(&mut self) {
+        let Self {
+            mentioned, seen, ..
+        } = self;
+        mentioned.retain(|named| seen.insert(key(&named.image)));
+    }
+
     fn add(&mut self, image: &str, place: Option<String>) {
-        let name = Reference::parse(image).map(|reference| reference.canonical());
-        if self.seen.insert(name.unwrap_or_else(|_| image.to_owned())) {
-            self.images.push(Named {
-                image: image.to_owned(),
-                place,
-            });
+        if self.seen.insert(key(image)) {
+            let image = image.to_owned();
+            let list = match is_placeholder(&image) {
+                true => &mut self.placeholders,
+                false => &mut self.images,
+            };
+            list.push(Named { image, place });
         }
     }
 
     /// A list: an image a line, `#` begins a comment.
     fn list(&mut self, text: &str) -> anyhow::Result<()> {
         for line in text.lines() {
+            // Lists of several files, one after another, may have a mark at the beginning of each.
+            let line = line.trim_start_matches('\u{feff}');
             let image = line.split('#').next().unwrap_or_default().trim();
             if image.starts_with("apiVersion:") || image.starts_with("kind:") || image == "{" {
                 bail!("standard input is a manifest, not a list of images; read it with `-f -`");
@@ -107,15 +136,29 @@ impl Wanted {
         if let Some(broken) = &found.broken {
             bail!("{}", located(file, broken));
         }
+        let at = |place: &manifest::Place| Some(format!("{file}:{}: {place}", place.position.line));
         for image in found.images {
-            let place = format!("{file}:{}: {}", image.place.position.line, image.place);
-            self.add(&image.image, Some(place));
+            self.add(&image.image, at(&image.place));
         }
+        for placeholder in found.placeholders {
+            self.add(&placeholder.written, at(&placeholder.place));
+        }
+        self.mentioned
+            .extend(found.mentioned.into_iter().map(|image| Named {
+                place: at(&image.place),
+                image: image.image,
+            }));
         let problems = found.problems.iter();
         self.problems
             .extend(problems.map(|problem| located(file, problem)));
         Ok(())
     }
+}
+
+/// By which an image is known, whatever its spelling.
+fn key(image: &str) -> String {
+    let name = Reference::parse(image).map(|reference| reference.canonical());
+    name.unwrap_or_else(|_| image.to_owned())
 }
 
 /// `FILE:LINE: PLACE MESSAGE`, on one line: names in manifests are anything at all.
@@ -159,14 +202,15 @@ fn stdin() -> anyhow::Result<String> {
 }
 
 fn text(from: impl Read, name: &str) -> anyhow::Result<String> {
-    let mut text = String::new();
+    let cannot = || format!("cannot read {name}");
+    let mut bytes = Vec::new();
     from.take(MAX_TEXT + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read {name}"))?;
-    if text.len() as u64 > MAX_TEXT {
+        .read_to_end(&mut bytes)
+        .with_context(cannot)?;
+    if bytes.len() as u64 > MAX_TEXT {
         bail!("{name} is larger than {MAX_TEXT} bytes; is it a manifest?");
     }
-    Ok(text)
+    decode(bytes).with_context(cannot)
 }
 
 #[cfg(test)]
@@ -185,6 +229,16 @@ mod tests {
             .list("# all\nnginx:1.27 # web\n\n  docker.io/library/nginx:1.27\r\n%bad\n")
             .unwrap();
         assert_eq!(names(&wanted), ["nginx:1.27", "%bad"]);
+        wanted
+            .list("\u{feff}a:1\n\u{feff}b:1\nauto\n$(params.image)\nauto\n")
+            .unwrap();
+        assert_eq!(names(&wanted), ["nginx:1.27", "%bad", "a:1", "b:1"]);
+        let later: Vec<_> = wanted
+            .placeholders
+            .iter()
+            .map(|named| named.image.as_str())
+            .collect();
+        assert_eq!(later, ["auto", "$(params.image)"]);
         let error = wanted.list("---\napiVersion: v1\n").unwrap_err();
         assert!(error.to_string().contains("-f -"), "{error}");
     }
@@ -204,6 +258,32 @@ mod tests {
         assert_eq!(names(&wanted), ["z:1", "a:1", "b:1"]);
         let place = wanted.images[1].place.as_deref().unwrap();
         assert!(place.ends_with("a.yaml:1: image"), "{place}");
+    }
+
+    #[test]
+    fn what_is_mentioned_in_one_manifest_and_named_in_another_is_named() {
+        let mut wanted = Wanted::default();
+        wanted
+            .manifest(
+                "a",
+                "args: ['--x=q.io/a/b:1', '--y=q.io/a/c:1']\nenv: [{name: Z, value: 'q.io/a/c:1'}]",
+            )
+            .unwrap();
+        wanted.manifest("b", "image: q.io/a/b:1").unwrap();
+        wanted.forget_mentions_of_images();
+        assert_eq!(names(&wanted), ["q.io/a/b:1"]);
+        wanted.take_mentioned();
+        assert_eq!(names(&wanted), ["q.io/a/b:1", "q.io/a/c:1"]);
+        assert_eq!(wanted.images[1].place.as_deref(), Some("a:1: args[1]"));
+    }
+
+    #[test]
+    fn manifests_in_utf_16() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pod.yaml");
+        let units = "\u{feff}image: a:1\r\n".encode_utf16();
+        std::fs::write(&file, units.flat_map(u16::to_le_bytes).collect::<Vec<_>>()).unwrap();
+        assert_eq!(names(&gather(&[], &[file]).unwrap()), ["a:1"]);
     }
 
     #[test]

@@ -44,6 +44,9 @@ const INTERRUPTED: u8 = 130;
 /// The running shim is asked, with what it remembers and has put aside; where none runs, the config
 /// file is used as it is. Nothing is pulled unless --pull says so.
 ///
+/// Placeholders that are filled in later ($(params.image), {{inputs.parameters.image}}, Istio's auto) are
+/// listed and are no failures.
+///
 /// Exit status: 0 when every image can be pulled, 1 when one can't, 2 when the command line, a manifest
 /// or the config is wrong.
 #[derive(Debug, Args)]
@@ -63,6 +66,10 @@ pub(crate) struct ResolveArgs {
     /// *.yaml, *.yml and *.json, and `-` for standard input
     #[arg(short = 'f', long = "manifest", value_name = "MANIFEST")]
     pub(crate) manifests: Vec<PathBuf>,
+
+    /// Take the images that manifests name in arguments, environment variables and ConfigMaps, too
+    #[arg(long)]
+    all: bool,
 
     /// The config file [default: /etc/image-cri-shim.yaml]; `-f` names it before `resolve` only
     #[arg(long = "file", value_name = "CONFIG")]
@@ -93,9 +100,20 @@ pub(crate) fn run(file: &Path, args: &ResolveArgs) -> ExitCode {
 }
 
 fn resolve(file: &Path, args: &ResolveArgs) -> anyhow::Result<u8> {
-    let wanted = inputs::gather(&args.images, &args.manifests)?;
+    let mut wanted = inputs::gather(&args.images, &args.manifests)?;
     for problem in &wanted.problems {
         terminal::say(problem);
+    }
+    if args.all {
+        wanted.take_mentioned();
+    } else if !wanted.mentioned.is_empty() {
+        terminal::say(&not_looked_at(wanted.mentioned.len()));
+    }
+    let placeholders = wanted.placeholders;
+    if args.json {
+        for named in &placeholders {
+            terminal::say(&filled_in_later(named));
+        }
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -114,7 +132,7 @@ fn resolve(file: &Path, args: &ResolveArgs) -> anyhow::Result<u8> {
         terminal::say("interrupted");
         return Ok(INTERRUPTED);
     };
-    show(args, &items).context("cannot write to standard output")?;
+    show(args, &items, &placeholders).context("cannot write to standard output")?;
     let all_good = wanted.problems.is_empty() && items.iter().all(Item::is_good);
     Ok(if all_good { 0 } else { NOT_ALL })
 }
@@ -124,6 +142,9 @@ async fn work(
     args: &ResolveArgs,
     images: Vec<inputs::Named>,
 ) -> anyhow::Result<Vec<Item>> {
+    if images.is_empty() {
+        return Ok(Vec::new());
+    }
     let source = Source::find(file, args.pull).await?;
     let progress = Progress::bar(images.len(), HANDFUL);
     let explained = stream::iter(images).map(|named| {
@@ -146,7 +167,23 @@ async fn work(
     Ok(items)
 }
 
-fn show(args: &ResolveArgs, items: &[Item]) -> std::io::Result<()> {
+fn not_looked_at(count: usize) -> String {
+    let images = match count {
+        1 => "1 more image may be".to_owned(),
+        count => format!("{count} more images may be"),
+    };
+    format!(
+        "{images} named in arguments, environment variables or ConfigMaps; with --all they are looked at, too"
+    )
+}
+
+fn filled_in_later(named: &inputs::Named) -> String {
+    let place = named.place.as_deref().unwrap_or_default();
+    let space = if place.is_empty() { "" } else { " " };
+    format!("{place}{space}{} is filled in later", named.image)
+}
+
+fn show(args: &ResolveArgs, items: &[Item], placeholders: &[inputs::Named]) -> std::io::Result<()> {
     if args.json {
         return terminal::print_json(&items);
     }
@@ -156,6 +193,13 @@ fn show(args: &ResolveArgs, items: &[Item]) -> std::io::Result<()> {
     }
     if items.len() > HANDFUL {
         render::summary(&mut page, items);
+    }
+    if !placeholders.is_empty() {
+        page.section("Filled in later");
+        for named in placeholders {
+            let place = named.place.as_deref().unwrap_or_default();
+            page.item(&named.image, place);
+        }
     }
     terminal::print(&page.into_text())
 }
