@@ -51,7 +51,7 @@ async fn a_host_that_drops_packets_is_passed_over_and_named() {
             .await;
         assert!(matched.contains(&good.host()), "{matched}");
     }
-    let aside = shim.log_lines("is put aside: ");
+    let aside = shim.log_lines("circuit open: ");
     assert_eq!(aside.len(), 1, "said once: {aside:?}");
     assert!(
         aside[0].contains(netns::BLACK_HOLE) && aside[0].contains("500ms"),

@@ -17,12 +17,12 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 pub enum State {
     /// It answers.
     Closed,
-    /// It is put aside until then.
+    /// It is not asked until then.
     Open {
         /// When it may be tried again.
         until: Instant,
     },
-    /// It is put aside, and somebody is trying it.
+    /// It is not asked, except by the one who tries whether it is back.
     HalfOpen,
 }
 

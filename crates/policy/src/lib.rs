@@ -19,6 +19,7 @@
 //! | [`manifest`] | the images that a manifest names |
 //! | [`placeholder`] | texts that stand where an image will be |
 //! | [`order`] | when probing is over, and what is pulled next |
+//! | [`backoff`] | pauses that grow with each failure |
 //! | [`breaker`] | when a registry is left alone, and for how long |
 //! | [`text`] | text from outside, made fit to be shown |
 //!
@@ -33,6 +34,7 @@
 //! assert_eq!(plan.candidates[0].reason, "priority 800, configured for every host");
 //! ```
 
+pub mod backoff;
 pub mod breaker;
 pub mod config;
 pub mod credentials;
@@ -54,13 +56,15 @@ pub mod rules;
 pub mod short_names;
 pub mod text;
 pub mod tls;
+mod verdict;
 mod yaml;
 
 pub use credentials::{CredentialSource, Credentials};
 pub use endpoint::{Endpoint, Scheme};
 pub use layout::Layout;
-pub use order::{PullOrder, Step, Verdict};
+pub use order::{PullOrder, Step};
 pub use plan::{Candidate, CredentialChoice, Plan, Role};
 pub use reference::Reference;
 pub use rules::{Priority, Rules};
 pub use tls::TlsOptions;
+pub use verdict::Verdict;

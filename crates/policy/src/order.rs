@@ -1,31 +1,8 @@
 //! When probing is over, and what is pulled in which order. Pure, so that the commands that explain
 //! and the daemon that acts share it.
 
+use crate::Verdict;
 use crate::plan::{Plan, Role};
-
-/// What a probe says about one candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// The registry has the manifest.
-    Found,
-    /// It says it does not (404).
-    NotFound,
-    /// It wants other credentials (401 or 403 after the token flow).
-    Unauthorized,
-    /// It asked to be left alone for a while (429).
-    RateLimited,
-    /// It gave no usable answer: refused, timeout, DNS, TLS, 5xx.
-    Unavailable,
-    /// It said it has the image, but the runtime failed to pull it from there.
-    PullFailed,
-}
-
-impl Verdict {
-    /// Whether nothing was learned about the image, only about the registry.
-    pub fn is_unanswered(self) -> bool {
-        matches!(self, Self::RateLimited | Self::Unavailable)
-    }
-}
 
 /// Whether more probing can change which candidate comes first: it can't once the best positive
 /// answer has no undecided candidate above it, or once everybody has answered.

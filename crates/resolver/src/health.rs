@@ -1,7 +1,7 @@
 //! Which registries answer, and the background trials that find out when a silent one is back.
 //!
-//! A registry that fails is put aside at once; no pull waits for it while it is. One task per
-//! registry that is put aside tries it when its pause is over, so that no pull pays for trying.
+//! A registry that fails has its circuit opened at once; no pull waits for it while it is open. One task
+//! per open circuit tries the registry when its pause is over, so that no pull pays for trying.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -125,20 +125,23 @@ impl Registries {
 
 impl Health {
     /// Why the registry is not asked now, where it is not.
-    pub(crate) fn put_aside(&self, now: Instant) -> Option<String> {
+    pub(crate) fn circuit_open(&self, now: Instant) -> Option<String> {
         let inner = lock(&self.state);
         match inner.breaker.state() {
             State::Closed => None,
-            State::HalfOpen => Some(format!("put aside: {}", inner.last_detail)),
+            State::HalfOpen => Some(format!("circuit open: {}", inner.last_detail)),
             State::Open { until } => {
                 let rest = until.saturating_duration_since(now).as_secs_f64();
-                Some(format!("put aside for {rest:.1}s: {}", inner.last_detail))
+                Some(format!(
+                    "circuit open, tried again in {rest:.1}s: {}",
+                    inner.last_detail
+                ))
             }
         }
     }
 
     fn count(&self, probe: &Probe) {
-        let result = verdict(&probe.outcome).into();
+        let result = verdict(&probe.outcome);
         let name = self.endpoint.to_string();
         self.telemetry.metrics().probe(&name, result, probe.elapsed);
     }
@@ -153,7 +156,7 @@ impl Health {
         match effect(&probe.outcome) {
             Effect::Answered => {
                 if inner.breaker.succeeded() {
-                    tracing::info!("registry {} answers again", self.endpoint);
+                    tracing::info!("circuit closed: registry {} answers again", self.endpoint);
                 }
                 if probe.outcome == Outcome::Unauthorized {
                     self.log_unauthorized(&mut inner, now, &probe.detail);
@@ -164,7 +167,7 @@ impl Health {
                 let opened = inner.breaker.failed(now, retry_after, jitter());
                 if opened {
                     tracing::warn!(
-                        "registry {} is put aside: {}; other sources are used until it answers",
+                        "circuit open: registry {} is not asked: {}; other sources are used until it answers",
                         self.endpoint,
                         probe.detail
                     );
@@ -209,7 +212,7 @@ fn effect(outcome: &Outcome) -> Effect {
     }
 }
 
-/// Tries a registry that is put aside each time its pause is over, until it answers or is no longer
+/// Tries a registry whose circuit is open each time its pause is over, until it answers or is no longer
 /// configured. Asks what had failed, so that a registry that answers `/v2/` but fails manifests
 /// stays aside.
 async fn try_until_it_answers(health: Weak<Health>, client: Client, target: Target) {
@@ -246,7 +249,7 @@ async fn try_until_it_answers(health: Weak<Health>, client: Client, target: Targ
                 inner.breaker.succeeded();
                 inner.last_detail = probe.detail;
                 drop(inner);
-                tracing::info!("registry {} answers again", health.endpoint);
+                tracing::info!("circuit closed: registry {} answers again", health.endpoint);
                 return;
             }
         }

@@ -22,5 +22,5 @@ pub mod resolver;
 
 pub use health::RegistryHealth;
 pub use memory::MemoryStats;
-pub use resolution::{Answer, Resolution, Source};
+pub use resolution::{Answer, Resolution};
 pub use resolver::{Depth, Options, Resolver};

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use policy::{Candidate, Credentials, Verdict};
+use telemetry::report::Freshness;
 
 use crate::health::lock;
-use crate::resolution::{Answer, Source};
+use crate::resolution::Answer;
 
 /// Most answers kept for one image: registries times the pull secrets that pods come with.
 const MAX_ANSWERS: usize = 64;
@@ -94,7 +95,7 @@ impl Memory {
         let entry = remembered.iter().find(|entry| entry.question == question)?;
         Some(Answer {
             elapsed: Duration::ZERO,
-            source: Source::Remembered,
+            freshness: Freshness::Remembered,
             ..entry.answer.clone()
         })
     }
@@ -160,7 +161,7 @@ mod tests {
             detail: String::new(),
             digest: None,
             elapsed: Duration::from_millis(3),
-            source: Source::Probed,
+            freshness: Freshness::Probed,
         }
     }
 
@@ -171,7 +172,7 @@ mod tests {
         let until = now + Duration::from_secs(30);
         memory.remember("x", Question(1), answer(Verdict::Found), until);
         let recalled = memory.recall("x", Question(1), now).unwrap();
-        assert_eq!(recalled.source, Source::Remembered);
+        assert_eq!(recalled.freshness, Freshness::Remembered);
         assert!(memory.recall("x", Question(2), now).is_none());
         assert!(memory.recall("y", Question(1), now).is_none());
         assert!(memory.recall("x", Question(1), until).is_none());

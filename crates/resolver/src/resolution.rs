@@ -7,17 +7,6 @@ use policy::{Plan, Verdict};
 use telemetry::metrics::Resolved;
 use telemetry::report::{CandidateReport, Freshness, ProbeReport, candidates, micros};
 
-/// Where an answer came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The registry was asked just now.
-    Probed,
-    /// It was asked a while ago, and the answer still holds.
-    Remembered,
-    /// It was not asked: it is put aside for a while.
-    PutAside,
-}
-
 /// What is known about one candidate.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -29,23 +18,19 @@ pub struct Answer {
     pub digest: Option<String>,
     /// How long asking took; zero where nobody was asked.
     pub elapsed: Duration,
-    /// Where it came from.
-    pub source: Source,
+    /// How current it is.
+    pub freshness: Freshness,
 }
 
 impl Answer {
     /// The answer, for people.
     pub fn report(&self) -> ProbeReport {
         ProbeReport {
-            result: self.verdict.into(),
+            result: self.verdict,
             detail: self.detail.clone(),
             digest: self.digest.clone(),
             elapsed_us: micros(self.elapsed),
-            freshness: match self.source {
-                Source::Probed => Freshness::Probed,
-                Source::Remembered => Freshness::Remembered,
-                Source::PutAside => Freshness::PutAside,
-            },
+            freshness: self.freshness,
         }
     }
 }
@@ -83,7 +68,7 @@ impl Resolution {
         self.answers
             .iter()
             .flatten()
-            .all(|answer| answer.source != Source::Probed)
+            .all(|answer| answer.freshness != Freshness::Probed)
     }
 
     /// Whether every candidate was asked and said that it does not have the image.

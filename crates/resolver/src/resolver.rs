@@ -16,12 +16,13 @@ use policy::{
 };
 use registry::{Client, Outcome, Probe, Target};
 use telemetry::Telemetry;
+use telemetry::report::Freshness;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::health::{Health, Registries, RegistryHealth, lock};
 use crate::memory::{Memory, MemoryStats, Question};
-use crate::resolution::{Answer, Resolution, Source};
+use crate::resolution::{Answer, Resolution};
 
 /// What can change while the resolver runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Depth {
                 detail: "the pull failed".to_owned(),
                 digest: None,
                 elapsed: Duration::ZERO,
-                source: Source::Remembered,
+                freshness: Freshness::Remembered,
             }),
             _ => None,
         }
@@ -164,7 +165,7 @@ impl Resolver {
                     detail: error.to_string(),
                     digest: None,
                     elapsed: Duration::ZERO,
-                    source: Source::Probed,
+                    freshness: Freshness::Probed,
                 };
             }
         };
@@ -185,7 +186,7 @@ impl Resolver {
                 detail: format!("asking ended early: {ended}"),
                 digest: None,
                 elapsed: Duration::ZERO,
-                source: Source::Probed,
+                freshness: Freshness::Probed,
             },
         }
     }
@@ -203,7 +204,7 @@ impl Resolver {
             detail: format!("the pull failed: {why}"),
             digest: None,
             elapsed: Duration::ZERO,
-            source: Source::Remembered,
+            freshness: Freshness::Remembered,
         };
         let until = Instant::now() + self.inner.options.load().absent_ttl;
         self.inner
@@ -288,7 +289,7 @@ impl Inner {
             let answer = depth
                 .ruled_out(at)
                 .or_else(|| self.memory.recall(&plan.key, *question, started))
-                .or_else(|| put_aside(&self.registries.of(&candidate.endpoint), started));
+                .or_else(|| circuit_open(&self.registries.of(&candidate.endpoint), started));
             answers.push(answer);
         }
         is_enough(&answers, depth).then(|| Resolution {
@@ -345,7 +346,7 @@ impl Inner {
         })
     }
 
-    /// Asks one candidate's registry, unless it is put aside.
+    /// Asks one candidate's registry, unless its circuit is open.
     async fn ask(
         &self,
         plan: &Plan,
@@ -355,7 +356,7 @@ impl Inner {
         question: Question,
     ) -> (usize, Answer) {
         let health = self.registries.of(&candidate.endpoint);
-        if let Some(answer) = put_aside(&health, Instant::now()) {
+        if let Some(answer) = circuit_open(&health, Instant::now()) {
             return (at, answer);
         }
         let options = self.options.load_full();
@@ -373,7 +374,10 @@ impl Inner {
         let ttl = match answer.verdict {
             Verdict::Found => Some(options.found_ttl),
             Verdict::NotFound | Verdict::Unauthorized => Some(options.absent_ttl),
-            Verdict::RateLimited | Verdict::Unavailable | Verdict::PullFailed => None,
+            Verdict::RateLimited
+            | Verdict::ImageFailed
+            | Verdict::Unavailable
+            | Verdict::PullFailed => None,
         };
         if let Some(ttl) = ttl {
             let until = Instant::now() + ttl;
@@ -397,13 +401,13 @@ fn is_enough(answers: &[Option<Answer>], depth: &Depth) -> bool {
     }
 }
 
-fn put_aside(health: &Health, now: Instant) -> Option<Answer> {
-    health.put_aside(now).map(|detail| Answer {
+fn circuit_open(health: &Health, now: Instant) -> Option<Answer> {
+    health.circuit_open(now).map(|detail| Answer {
         verdict: Verdict::Unavailable,
         detail,
         digest: None,
         elapsed: Duration::ZERO,
-        source: Source::PutAside,
+        freshness: Freshness::CircuitOpen,
     })
 }
 
@@ -418,7 +422,7 @@ fn answer(probe: Probe) -> Answer {
         detail: probe.detail,
         digest,
         elapsed: probe.elapsed,
-        source: Source::Probed,
+        freshness: Freshness::Probed,
     }
 }
 

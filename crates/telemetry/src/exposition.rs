@@ -9,7 +9,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::Full;
 
-use crate::metrics::CONTENT_TYPE as OPEN_METRICS;
+use crate::names::OPEN_METRICS;
 
 /// The answer to a request for metrics, in the format that `headers` ask for.
 pub fn answer(headers: &HeaderMap, open_metrics: String) -> Response<Full<Bytes>> {

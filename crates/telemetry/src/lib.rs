@@ -23,6 +23,7 @@ pub mod exposition;
 pub mod history;
 pub mod live;
 pub mod metrics;
+mod names;
 pub mod report;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::metrics::PREFIX;
+use crate::names::PREFIX;
 use crate::report::CacheStatus;
 
 /// What is so at this moment.
@@ -26,8 +26,8 @@ pub struct Live {
 /// What is so at this moment in a node shim.
 #[derive(Clone, Debug, Default)]
 pub struct NodeLive {
-    /// Registries of the config, and whether each is put aside.
-    pub put_aside: Vec<(String, bool)>,
+    /// Registries of the config by address, and whether each one's circuit is open.
+    pub circuits_open: Vec<(String, bool)>,
     /// Caches.
     pub caches: CacheStatus,
     /// Whether the container runtime answers.
@@ -77,13 +77,13 @@ impl Collector for LiveCollector {
 }
 
 fn write_node(node: &NodeLive, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let name = format!("{PREFIX}_registry_put_aside");
+    let name = format!("{PREFIX}_registry_circuit_open");
     let help = "Whether a registry is not asked for a while, because it failed to answer";
     let kind = ConstGauge::new(0i64).metric_type();
     let mut metric = encoder.encode_descriptor(&name, help, None, kind)?;
-    for (registry, aside) in &node.put_aside {
+    for (registry, open) in &node.circuits_open {
         let labels = [("registry", registry.as_str())];
-        ConstGauge::new(i64::from(*aside)).encode(metric.encode_family(&labels)?)?;
+        ConstGauge::new(i64::from(*open)).encode(metric.encode_family(&labels)?)?;
     }
     let caches = &node.caches;
     for (name, help, images, registries) in [
@@ -184,7 +184,7 @@ mod tests {
         let metrics = Metrics::default();
         let text = metrics.encode(Live {
             node: Some(NodeLive {
-                put_aside: vec![("http://a.io".to_owned(), true)],
+                circuits_open: vec![("http://a.io".to_owned(), true)],
                 runtime_reachable: true,
                 pulls_running: 3,
                 caches: CacheStatus {
@@ -201,7 +201,7 @@ mod tests {
             },
         });
         for line in [
-            r#"image_cri_shim_registry_put_aside{registry="http://a.io"} 1"#,
+            r#"image_cri_shim_registry_circuit_open{registry="http://a.io"} 1"#,
             r#"image_cri_shim_cache_hits_total{cache="image"} 7"#,
             "image_cri_shim_runtime_reachable 1",
             "image_cri_shim_pulls_running 3",

@@ -260,7 +260,7 @@ fn troubles() -> Vec<Case> {
         second_has_it("never answers", Is::BlackHole),
         Case {
             before: Some("{2h}/other/app:1"),
-            ..second_has_it("put aside already", Is::Gone)
+            ..second_has_it("circuit open already", Is::Gone)
         },
         Case {
             before: Some("{2h}/team/app:1"),

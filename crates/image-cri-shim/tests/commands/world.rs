@@ -124,7 +124,7 @@ pub(crate) fn settled(text: &str, registries: &[&FakeRegistry], dir: &Path) -> S
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", "[time]"),
         (r"just now|\b\d+ (s|min) ago", "[ago]"),
         (r"\b\d+(\.\d+)? (µs|ms|s)\b", "[duration]"),
-        (r"put aside for \d+\.\d+s", "put aside for [duration]"),
+        (r"tried again in \d+\.\d+s", "tried again in [duration]"),
         (
             r#""(elapsed_us|resolved_us|started_us|latency_us|uptime_seconds|retry_in_ms)": \d+"#,
             r#""$1": 0"#,

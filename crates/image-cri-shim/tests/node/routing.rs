@@ -176,7 +176,7 @@ async fn a_tls_registry_by_its_ca() {
     shim.write_config(&config("")).unwrap();
     shim.restart().await.unwrap();
     let _ = shim.client().pull("invalid.test/team/app:1", None).await;
-    let line = shim.wait_for_log("is put aside: ").await;
+    let line = shim.wait_for_log("circuit open: ").await;
     assert!(line.contains("set caFile for this registry"), "{line}");
 }
 

@@ -164,7 +164,7 @@ async fn what_is_wrong_is_said() {
         .pull("quay.io/team/app:1", None)
         .await
         .unwrap();
-    shows("put aside, ").await;
+    shows("circuit open, ").await;
     wait_for_row(&page, &["quay.io/team/app:1", "origin"]).await;
 
     shim.write_config("address: [").unwrap();

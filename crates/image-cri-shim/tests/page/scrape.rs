@@ -82,7 +82,7 @@ async fn every_metric_is_in_the_list_and_parses() {
     assert_eq!(scraped, listed(), "{plain}");
     for line in [
         format!(
-            "image_cri_shim_registry_put_aside{{registry=\"{}\"}} 1\n",
+            "image_cri_shim_registry_circuit_open{{registry=\"{}\"}} 1\n",
             away.url()
         ),
         format!(

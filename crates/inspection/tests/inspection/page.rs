@@ -43,7 +43,7 @@ async fn shows_what_there_is() {
         "http://sealos.hub:5000",
         "credentials: auth in the config",
         "the Secret harbor is missing",
-        "put aside, next try in 13 s",
+        "circuit open, next try in 13 s",
         "3 failures in a row: connection refused",
         "not asked yet",
         "nginx:1.27",

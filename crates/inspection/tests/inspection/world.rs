@@ -14,7 +14,7 @@ use telemetry::live::{Live, NodeLive, ProcessLive};
 use telemetry::metrics::{Resolved, Reviewed};
 use telemetry::report::{
     CacheStatus, CandidateReport, ConfigPart, ConfigStatus, Decision, Freshness, Outcome, Place,
-    ProbeReport, ProbeResult, PullReport, RegistryState, RegistryStatus, RuntimeStatus, Status,
+    ProbeReport, PullReport, RegistryState, RegistryStatus, RuntimeStatus, Status, Verdict,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -51,7 +51,7 @@ impl Source for Daemon {
     fn metrics(&self) -> BoxFuture<'_, String> {
         let live = Live {
             node: Some(NodeLive {
-                put_aside: vec![("https://harbor.corp/proxy".to_owned(), true)],
+                circuits_open: vec![("https://harbor.corp/proxy".to_owned(), true)],
                 caches: CacheStatus::default(),
                 runtime_reachable: true,
                 pulls_running: 1,
@@ -152,7 +152,7 @@ fn counted() -> Telemetry {
     metrics.added("PullImage", second);
     metrics.resolution(Resolved::Found, Some("http://sealos.hub:5000"));
     metrics.resolution(Resolved::Absent, None);
-    metrics.probe("http://a.io/\"quoted\\path\"", ProbeResult::Found, second);
+    metrics.probe("http://a.io/\"quoted\\path\"", Verdict::Found, second);
     metrics.pull("origin", Place::Origin, true, second);
     metrics.pull("https://b.io", Place::Registry, false, second);
     metrics.fallback("origin");
@@ -166,11 +166,11 @@ const HUB: &str = "http://sealos.hub:5000";
 const HARBOR: &str = "https://harbor.corp/proxy";
 const DIGEST: &str = "sha256:3f8a4c1b5dd9e0a6b6c5ab4e2d1c0f9e8d7c6b5a493827161504f3e2d1c0b9a8";
 
-fn probe(result: ProbeResult, detail: &str, elapsed_us: u64, freshness: Freshness) -> ProbeReport {
+fn probe(result: Verdict, detail: &str, elapsed_us: u64, freshness: Freshness) -> ProbeReport {
     ProbeReport {
         result,
         detail: detail.to_owned(),
-        digest: (result == ProbeResult::Found).then(|| DIGEST.to_owned()),
+        digest: (result == Verdict::Found).then(|| DIGEST.to_owned()),
         elapsed_us,
         freshness,
     }
@@ -225,8 +225,8 @@ fn pull(registry: &str, image: &str, from_us: u64, elapsed_us: Option<u64>) -> P
 
 /// A decision of each kind.
 pub(crate) fn decisions() -> Vec<Decision> {
-    use Freshness::{Probed, PutAside, Remembered};
-    use ProbeResult::{Found, NotFound, Unauthorized, Unavailable};
+    use Freshness::{CircuitOpen, Probed, Remembered};
+    use Verdict::{Found, NotFound, Unauthorized, Unavailable};
     let azure = "https://eu.azurecr.io/mirror";
     let first = Decision {
         id: 1,
@@ -298,14 +298,14 @@ pub(crate) fn decisions() -> Vec<Decision> {
         image: "ghcr.io/team/a-service-with-a-rather-long-name/and-a-path:v2026.11.3-rc.4".to_owned(),
         candidates: vec![
             candidate(HUB, "team/service:2", Some(probe(NotFound, "404", 0, Remembered))),
-            candidate(HARBOR, "team/service:2", Some(probe(Unavailable, "put aside for 12.3s: connection refused", 0, PutAside))),
+            candidate(HARBOR, "team/service:2", Some(probe(Unavailable, "circuit open, tried again in 12.3s: connection refused", 0, CircuitOpen))),
         ],
         resolved_us: Some(120),
         from_memory: true,
         pulls: Vec::new(),
         outcome: Outcome::Failed {
             code: "NOT_FOUND".to_owned(),
-            message: "no registry has ghcr.io/team/service:2; sealos.hub:5000: 404; harbor.corp: put aside".to_owned(),
+            message: "no registry has ghcr.io/team/service:2; sealos.hub:5000: 404; harbor.corp: circuit open".to_owned(),
         },
         elapsed_us: Some(900),
     };
@@ -375,7 +375,7 @@ fn status() -> Status {
                 ..registry(HUB, Place::Offline, Some(1000))
             },
             RegistryStatus {
-                state: RegistryState::PutAside,
+                state: RegistryState::CircuitOpen,
                 retry_in_ms: Some(12_300),
                 failures: 3,
                 detail: "connection refused".to_owned(),

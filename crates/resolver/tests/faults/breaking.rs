@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 use policy::Verdict;
 use policy::breaker::State;
-use resolver::{Options, Source};
+use resolver::Options;
+use telemetry::report::Freshness;
 use testkit::fake_registry::Behaviour;
 use testkit::images::Image;
 use testkit::wait;
@@ -27,12 +28,20 @@ async fn a_black_hole_is_asked_once_and_used_again_when_it_is_back() {
     let resolver = impatient();
     let first = resolve(&resolver, &plan(&all, "ghcr.io/team/app:t0")).await;
     assert_eq!(first.chosen(), Some(1));
-    assert_eq!(first.answers[0].as_ref().unwrap().source, Source::Probed);
+    assert_eq!(
+        first.answers[0].as_ref().unwrap().freshness,
+        Freshness::Probed
+    );
     for n in 1..=50 {
         let next = resolve(&resolver, &plan(&all, &format!("ghcr.io/team/app:t{n}"))).await;
         assert_eq!(next.chosen(), Some(1));
         let hole = next.answers[0].as_ref().unwrap();
-        assert_eq!(hole.source, Source::PutAside, "pull {n}: {}", trail(&next));
+        assert_eq!(
+            hole.freshness,
+            Freshness::CircuitOpen,
+            "pull {n}: {}",
+            trail(&next)
+        );
     }
     // The best of the others was asked each time, the worse ones at most as often.
     assert_eq!(asked(&all[1]), 51);
@@ -47,7 +56,7 @@ async fn a_black_hole_is_asked_once_and_used_again_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_put_aside_is_not_asked_by_pulls() {
+async fn a_registry_whose_circuit_is_open_is_not_asked_by_pulls() {
     let all = registries(2);
     all[0].behave(Behaviour::Status(StatusCode::INTERNAL_SERVER_ERROR));
     let resolver = resolver();

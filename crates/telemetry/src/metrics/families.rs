@@ -11,13 +11,13 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::PREFIX;
 use super::labels::{
     CallLabels, MethodLabels, NoLabels, PLACES, PlaceLabels, ProbeLabels, PullLabels,
     RegistryLabels, ResolutionLabels, Resolved, ReviewLabels, RuleLabels, pull_result,
 };
 use crate::live::LiveCollector;
-use crate::report::ProbeResult;
+use crate::names::PREFIX;
+use crate::report::Verdict;
 
 /// From 25 µs, what a call costs, to 2.5 s, a registry that had to be waited for.
 const LATENCY: [f64; 12] = [
@@ -195,7 +195,7 @@ impl Families {
         };
         self.probe_seconds.remove(&name);
         self.fallbacks.remove(&name);
-        for result in ProbeResult::ALL {
+        for result in Verdict::ALL {
             self.probes.remove(&ProbeLabels {
                 registry: registry(),
                 result: result.name(),

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CandidateReport, Place, ProbeReport};
+use super::candidate::{CandidateReport, ProbeReport};
+use super::place::Place;
 
 /// The redirect that applies to an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub struct OriginReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Knowledge {
-    /// The running shim's: its config, its memory, what it has put aside.
+    /// The running shim's: its config, its memory, which circuits are open.
     Daemon,
     /// The config file's; nothing was known before.
     ConfigFile,

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Place};
+use super::decision::Decision;
+use super::place::Place;
 
 /// State of the running shim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +88,8 @@ pub enum RegistryState {
     Unknown,
     /// It answers.
     Ok,
-    /// It is put aside for a while, because it failed to answer.
-    PutAside,
+    /// Its circuit is open: it is not asked for a while, because it failed to answer.
+    CircuitOpen,
 }
 
 /// State of one registry.
@@ -108,7 +109,7 @@ pub struct RegistryStatus {
     pub note: Option<String>,
     /// Whether it is asked.
     pub state: RegistryState,
-    /// Milliseconds until it is tried again, where it is put aside.
+    /// Milliseconds until it is tried again, where its circuit is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_in_ms: Option<u64>,
     /// Failures in a row.

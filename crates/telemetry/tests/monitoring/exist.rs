@@ -7,7 +7,7 @@ use openmetrics_parser::openmetrics::parse_openmetrics;
 use telemetry::Telemetry;
 use telemetry::live::{Live, NodeLive};
 use telemetry::metrics::{Resolved, Reviewed, code_name};
-use telemetry::report::{Place, ProbeResult};
+use telemetry::report::{Place, Verdict};
 
 /// Labels and their values.
 pub(crate) type Labels = BTreeMap<String, BTreeSet<String>>;
@@ -36,7 +36,7 @@ fn text() -> String {
     for outcome in [Resolved::Found, Resolved::Absent, Resolved::Unanswered] {
         metrics.resolution(outcome, Some(REGISTRY));
     }
-    for result in ProbeResult::ALL {
+    for result in Verdict::ALL {
         metrics.probe(REGISTRY, result, second);
     }
     for place in [
@@ -56,7 +56,7 @@ fn text() -> String {
     }
     metrics.image_moved("imageRedirMapping[1]");
     let node = NodeLive {
-        put_aside: vec![(REGISTRY.to_owned(), false)],
+        circuits_open: vec![(REGISTRY.to_owned(), false)],
         ..NodeLive::default()
     };
     metrics.encode(Live {

@@ -2,7 +2,7 @@
 
 use policy::text::one_line;
 use telemetry::report::{
-    CandidateReport, Choice, Explanation, Freshness, OriginReport, Place, ProbeReport, ProbeResult,
+    CandidateReport, Choice, Explanation, Freshness, OriginReport, Place, ProbeReport, Verdict,
 };
 
 use super::cell::Cell;
@@ -79,7 +79,7 @@ fn nobody(report: &Explanation) -> &'static str {
     let is_silent = |probe: &ProbeReport| {
         matches!(
             probe.result,
-            ProbeResult::Unavailable | ProbeResult::RateLimited
+            Verdict::Unavailable | Verdict::ImageFailed | Verdict::RateLimited
         )
     };
     let is_origin_off = report.origin.as_ref().is_some_and(|o| !o.allowed);
@@ -100,11 +100,8 @@ fn because(report: &Explanation, first: &Choice) -> String {
         }
         None => "no place of the config has it, and its origin does".into(),
         Some(candidate) => {
-            let found = |c: &CandidateReport| {
-                c.probe
-                    .as_ref()
-                    .is_some_and(|p| p.result == ProbeResult::Found)
-            };
+            let found =
+                |c: &CandidateReport| c.probe.as_ref().is_some_and(|p| p.result == Verdict::Found);
             if report.available.is_none() {
                 format!("it comes first: {}", candidate.reason)
             } else if !found(candidate) {
@@ -241,7 +238,7 @@ fn answer(probe: Option<&ProbeReport>) -> [Cell; 3] {
     let time = match probe.freshness {
         Freshness::Probed => units::micros(probe.elapsed_us),
         Freshness::Remembered => "remembered".to_owned(),
-        Freshness::PutAside => "not asked".to_owned(),
+        Freshness::CircuitOpen => "not asked".to_owned(),
     };
     let digest = probe.digest.as_deref().map(units::digest);
     [
@@ -251,12 +248,12 @@ fn answer(probe: Option<&ProbeReport>) -> [Cell; 3] {
     ]
 }
 
-pub(super) fn color(result: ProbeResult) -> anstyle::Style {
+pub(super) fn color(result: Verdict) -> anstyle::Style {
     match result {
-        ProbeResult::Found => style::GOOD,
-        ProbeResult::NotFound => style::PLAIN,
-        ProbeResult::Unauthorized | ProbeResult::RateLimited => style::WARN,
-        ProbeResult::Unavailable | ProbeResult::PullFailed => style::BAD,
+        Verdict::Found => style::GOOD,
+        Verdict::NotFound => style::PLAIN,
+        Verdict::Unauthorized | Verdict::RateLimited => style::WARN,
+        Verdict::Unavailable | Verdict::ImageFailed | Verdict::PullFailed => style::BAD,
     }
 }
 
@@ -270,28 +267,29 @@ pub(super) fn said(probe: &ProbeReport) -> String {
         None => (detail.as_str(), None),
     };
     let is_plain = match probe.result {
-        ProbeResult::Found => status.is_empty() || status.starts_with("200"),
-        ProbeResult::NotFound => status == "404" || status.is_empty(),
+        Verdict::Found => status.is_empty() || status.starts_with("200"),
+        Verdict::NotFound => status == "404" || status.is_empty(),
         _ => status.is_empty(),
     };
     match (is_plain, note) {
         (true, None) => word.to_owned(),
         (true, Some(note)) => format!("{word}; {note}"),
         // Both begin with what they mean.
-        (false, _) if probe.freshness == Freshness::PutAside => detail,
-        (false, _) if probe.result == ProbeResult::PullFailed => detail,
+        (false, _) if probe.freshness == Freshness::CircuitOpen => detail,
+        (false, _) if probe.result == Verdict::PullFailed => detail,
         (false, _) => format!("{word}: {detail}"),
     }
 }
 
-pub(super) fn word(result: ProbeResult) -> &'static str {
+pub(super) fn word(result: Verdict) -> &'static str {
     match result {
-        ProbeResult::Found => "found",
-        ProbeResult::NotFound => "not found",
-        ProbeResult::Unauthorized => "unauthorized",
-        ProbeResult::RateLimited => "rate limited",
-        ProbeResult::Unavailable => "unavailable",
-        ProbeResult::PullFailed => "pull failed",
+        Verdict::Found => "found",
+        Verdict::NotFound => "not found",
+        Verdict::Unauthorized => "unauthorized",
+        Verdict::RateLimited => "rate limited",
+        Verdict::ImageFailed => "failed for this image",
+        Verdict::Unavailable => "unavailable",
+        Verdict::PullFailed => "pull failed",
     }
 }
 

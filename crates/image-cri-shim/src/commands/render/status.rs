@@ -130,7 +130,7 @@ fn registry(registry: &RegistryStatus) -> Row {
             Cell::styled("ok", style::GOOD),
             Cell::new(units::micros(registry.latency_us)),
         ),
-        RegistryState::PutAside => {
+        RegistryState::CircuitOpen => {
             let retry = match registry.retry_in_ms.unwrap_or(0) {
                 0 => "tried again now".to_owned(),
                 rest => format!(
@@ -141,7 +141,7 @@ fn registry(registry: &RegistryStatus) -> Row {
             let failures = units::count(u64::from(registry.failures), "failure");
             details.push(format!("{retry}, {failures}"));
             details.push(registry.detail.clone());
-            (Cell::styled("put aside", style::BAD), Cell::empty())
+            (Cell::styled("circuit open", style::BAD), Cell::empty())
         }
     };
     details.extend(registry.note.clone());

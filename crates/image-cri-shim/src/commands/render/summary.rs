@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use telemetry::report::{Explanation, Place, ProbeResult};
+use telemetry::report::{Explanation, Place, Verdict};
 
 use super::cell::Cell;
 use super::explanation::{said, word};
@@ -23,14 +23,14 @@ pub(crate) fn why_not(report: &Explanation) -> String {
             continue;
         };
         let said = match probe.result {
-            ProbeResult::NotFound => word(probe.result).to_owned(),
+            Verdict::NotFound => word(probe.result).to_owned(),
             _ => said(probe),
         };
         parts.push(format!("{} {said}", candidate.registry));
     }
     if let Some(origin) = &report.origin {
         match &origin.probe {
-            Some(probe) if probe.result == ProbeResult::Unauthorized => parts.push(format!(
+            Some(probe) if probe.result == Verdict::Unauthorized => parts.push(format!(
                 "origin {} (a pod's own credentials may do)",
                 said(probe)
             )),

@@ -133,10 +133,10 @@ fn found_second() -> Item {
 fn nobody() -> Item {
     let mut aside = probe(
         "unavailable",
-        "put aside for 12.3s: connection refused by sealos.hub:5000",
+        "circuit open, tried again in 12.3s: connection refused by sealos.hub:5000",
         0,
     );
-    aside["freshness"] = json!("put_aside");
+    aside["freshness"] = json!("circuit_open");
     let mut remembered = probe("pull_failed", "the pull failed: no space left on device", 0);
     remembered["freshness"] = json!("remembered");
     nginx(
@@ -303,7 +303,7 @@ fn a_status() -> Status {
             "failures": 0, "detail": "404", "latency_us": 3_200, "probes": 1234, "hits": 1000, "pulls": 900,
         })
     };
-    let mut aside = registry(HARBOR, Some(800), "put_aside");
+    let mut aside = registry(HARBOR, Some(800), "circuit_open");
     aside["retry_in_ms"] = json!(12_300);
     aside["failures"] = json!(3);
     aside["detail"] = json!("connection refused by harbor.corp");

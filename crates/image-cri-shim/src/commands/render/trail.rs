@@ -2,7 +2,7 @@
 
 use policy::text::one_line;
 use telemetry::report::{
-    CandidateReport, Decision, Freshness, Outcome, Place, ProbeResult, PullReport,
+    CandidateReport, Decision, Freshness, Outcome, Place, PullReport, Verdict,
 };
 
 use super::cell::Cell;
@@ -28,11 +28,11 @@ fn candidate(candidate: &CandidateReport) -> Option<String> {
     let how = match probe.freshness {
         Freshness::Probed => units::micros(probe.elapsed_us),
         Freshness::Remembered => "remembered".to_owned(),
-        Freshness::PutAside => "put aside".to_owned(),
+        Freshness::CircuitOpen => "circuit open".to_owned(),
     };
     let word = word(probe.result);
     Some(match probe.result {
-        ProbeResult::Unavailable | ProbeResult::Unauthorized
+        Verdict::Unavailable | Verdict::ImageFailed | Verdict::Unauthorized
             if probe.freshness == Freshness::Probed =>
         {
             let detail = one_line(&probe.detail, MAX_ERROR);

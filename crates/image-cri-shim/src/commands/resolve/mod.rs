@@ -41,7 +41,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Show where images would come from and why, and whether they can be pulled
 ///
-/// The running shim is asked, with what it remembers and has put aside; where none runs, the config
+/// The running shim is asked, with what it remembers; where none runs, the config
 /// file is used as it is. Nothing is pulled unless --pull says so.
 ///
 /// Placeholders that are filled in later ($(params.image), {{inputs.parameters.image}}, Istio's auto) are

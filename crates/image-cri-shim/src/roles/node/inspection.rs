@@ -149,12 +149,17 @@ impl Inspection {
         self.shared.telemetry.history().running().len()
     }
 
-    /// Registries of the config in force and whether each is put aside.
-    pub(crate) fn put_aside(&self) -> Vec<(String, bool)> {
+    /// Registries of the config in force and whether each one's circuit is open.
+    pub(crate) fn circuits_open(&self) -> Vec<(String, bool)> {
         let settings = self.shared.settings.load();
         let states = self.registries(&settings).into_iter();
         states
-            .map(|registry| (registry.address, registry.state == RegistryState::PutAside))
+            .map(|registry| {
+                (
+                    registry.address,
+                    registry.state == RegistryState::CircuitOpen,
+                )
+            })
             .collect()
     }
 
@@ -192,7 +197,7 @@ impl Inspection {
         let state = match health.map(|health| health.state) {
             None => RegistryState::Unknown,
             Some(State::Closed) => RegistryState::Ok,
-            Some(State::Open { .. } | State::HalfOpen) => RegistryState::PutAside,
+            Some(State::Open { .. } | State::HalfOpen) => RegistryState::CircuitOpen,
         };
         let retry_in = match health.map(|health| health.state) {
             Some(State::Open { until }) => Some(until.saturating_duration_since(Instant::now())),

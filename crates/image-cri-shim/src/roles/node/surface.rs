@@ -43,7 +43,7 @@ impl Source for Inspection {
     fn metrics(&self) -> BoxFuture<'_, String> {
         Box::pin(async move {
             let node = NodeLive {
-                put_aside: self.put_aside(),
+                circuits_open: self.circuits_open(),
                 caches: self.caches(),
                 runtime_reachable: self.runtime().await.reachable,
                 pulls_running: self.running(),

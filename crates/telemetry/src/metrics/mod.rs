@@ -17,16 +17,8 @@ use self::labels::{
 };
 pub use self::labels::{Resolved, Reviewed, code_name};
 use crate::live::Live;
-use crate::report::{Place, ProbeResult};
-
-/// What all our metrics' names begin with.
-pub const PREFIX: &str = "image_cri_shim";
-/// Content type of [`Metrics::encode`]'s text.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Label of what no registry of the config served.
-pub const ORIGIN: &str = "origin";
-/// Label of a resolution that found the image nowhere.
-pub const NONE: &str = "none";
+pub use crate::names::{NONE, ORIGIN};
+use crate::report::{Place, Verdict};
 
 /// Counters and histograms; shared by reference.
 #[derive(Debug)]
@@ -105,7 +97,7 @@ impl Metrics {
     }
 
     /// A registry was asked.
-    pub fn probe(&self, registry: &str, result: ProbeResult, elapsed: Duration) {
+    pub fn probe(&self, registry: &str, result: Verdict, elapsed: Duration) {
         if let Some(inner) = &self.inner {
             let registry = inner.know(registry);
             let labels = RegistryLabels {
@@ -205,7 +197,7 @@ impl Metrics {
         let Some(inner) = &self.inner else {
             return (0, 0, 0);
         };
-        let probes = |result: ProbeResult| {
+        let probes = |result: Verdict| {
             let labels = ProbeLabels {
                 registry: registry.to_owned(),
                 result: result.name(),
@@ -221,8 +213,8 @@ impl Metrics {
             inner.pulls.get(&labels).map_or(0, |counter| counter.get())
         };
         (
-            ProbeResult::ALL.into_iter().map(probes).sum(),
-            probes(ProbeResult::Found),
+            Verdict::ALL.into_iter().map(probes).sum(),
+            probes(Verdict::Found),
             PLACES.into_iter().map(pulls).sum(),
         )
     }
@@ -236,12 +228,8 @@ mod tests {
     fn what_was_counted_is_in_the_text() {
         let metrics = Metrics::default();
         metrics.call("PullImage", 5);
-        metrics.probe("http://a.io", ProbeResult::Found, Duration::from_millis(3));
-        metrics.probe(
-            "http://a.io",
-            ProbeResult::NotFound,
-            Duration::from_millis(3),
-        );
+        metrics.probe("http://a.io", Verdict::Found, Duration::from_millis(3));
+        metrics.probe("http://a.io", Verdict::NotFound, Duration::from_millis(3));
         metrics.pull("http://a.io", Place::Offline, true, Duration::from_secs(1));
         metrics.resolution(Resolved::Found, Some("http://a.io"));
         let text = metrics.encode(Live::default());
@@ -263,7 +251,7 @@ mod tests {
     fn a_registry_that_left_the_config_leaves_the_metrics() {
         let metrics = Metrics::default();
         for registry in ["http://a.io", "http://b.io"] {
-            metrics.probe(registry, ProbeResult::Found, Duration::ZERO);
+            metrics.probe(registry, Verdict::Found, Duration::ZERO);
             metrics.pull(registry, Place::Registry, false, Duration::ZERO);
             metrics.fallback(registry);
             metrics.resolution(Resolved::Found, Some(registry));
