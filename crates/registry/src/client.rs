@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::time::Instant;
 
+use crate::auth::token::Tokens;
+use crate::exchange::Shared;
+use crate::http::proxy::ProxySettings;
+use crate::http::tls::CertsDirs;
+use crate::http::transport::Transport;
 use crate::knowledge::{ClientStats, Registries};
-use crate::outcome::{Probe, Verdict};
-use crate::probe::Flow;
-use crate::progress::Progress;
-use crate::proxy::ProxySettings;
-use crate::target::Target;
-use crate::tls::CertsDirs;
-use crate::token::Tokens;
-use crate::transport::Transport;
+use crate::outcome::{Ping, Probe};
+use crate::probe;
+use crate::registry::{ManifestName, Registry};
 use crate::ttl::Ttl;
 
 /// How a [`Client`] behaves towards every registry.
@@ -30,7 +29,7 @@ pub struct ClientOptions {
     /// How long what was learnt about a registry is used, and how often its certificate files are
     /// read again. Default 10 minutes (`cache.domainCacheTTL`).
     pub domain_cache_ttl: Duration,
-    /// Probes of one registry that are under way at once; more wait their turn. Default 32;
+    /// Questions to one registry that are under way at once; more wait their turn. Default 32;
     /// taken as the nearest of 1 to 1024.
     pub concurrency_per_registry: usize,
 }
@@ -53,15 +52,8 @@ impl Default for ClientOptions {
 /// each registry. Made without any I/O; certificates are read at the first TLS connection.
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    pub(crate) transport: Transport,
-    pub(crate) tokens: Tokens,
-    pub(crate) registries: Registries,
+    shared: Arc<Shared>,
     ttl: Ttl,
-    pub(crate) slots_each: usize,
 }
 
 impl fmt::Debug for Client {
@@ -80,7 +72,7 @@ impl Client {
         let ttl = Ttl::new(options.domain_cache_ttl);
         let slots_each = options.concurrency_per_registry.clamp(1, 1024);
         Self {
-            inner: Arc::new(Inner {
+            shared: Arc::new(Shared {
                 transport: Transport::new(
                     user_agent,
                     options.certs_dirs,
@@ -89,39 +81,39 @@ impl Client {
                 ),
                 tokens: Tokens::new(),
                 registries: Registries::new(ttl.clone(), slots_each),
-                ttl,
                 slots_each,
             }),
+            ttl,
         }
     }
 
     /// Asks one registry whether it has one manifest. Every failure is an outcome. Takes no longer
-    /// than the target's deadline; dropping the future cancels what is under way.
+    /// than `deadline`, which bounds all of it: queue, token, redirects, both schemes. Dropping the
+    /// future cancels what is under way.
     ///
     /// Must be called inside a tokio runtime with time and I/O enabled.
-    pub async fn probe(&self, target: &Target) -> Probe {
-        let started = Instant::now();
-        let progress = Progress::new();
-        let flow = Flow::new(&self.inner, target, &progress);
-        let verdict = tokio::time::timeout(target.deadline, flow.run())
-            .await
-            .unwrap_or_else(|_| progress.cut_short(target.deadline, self.inner.slots_each));
-        let Verdict { outcome, detail } = verdict;
-        Probe {
-            outcome,
-            detail: progress.with_notes(detail),
-            elapsed: started.elapsed(),
-            requests: progress.requests(),
-        }
+    pub async fn probe(
+        &self,
+        registry: &Registry,
+        name: &ManifestName,
+        deadline: Duration,
+    ) -> Probe {
+        probe::probe(&self.shared, registry, name, deadline).await
+    }
+
+    /// Asks whether a registry lives: `GET /v2/`, without credentials and without waiting for a free
+    /// slot. It says nothing about any image. Bounded and cancelled as [`Self::probe`].
+    pub async fn ping(&self, registry: &Registry, deadline: Duration) -> Ping {
+        probe::ping(&self.shared, registry, deadline).await
     }
 
     /// Changes [`ClientOptions::domain_cache_ttl`]. What is known stays, and is judged by the new time.
     pub fn set_domain_cache_ttl(&self, ttl: Duration) {
-        self.inner.ttl.set(ttl);
+        self.ttl.set(ttl);
     }
 
     /// Counters of what is known about registries, since the client was made.
     pub fn stats(&self) -> ClientStats {
-        self.inner.registries.stats()
+        self.shared.registries.stats()
     }
 }

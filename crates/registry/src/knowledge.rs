@@ -1,14 +1,15 @@
 //! What is known about each registry, so that the next probe needs one request instead of three.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::target::Origin;
+use crate::registry::Site;
 use crate::ttl::Ttl;
 
 /// Registries that are remembered. A node has a handful; the bound is for configs that change often.
@@ -44,9 +45,9 @@ pub(crate) enum KnownAuth {
 /// Counters of what is known about registries ("domain cache" in the stats line).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientStats {
-    /// Probes that found something known about their registry.
+    /// Questions that found something known about their registry.
     pub hits: u64,
-    /// Probes that began from nothing.
+    /// Questions that began from nothing.
     pub misses: u64,
     /// Registries whose knowledge was dropped: too old, or no room.
     pub evictions: u64,
@@ -57,7 +58,7 @@ pub struct ClientStats {
 pub(crate) struct Registries {
     ttl: Ttl,
     slots_each: usize,
-    entries: Mutex<HashMap<Origin, Entry>>,
+    entries: Mutex<HashMap<Site, Entry>>,
     hits: AtomicU64,
     misses: AtomicU64,
     evictions: AtomicU64,
@@ -82,13 +83,13 @@ impl Registries {
     }
 
     /// The slots of a registry: as many requests as may be under way to it at once.
-    pub(crate) fn slots(&self, origin: &Origin, now: Instant) -> Arc<Semaphore> {
-        self.with(origin, now, |entry| entry.slots.clone())
+    pub(crate) fn slots(&self, site: &Site, now: Instant) -> Arc<Semaphore> {
+        self.with(site, now, |entry| entry.slots.clone())
     }
 
     /// What is known and not too old; counted as a hit where that is anything.
-    pub(crate) fn recall(&self, origin: &Origin, now: Instant) -> Knowledge {
-        let known = self.with(origin, now, |entry| entry.knowledge.clone());
+    pub(crate) fn recall(&self, site: &Site, now: Instant) -> Knowledge {
+        let known = self.with(site, now, |entry| entry.knowledge.clone());
         let counter = if known == Knowledge::default() {
             &self.misses
         } else {
@@ -100,8 +101,8 @@ impl Registries {
 
     /// Notes something new. Age counts from the first thing learnt, so that all of it is
     /// questioned again after the time to live.
-    pub(crate) fn learn(&self, origin: &Origin, now: Instant, note: impl FnOnce(&mut Knowledge)) {
-        self.with(origin, now, |entry| {
+    pub(crate) fn learn(&self, site: &Site, now: Instant, note: impl FnOnce(&mut Knowledge)) {
+        self.with(site, now, |entry| {
             if entry.knowledge == Knowledge::default() {
                 entry.learnt_at = now;
             }
@@ -117,12 +118,12 @@ impl Registries {
         }
     }
 
-    fn with<T>(&self, origin: &Origin, now: Instant, act: impl FnOnce(&mut Entry) -> T) -> T {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if !entries.contains_key(origin) && entries.len() >= MAX_REGISTRIES {
+    fn with<T>(&self, site: &Site, now: Instant, act: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entries = self.entries.lock();
+        if !entries.contains_key(site) && entries.len() >= MAX_REGISTRIES {
             self.make_room(&mut entries);
         }
-        let entry = entries.entry(origin.clone()).or_insert_with(|| Entry {
+        let entry = entries.entry(site.clone()).or_insert_with(|| Entry {
             knowledge: Knowledge::default(),
             learnt_at: now,
             slots: Arc::new(Semaphore::new(self.slots_each)),
@@ -137,13 +138,13 @@ impl Registries {
     }
 
     /// Drops the oldest registry that nobody is asking right now.
-    fn make_room(&self, entries: &mut HashMap<Origin, Entry>) {
+    fn make_room(&self, entries: &mut HashMap<Site, Entry>) {
         let oldest = entries
             .iter()
             .filter(|(_, entry)| Arc::strong_count(&entry.slots) == 1)
             .min_by_key(|(_, entry)| entry.learnt_at)
-            .map(|(origin, _)| origin.clone());
-        if let Some(entry) = oldest.and_then(|origin| entries.remove(&origin))
+            .map(|(site, _)| site.clone());
+        if let Some(entry) = oldest.and_then(|site| entries.remove(&site))
             && entry.knowledge != Knowledge::default()
         {
             self.evictions.fetch_add(1, Ordering::Relaxed);
@@ -159,14 +160,14 @@ mod tests {
 
     use super::*;
 
-    fn origin(address: &str) -> Origin {
-        Origin::of(&Endpoint::parse(address).unwrap().0)
+    fn site(address: &str) -> Site {
+        Site::of(&Endpoint::parse(address).unwrap().0)
     }
 
     #[test]
     fn knowledge_lasts_its_time_and_is_counted() {
         let registries = Registries::new(Ttl::new(Duration::from_secs(60)), 4);
-        let (a, b) = (origin("a.io"), origin("b.io"));
+        let (a, b) = (site("a.io"), site("b.io"));
         let start = Instant::now();
         assert_eq!(registries.recall(&a, start), Knowledge::default());
         registries.learn(&a, start, |k| k.head_refused = true);
@@ -191,15 +192,15 @@ mod tests {
     fn registries_are_bounded_and_busy_ones_keep_their_slots() {
         let registries = Registries::new(Ttl::new(Duration::from_secs(60)), 4);
         let start = Instant::now();
-        let busy = origin("busy.io");
+        let busy = site("busy.io");
         let slots = registries.slots(&busy, start);
         for n in 0..2 * MAX_REGISTRIES {
-            let one = origin(&format!("r{n}.io"));
+            let one = site(&format!("r{n}.io"));
             registries.learn(&one, start + Duration::from_millis(n as u64), |k| {
                 k.head_refused = true;
             });
         }
-        assert_eq!(registries.entries.lock().unwrap().len(), MAX_REGISTRIES);
+        assert_eq!(registries.entries.lock().len(), MAX_REGISTRIES);
         assert!(Arc::ptr_eq(&slots, &registries.slots(&busy, start)));
         assert_eq!(
             registries.stats().evictions as usize,
@@ -212,11 +213,11 @@ mod tests {
         let ttl = Ttl::new(Duration::from_secs(60));
         let registries = Registries::new(ttl.clone(), 4);
         let endpoint = policy::Endpoint::parse("a.io").unwrap().0;
-        let (origin, start) = (Origin::of(&endpoint), Instant::now());
-        registries.learn(&origin, start, |known| known.head_refused = true);
+        let (site, start) = (Site::of(&endpoint), Instant::now());
+        registries.learn(&site, start, |known| known.head_refused = true);
         let later = start + Duration::from_secs(30);
-        assert!(registries.recall(&origin, later).head_refused);
+        assert!(registries.recall(&site, later).head_refused);
         ttl.set(Duration::from_secs(10));
-        assert!(!registries.recall(&origin, later).head_refused);
+        assert!(!registries.recall(&site, later).head_refused);
     }
 }

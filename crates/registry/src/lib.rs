@@ -1,4 +1,4 @@
-//! OCI distribution client that answers one question: does this registry have this manifest?
+//! OCI distribution client: asks registries for manifests, and tells what their answers mean.
 //!
 //! It knows nothing of CRI, Kubernetes, priorities or caches of answers: those are built on top.
 //! What it remembers only makes the next question cheaper: connections, tokens, and per registry
@@ -8,35 +8,34 @@
 //! operator. Nothing from outside makes it panic or allocate without bound, no credential is in any
 //! text it makes, and none crosses hosts.
 //!
+//! ```text
+//! client ──▶ probe ──▶ exchange ──▶ auth ──▶ http
+//! ```
+//!
 //! | module | what it does |
 //! |---|---|
-//! | `client` | options, deadline, the public face |
-//! | `probe` | one probe: schemes, HEAD or GET, challenges, verdict |
-//! | `auth`, `challenge`, `token` | what a registry asks for, and what it is given |
-//! | `transport`, `redirect`, `dns`, `failure` | one request, its redirects, and why it failed |
-//! | `manifest`, `retry_after` | what counts as an answer |
+//! | `client` | options, the public face |
+//! | `probe` | one question for a manifest, or for life: HEAD or GET, verdict |
+//! | `exchange` | the scheme, a free slot, challenges and their answers; gives a response |
+//! | `auth` | what a registry asks for, and what it is given |
+//! | `http` | one request: connections, TLS per host, proxies, redirects, why it failed |
 //! | `knowledge` | what is remembered about each registry, and its request slots |
-//! | `tls` | whom to trust per host: config entry, `certs.d`, system |
-//! | `proxy` | `HTTPS_PROXY` and its kin, as Go reads them |
+//! | `registry`, `outcome`, `progress` | who is asked, what comes of it, and what is under way |
 //!
 //! ```no_run
 //! # async fn example() {
 //! use std::time::Duration;
-//! use policy::{Endpoint, TlsOptions};
-//! use registry::{Client, ClientOptions, Outcome, Target};
+//! use policy::Endpoint;
+//! use registry::{Client, ClientOptions, ManifestName, Outcome, Registry};
 //!
 //! let client = Client::new(ClientOptions::default());
 //! let Ok((endpoint, credentials)) = Endpoint::parse("sealos.hub:5000") else { return };
-//! let probe = client
-//!     .probe(&Target {
-//!         endpoint,
-//!         repository: "library/nginx".into(),
-//!         manifest: "1.27".into(),
-//!         credentials,
-//!         tls: TlsOptions::default(),
-//!         deadline: Duration::from_secs(2),
-//!     })
-//!     .await;
+//! let sealos = Registry { credentials, ..Registry::anonymous(endpoint) };
+//! let nginx = ManifestName {
+//!     repository: "library/nginx".into(),
+//!     reference: "1.27".into(),
+//! };
+//! let probe = client.probe(&sealos, &nginx, Duration::from_secs(2)).await;
 //! if let Outcome::Found { digest } = probe.outcome {
 //!     println!("{} after {:?}: {digest:?}", probe.detail, probe.elapsed);
 //! }
@@ -44,27 +43,20 @@
 //! ```
 
 mod auth;
-mod challenge;
 mod client;
-mod dns;
-mod failure;
+mod exchange;
+mod http;
 mod knowledge;
-mod manifest;
 mod outcome;
 mod probe;
 mod progress;
-mod proxy;
-mod redirect;
-mod retry_after;
-mod target;
-mod tls;
-mod token;
-mod transport;
+mod registry;
 mod ttl;
 
-pub use client::{Client, ClientOptions};
-pub use knowledge::ClientStats;
-pub use outcome::{Cause, MAX_RETRY_AFTER, Outcome, Probe};
-pub use proxy::ProxySettings;
-pub use target::Target;
-pub use tls::CertsDirs;
+pub use self::auth::Scope;
+pub use self::client::{Client, ClientOptions};
+pub use self::http::proxy::ProxySettings;
+pub use self::http::tls::CertsDirs;
+pub use self::knowledge::ClientStats;
+pub use self::outcome::{Cause, ExchangeError, Failure, MAX_RETRY_AFTER, Outcome, Ping, Probe};
+pub use self::registry::{ManifestName, Registry};

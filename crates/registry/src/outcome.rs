@@ -1,4 +1,4 @@
-//! What a probe can find out.
+//! What asking a registry can find out.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +18,19 @@ pub struct Probe {
     pub requests: u32,
 }
 
+/// The answer to "are you there?", which is asked of `/v2/` and is about no image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ping {
+    /// `Ok` for every HTTP answer below 500, a 401 included; else why there is no life.
+    pub outcome: Result<(), Cause>,
+    /// One line for people, as in [`Probe::detail`].
+    pub detail: String,
+    /// Time from the call to the verdict.
+    pub elapsed: Duration,
+    /// HTTP requests that were sent: two where both schemes were tried.
+    pub requests: u32,
+}
+
 /// What an answer means for the image that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -26,6 +39,32 @@ pub enum Outcome {
         /// Digest of the manifest, where the registry named it or the body was read.
         digest: Option<String>,
     },
+    /// As [`Failure::NotFound`].
+    NotFound,
+    /// As [`Failure::Unauthorized`].
+    Unauthorized,
+    /// As [`Failure::RateLimited`].
+    RateLimited {
+        /// As there.
+        retry_after: Option<Duration>,
+    },
+    /// As [`Failure::ImageFailed`].
+    ImageFailed {
+        /// As there.
+        cause: Cause,
+        /// As there.
+        retry_after: Option<Duration>,
+    },
+    /// As [`Failure::Unavailable`].
+    Unavailable {
+        /// As there.
+        cause: Cause,
+    },
+}
+
+/// Why there is no good answer, by what follows from it. Probes and fetches use the same kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
     /// 404: the registry works and does not have it.
     NotFound,
     /// 401 or 403 after everything that could be tried with the credentials at hand.
@@ -35,24 +74,31 @@ pub enum Outcome {
         /// How long the registry asked to be left alone, at most [`MAX_RETRY_AFTER`].
         retry_after: Option<Duration>,
     },
-    /// No usable answer.
+    /// This question failed. Others to the same registry may be answered well: the registry, or
+    /// something on its behalf, did answer, or it took the question and was silent
+    /// ([`Cause::is_silence`]; a ping tells whether the registry is silent as a whole).
+    ImageFailed {
+        /// What kind of failure.
+        cause: Cause,
+        /// `Retry-After` of a 5xx, at most [`MAX_RETRY_AFTER`].
+        retry_after: Option<Duration>,
+    },
+    /// The registry itself can't be asked, whatever the question: refused, no route, no address, TLS.
     Unavailable {
         /// What kind of failure.
         cause: Cause,
-        /// `Retry-After` of a 503, at most [`MAX_RETRY_AFTER`].
-        retry_after: Option<Duration>,
     },
 }
 
 /// Longest pause that a registry can ask for: a clock that is off must not put it aside for ever.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Why there was no usable answer.
+/// What kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The deadline passed while the registry was being asked.
     Timeout,
-    /// The deadline passed before it was this probe's turn; the registry itself was never asked.
+    /// The deadline passed before it was this question's turn; the registry itself was never asked.
     Queue,
     /// The connection was refused.
     Refused,
@@ -64,8 +110,7 @@ pub enum Cause {
     Dns,
     /// The TLS handshake failed: an untrusted certificate, or a server that speaks no TLS.
     Tls,
-    /// A status that is neither an answer nor covered by another outcome. 5xx is the registry's
-    /// trouble; 4xx (400, 412, 451, …) may be about this image alone.
+    /// A status that is neither an answer nor covered by another outcome.
     Status(u16),
     /// An answer that no registry gives: HTML with a 200, an endless or truncated body, another digest.
     Protocol,
@@ -92,6 +137,12 @@ impl Cause {
             Self::TokenService => "token_service",
         }
     }
+
+    /// Whether the registry took the question and gave no answer at all. Only another question
+    /// tells whether the registry is silent as a whole.
+    pub fn is_silence(self) -> bool {
+        matches!(self, Self::Timeout | Self::Reset)
+    }
 }
 
 impl fmt::Display for Cause {
@@ -103,28 +154,62 @@ impl fmt::Display for Cause {
     }
 }
 
-/// An outcome with its line for the trail: a [`Probe`] before it is timed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    pub(crate) outcome: Outcome,
-    pub(crate) detail: String,
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotFound => Self::NotFound,
+            Failure::Unauthorized => Self::Unauthorized,
+            Failure::RateLimited { retry_after } => Self::RateLimited { retry_after },
+            Failure::ImageFailed { cause, retry_after } => Self::ImageFailed { cause, retry_after },
+            Failure::Unavailable { cause } => Self::Unavailable { cause },
+        }
+    }
 }
 
-impl Verdict {
-    pub(crate) fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
+/// Why a registry gave no good answer to one question.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct ExchangeError {
+    /// What follows from it.
+    pub failure: Failure,
+    /// Status of the answer that decided it, from the registry, a host that it redirected to or its
+    /// token service; `None` where there was none.
+    pub status: Option<u16>,
+    /// One line for people, as in [`Probe::detail`].
+    pub detail: String,
+}
+
+impl ExchangeError {
+    pub(crate) fn new(failure: Failure, status: Option<u16>, detail: impl Into<String>) -> Self {
         Self {
-            outcome,
+            failure,
+            status,
             detail: detail.into(),
         }
     }
 
-    pub(crate) fn unavailable(cause: Cause, detail: impl Into<String>) -> Self {
-        Self::new(
-            Outcome::Unavailable {
-                cause,
-                retry_after: None,
-            },
-            detail,
-        )
+    pub(crate) fn unauthorized(status: u16, detail: impl Into<String>) -> Self {
+        Self::new(Failure::Unauthorized, Some(status), detail)
+    }
+
+    /// The question failed, without a pause that the registry asked for.
+    pub(crate) fn image_failed(
+        cause: Cause,
+        status: Option<u16>,
+        detail: impl Into<String>,
+    ) -> Self {
+        let failure = Failure::ImageFailed {
+            cause,
+            retry_after: None,
+        };
+        Self::new(failure, status, detail)
+    }
+
+    /// The kind of failure, where it has one.
+    pub fn cause(&self) -> Option<Cause> {
+        match self.failure {
+            Failure::ImageFailed { cause, .. } | Failure::Unavailable { cause } => Some(cause),
+            Failure::NotFound | Failure::Unauthorized | Failure::RateLimited { .. } => None,
+        }
     }
 }

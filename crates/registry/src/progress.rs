@@ -1,13 +1,14 @@
-//! What a probe is doing right now, readable from outside of it: when the deadline cuts it short,
+//! What one question is doing right now, readable from outside of it: when the deadline cuts it short,
 //! this is what is left to tell.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::outcome::{Cause, Verdict};
+use parking_lot::Mutex;
 
-/// Steps of one probe, and how many requests it sent.
+use crate::outcome::{Cause, ExchangeError};
+
+/// Steps of one question, and how many requests it sent.
 pub(crate) struct Progress {
     requests: AtomicU32,
     state: Mutex<State>,
@@ -21,7 +22,7 @@ struct State {
 /// Where the time goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
-    /// Other probes of the same registry hold all slots.
+    /// Other questions to the same registry hold all slots.
     Queue,
     /// The registry, or a host it redirected to, is being asked.
     Asking(String),
@@ -41,7 +42,7 @@ impl Progress {
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
-        self.state().phase = phase;
+        self.state.lock().phase = phase;
     }
 
     pub(crate) fn count_request(&self) {
@@ -54,7 +55,7 @@ impl Progress {
 
     /// Adds something that the operator should know beside the verdict. Each is told once.
     pub(crate) fn note(&self, note: String) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if !state.notes.contains(&note) {
             state.notes.push(note);
         }
@@ -62,34 +63,35 @@ impl Progress {
 
     /// A verdict's line with the notes behind it.
     pub(crate) fn with_notes(&self, detail: String) -> String {
-        self.state().notes.iter().fold(detail, |mut text, note| {
-            text.push_str("; ");
-            text.push_str(note);
-            text
-        })
+        self.state
+            .lock()
+            .notes
+            .iter()
+            .fold(detail, |mut text, note| {
+                text.push_str("; ");
+                text.push_str(note);
+                text
+            })
     }
 
-    /// The verdict where the deadline came first.
-    pub(crate) fn cut_short(&self, deadline: Duration, slots: usize) -> Verdict {
-        match self.state().phase.clone() {
-            Phase::Queue => Verdict::unavailable(
+    /// The error where the deadline came first.
+    pub(crate) fn cut_short(&self, deadline: Duration, slots: usize) -> ExchangeError {
+        let (cause, detail) = match self.state.lock().phase.clone() {
+            Phase::Queue => (
                 Cause::Queue,
                 format!(
                     "not asked within {deadline:?}: {slots} requests to this registry were under way all the time"
                 ),
             ),
-            Phase::Asking(host) => Verdict::unavailable(
+            Phase::Asking(host) => (
                 Cause::Timeout,
                 format!("no answer within {deadline:?} from {host}"),
             ),
-            Phase::Token(host) => Verdict::unavailable(
+            Phase::Token(host) => (
                 Cause::TokenService,
                 format!("no answer within {deadline:?} from its token service {host}"),
             ),
-        }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        ExchangeError::image_failed(cause, None, detail)
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use policy::Endpoint;
 use policy::breaker::{Breaker, State};
-use registry::{Cause, Client, Outcome, Probe, Target};
+use registry::{Cause, Client, ManifestName, Outcome, Probe, Registry};
 use telemetry::Telemetry;
 use telemetry::metrics::{NONE, ORIGIN};
 use tokio::runtime::Handle;
@@ -41,6 +41,14 @@ pub(crate) struct Registries {
     handle: Handle,
     telemetry: Telemetry,
     entries: Mutex<HashMap<Endpoint, Arc<Health>>>,
+}
+
+/// What a registry is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) registry: Registry,
+    pub(crate) name: ManifestName,
+    pub(crate) deadline: Duration,
 }
 
 /// One registry's health.
@@ -112,12 +120,15 @@ impl Registries {
         all
     }
 
-    /// Notes what a probe of `target` has shown, and starts the trials where it put the registry
+    /// Notes what the answer to `question` has shown, and starts the trials where it put the registry
     /// aside.
-    pub(crate) fn note(&self, health: &Arc<Health>, target: &Target, probe: &Probe) {
+    pub(crate) fn note(&self, health: &Arc<Health>, question: &Asked, probe: &Probe) {
         if health.note(probe) {
-            let trial =
-                try_until_it_answers(Arc::downgrade(health), self.client.clone(), target.clone());
+            let trial = try_until_it_answers(
+                Arc::downgrade(health),
+                self.client.clone(),
+                question.clone(),
+            );
             self.handle.spawn(trial);
         }
     }
@@ -203,7 +214,8 @@ fn effect(outcome: &Outcome) -> Effect {
     match outcome {
         Outcome::Found { .. } | Outcome::NotFound | Outcome::Unauthorized => Effect::Answered,
         Outcome::RateLimited { retry_after } => Effect::Failed(*retry_after),
-        Outcome::Unavailable { cause, retry_after } => match cause {
+        Outcome::Unavailable { .. } => Effect::Failed(None),
+        Outcome::ImageFailed { cause, retry_after } => match cause {
             // The registry was never asked, or its answer may be about this image alone.
             Cause::Queue => Effect::None,
             Cause::Status(code) if *code < 500 => Effect::None,
@@ -215,7 +227,7 @@ fn effect(outcome: &Outcome) -> Effect {
 /// Tries a registry whose circuit is open each time its pause is over, until it answers or is no longer
 /// configured. Asks what had failed, so that a registry that answers `/v2/` but fails manifests
 /// stays aside.
-async fn try_until_it_answers(health: Weak<Health>, client: Client, target: Target) {
+async fn try_until_it_answers(health: Weak<Health>, client: Client, question: Asked) {
     loop {
         let until = match health.upgrade() {
             None => return,
@@ -234,7 +246,9 @@ async fn try_until_it_answers(health: Weak<Health>, client: Client, target: Targ
                 }
             }
         }
-        let probe = client.probe(&target).await;
+        let probe = client
+            .probe(&question.registry, &question.name, question.deadline)
+            .await;
         let Some(health) = health.upgrade() else {
             return;
         };

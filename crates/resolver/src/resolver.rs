@@ -11,16 +11,14 @@ use arc_swap::ArcSwap;
 use futures_util::future::{FutureExt, Shared, WeakShared};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use policy::order::is_settled;
-use policy::{
-    CredentialChoice, Credentials, Endpoint, Plan, Reference, Rules, TlsOptions, Verdict,
-};
-use registry::{Client, Outcome, Probe, Target};
+use policy::{CredentialChoice, Credentials, Endpoint, Plan, Reference, Rules, Verdict};
+use registry::{Client, ManifestName, Outcome, Probe, Registry};
 use telemetry::Telemetry;
 use telemetry::report::Freshness;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::health::{Health, Registries, RegistryHealth, lock};
+use crate::health::{Asked, Health, Registries, RegistryHealth, lock};
 use crate::memory::{Memory, MemoryStats, Question};
 use crate::resolution::{Answer, Resolution};
 
@@ -169,16 +167,17 @@ impl Resolver {
                 };
             }
         };
-        let target = Target {
-            endpoint,
+        let registry = Registry::anonymous(endpoint);
+        let name = ManifestName {
             repository: reference.repository().to_owned(),
-            manifest: reference.manifest().to_owned(),
-            credentials: None,
-            tls: TlsOptions::default(),
-            deadline: self.inner.options.load().probe_timeout,
+            reference: reference.manifest().to_owned(),
         };
+        let deadline = self.inner.options.load().probe_timeout;
         let inner = Arc::clone(&self.inner);
-        let asked = async move { inner.registries.client().probe(&target).await };
+        let asked = async move {
+            let client = inner.registries.client();
+            client.probe(&registry, &name, deadline).await
+        };
         match self.inner.handle.spawn(asked).await {
             Ok(probe) => answer(probe),
             Err(ended) => Answer {
@@ -360,16 +359,24 @@ impl Inner {
             return (at, answer);
         }
         let options = self.options.load_full();
-        let target = Target {
-            endpoint: candidate.endpoint.clone(),
-            repository: candidate.repository.clone(),
-            manifest: plan.reference.manifest().to_owned(),
-            credentials: credentials(candidate, caller).cloned(),
-            tls: candidate.tls.clone(),
+        let asked = Asked {
+            registry: Registry {
+                endpoint: candidate.endpoint.clone(),
+                credentials: credentials(candidate, caller).cloned(),
+                tls: candidate.tls.clone(),
+            },
+            name: ManifestName {
+                repository: candidate.repository.clone(),
+                reference: plan.reference.manifest().to_owned(),
+            },
             deadline: options.probe_timeout,
         };
-        let probe = self.registries.client().probe(&target).await;
-        self.registries.note(&health, &target, &probe);
+        let probe = self
+            .registries
+            .client()
+            .probe(&asked.registry, &asked.name, asked.deadline)
+            .await;
+        self.registries.note(&health, &asked, &probe);
         let answer = answer(probe);
         let ttl = match answer.verdict {
             Verdict::Found => Some(options.found_ttl),
@@ -433,7 +440,7 @@ pub(crate) fn verdict(outcome: &Outcome) -> Verdict {
         Outcome::NotFound => Verdict::NotFound,
         Outcome::Unauthorized => Verdict::Unauthorized,
         Outcome::RateLimited { .. } => Verdict::RateLimited,
-        Outcome::Unavailable { .. } => Verdict::Unavailable,
+        Outcome::ImageFailed { .. } | Outcome::Unavailable { .. } => Verdict::Unavailable,
     }
 }
 

@@ -7,7 +7,7 @@ use registry::{Cause, Outcome};
 use testkit::fake_registry::{Behaviour, FakeRegistry, TokenOptions, TokenService};
 use testkit::images::Image;
 
-use crate::setup::{cause, client, found, is_found, registry, target, with_auth};
+use crate::setup::{ask, cause, client, found, is_found, registry, target, with_auth};
 
 /// A registry behind a token service that knows `u` with `p:w`.
 fn guarded(options: TokenOptions) -> (FakeRegistry, Image, TokenService) {
@@ -30,9 +30,9 @@ async fn basic_is_sent_when_asked_for_and_up_front_after_that() {
     registry.require_basic("u", "p:w");
     let client = client();
     let target = with_auth(&registry.url(), "u", "p:w");
-    let first = client.probe(&target).await;
+    let first = ask(&client, &target).await;
     assert_eq!((first.outcome, first.requests), (found(&image), 2));
-    let second = client.probe(&target).await;
+    let second = ask(&client, &target).await;
     assert_eq!((second.outcome, second.requests), (found(&image), 1));
     let sent: Vec<bool> = registry
         .requests()
@@ -47,12 +47,10 @@ async fn wrong_and_missing_passwords_are_unauthorized() {
     let (registry, _) = registry();
     registry.require_basic("u", "right");
     let client = client();
-    let wrong = client
-        .probe(&with_auth(&registry.url(), "u", "hunter2"))
-        .await;
+    let wrong = ask(&client, &with_auth(&registry.url(), "u", "hunter2")).await;
     assert_eq!((wrong.outcome, wrong.requests), (Outcome::Unauthorized, 2));
     assert!(!wrong.detail.contains("hunter2"), "{}", wrong.detail);
-    let none = client.probe(&target(&registry.url())).await;
+    let none = ask(&client, &target(&registry.url())).await;
     assert_eq!((none.outcome, none.requests), (Outcome::Unauthorized, 1));
     assert!(none.detail.contains("set auth"), "{}", none.detail);
 }
@@ -65,9 +63,9 @@ async fn an_anonymous_token_is_fetched_once_and_used_up_front() {
             ..TokenOptions::default()
         });
         let client = client();
-        let first = client.probe(&target(&registry.url())).await;
+        let first = ask(&client, &target(&registry.url())).await;
         assert_eq!((first.outcome, first.requests), (found(&image), 3));
-        let second = client.probe(&target(&registry.url())).await;
+        let second = ask(&client, &target(&registry.url())).await;
         assert_eq!((second.outcome, second.requests), (found(&image), 1));
         let asked = service.recording().all();
         assert_eq!(asked.len(), 1);
@@ -84,10 +82,10 @@ async fn another_repository_needs_another_token_and_no_challenge() {
     let (registry, image, service) = guarded(TokenOptions::default());
     registry.add(&image, "team/other", "1");
     let client = client();
-    assert!(is_found(&client.probe(&target(&registry.url())).await));
+    assert!(is_found(&ask(&client, &target(&registry.url())).await));
     let mut other = target(&registry.url());
-    other.repository = "team/other".into();
-    let probe = client.probe(&other).await;
+    other.name.repository = "team/other".into();
+    let probe = ask(&client, &other).await;
     assert_eq!((probe.outcome, probe.requests), (found(&image), 2));
     assert_eq!(service.recording().all().len(), 2);
 }
@@ -95,9 +93,7 @@ async fn another_repository_needs_another_token_and_no_challenge() {
 #[tokio::test]
 async fn credentials_go_to_the_token_service_and_not_to_the_registry() {
     let (registry, image, service) = guarded(private());
-    let probe = client()
-        .probe(&with_auth(&registry.url(), "u", "p:w"))
-        .await;
+    let probe = ask(&client(), &with_auth(&registry.url(), "u", "p:w")).await;
     assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
     assert!(service.recording().all()[0].has_basic("u", "p:w"));
     for request in registry.requests() {
@@ -111,10 +107,10 @@ async fn tokens_of_one_user_are_not_used_for_another() {
     let (registry, _, service) = guarded(private());
     let client = client();
     let known = with_auth(&registry.url(), "u", "p:w");
-    assert!(is_found(&client.probe(&known).await));
-    let anonymous = client.probe(&target(&registry.url())).await;
+    assert!(is_found(&ask(&client, &known).await));
+    let anonymous = ask(&client, &target(&registry.url())).await;
     assert_eq!(anonymous.outcome, Outcome::Unauthorized);
-    assert!(is_found(&client.probe(&known).await));
+    assert!(is_found(&ask(&client, &known).await));
     assert_eq!(service.recording().all().len(), 2);
 }
 
@@ -122,9 +118,7 @@ async fn tokens_of_one_user_are_not_used_for_another() {
 async fn refused_credentials_and_tokens_are_unauthorized() {
     let (registry, _, service) = guarded(private());
     let client = client();
-    let wrong = client
-        .probe(&with_auth(&registry.url(), "u", "hunter2"))
-        .await;
+    let wrong = ask(&client, &with_auth(&registry.url(), "u", "hunter2")).await;
     assert_eq!(wrong.outcome, Outcome::Unauthorized);
     assert!(wrong.detail.contains("token service"), "{}", wrong.detail);
     assert!(!wrong.detail.contains("hunter2"));
@@ -135,7 +129,7 @@ async fn refused_credentials_and_tokens_are_unauthorized() {
     registry.recording().clear();
     registry.require_nothing();
     registry.behave(Behaviour::Challenge(format!("Bearer realm=\"{realm}\"")));
-    let probe = client.probe(&with_auth(&registry.url(), "u", "p:w")).await;
+    let probe = ask(&client, &with_auth(&registry.url(), "u", "p:w")).await;
     assert_eq!(probe.outcome, Outcome::Unauthorized, "{}", probe.detail);
     assert_eq!(service.recording().all().len(), 1);
     assert_eq!(registry.requests().len(), 2);
@@ -145,9 +139,9 @@ async fn refused_credentials_and_tokens_are_unauthorized() {
 async fn a_token_that_was_revoked_is_refreshed_once() {
     let (registry, image, service) = guarded(TokenOptions::default());
     let client = client();
-    assert!(is_found(&client.probe(&target(&registry.url())).await));
+    assert!(is_found(&ask(&client, &target(&registry.url())).await));
     service.revoke();
-    let probe = client.probe(&target(&registry.url())).await;
+    let probe = ask(&client, &target(&registry.url())).await;
     assert_eq!((probe.outcome, probe.requests), (found(&image), 3));
     assert_eq!(service.recording().all().len(), 2);
 }
@@ -159,10 +153,10 @@ async fn a_token_is_not_used_past_its_life() {
         ..TokenOptions::default()
     });
     let client = client();
-    assert!(is_found(&client.probe(&target(&registry.url())).await));
+    assert!(is_found(&ask(&client, &target(&registry.url())).await));
     // It still opens the registry: only its age makes us ask for another.
     testkit::wait::until("another token", || async {
-        assert!(is_found(&client.probe(&target(&registry.url())).await));
+        assert!(is_found(&ask(&client, &target(&registry.url())).await));
         (service.recording().all().len() == 2).then_some(())
     })
     .await;
@@ -190,7 +184,7 @@ async fn a_token_service_in_trouble_is_named() {
         let client = client();
         let mut quick = target(&registry.url());
         quick.deadline = Duration::from_secs(1);
-        let probe = client.probe(&quick).await;
+        let probe = ask(&client, &quick).await;
         assert_eq!(cause(&probe), Some(Cause::TokenService), "{}", probe.detail);
         assert!(probe.detail.contains(words), "{words}: {}", probe.detail);
         assert!(probe.detail.contains("token service"), "{}", probe.detail);
@@ -199,7 +193,7 @@ async fn a_token_service_in_trouble_is_named() {
         service.behave(Behaviour::Serve);
         service.stop().await;
         service.start_again().await.unwrap();
-        let probe = client.probe(&target(&registry.url())).await;
+        let probe = ask(&client, &target(&registry.url())).await;
         assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
     }
 }
@@ -209,12 +203,12 @@ async fn a_token_service_can_say_no_and_not_now() {
     let (registry, _, service) = guarded(TokenOptions::default());
     let client = client();
     service.behave(Behaviour::Status(StatusCode::FORBIDDEN));
-    let probe = client.probe(&target(&registry.url())).await;
+    let probe = ask(&client, &target(&registry.url())).await;
     assert_eq!(probe.outcome, Outcome::Unauthorized);
     service.behave(Behaviour::RateLimited {
         retry_after: Some("9".into()),
     });
-    let probe = client.probe(&target(&registry.url())).await;
+    let probe = ask(&client, &target(&registry.url())).await;
     let retry_after = Some(Duration::from_secs(9));
     assert_eq!(probe.outcome, Outcome::RateLimited { retry_after });
 }
@@ -224,12 +218,12 @@ async fn a_registry_that_changes_its_mind_is_followed() {
     let (registry, image, _service) = guarded(TokenOptions::default());
     let client = client();
     let target = with_auth(&registry.url(), "u", "p");
-    assert!(is_found(&client.probe(&target).await));
+    assert!(is_found(&ask(&client, &target).await));
     registry.require_basic("u", "p");
-    let probe = client.probe(&target).await;
+    let probe = ask(&client, &target).await;
     assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
     registry.require_nothing();
-    assert_eq!(client.probe(&target).await.outcome, found(&image));
+    assert_eq!(ask(&client, &target).await.outcome, found(&image));
 }
 
 #[tokio::test]
@@ -242,7 +236,7 @@ async fn challenges_without_an_answer_end_at_once() {
         "\"",
     ] {
         registry.behave(Behaviour::Challenge(challenge.into()));
-        let probe = client().probe(&with_auth(&registry.url(), "u", "p")).await;
+        let probe = ask(&client(), &with_auth(&registry.url(), "u", "p")).await;
         assert_eq!(probe.outcome, Outcome::Unauthorized, "{challenge}");
         assert_eq!(probe.requests, 1);
     }

@@ -10,6 +10,7 @@
 
 mod answers;
 mod auth;
+mod ping;
 mod proxies;
 mod real;
 mod redirects;

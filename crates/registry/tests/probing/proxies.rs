@@ -5,7 +5,7 @@ use registry::{Cause, Client, ClientOptions, ProxySettings};
 use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
 
-use crate::setup::{REPOSITORY, cause, found, options, target};
+use crate::setup::{REPOSITORY, ask, cause, found, options, target};
 
 fn behind(proxy: String, no_proxy: &'static str) -> Client {
     Client::new(ClientOptions {
@@ -30,7 +30,7 @@ fn proxy() -> (FakeRegistry, Image) {
 async fn a_plain_registry_is_asked_through_the_proxy_with_its_own_password() {
     let (proxy, image) = proxy();
     let client = behind(format!("user:hunter2@{}", proxy.host()), "");
-    let probe = client.probe(&target("http://registry.invalid")).await;
+    let probe = ask(&client, &target("http://registry.invalid")).await;
     assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
     let [request] = proxy.requests().try_into().unwrap();
     assert_eq!(request.headers["host"], "registry.invalid");
@@ -46,7 +46,7 @@ async fn a_plain_registry_is_asked_through_the_proxy_with_its_own_password() {
 async fn exceptions_and_loopback_are_asked_directly() {
     let (proxy, _) = proxy();
     let client = behind(proxy.url(), "registry.invalid");
-    let probe = client.probe(&target("http://registry.invalid")).await;
+    let probe = ask(&client, &target("http://registry.invalid")).await;
     assert_eq!(cause(&probe), Some(Cause::Dns), "{}", probe.detail);
     assert!(proxy.recording().is_empty());
 
@@ -54,7 +54,7 @@ async fn exceptions_and_loopback_are_asked_directly() {
     let image = Image::new("direct");
     direct.add(&image, REPOSITORY, "1");
     let client = behind(proxy.url(), "");
-    let probe = client.probe(&target(&direct.url())).await;
+    let probe = ask(&client, &target(&direct.url())).await;
     assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
     assert!(proxy.recording().is_empty());
 }
@@ -67,7 +67,7 @@ async fn a_proxy_that_is_gone_is_named_without_its_password() {
     for scheme in ["http", "https"] {
         let address = format!("{scheme}://registry.invalid");
         assert!(Endpoint::parse(&address).is_ok());
-        let probe = client.probe(&target(&address)).await;
+        let probe = ask(&client, &target(&address)).await;
         assert_eq!(cause(&probe), Some(Cause::Refused), "{}", probe.detail);
         assert!(probe.detail.contains(&proxy.url()), "{}", probe.detail);
         assert!(!probe.detail.contains("hunter2"), "{}", probe.detail);

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use policy::{Credentials, Endpoint, TlsOptions};
-use registry::{Cause, CertsDirs, Client, ClientOptions, Outcome, Probe, ProxySettings, Target};
+use policy::{Credentials, Endpoint};
+use registry::{
+    Cause, CertsDirs, Client, ClientOptions, ManifestName, Outcome, Probe, ProxySettings, Registry,
+};
 use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
 
@@ -22,23 +24,36 @@ pub(crate) fn client() -> Client {
     Client::new(options())
 }
 
+/// One question, to one registry.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) registry: Registry,
+    pub(crate) name: ManifestName,
+    pub(crate) deadline: Duration,
+}
+
 /// `team/app:1` at an address, with a deadline that only a failing test reaches.
 pub(crate) fn target(address: &str) -> Target {
     Target {
-        endpoint: Endpoint::parse(address).unwrap().0,
-        repository: REPOSITORY.to_owned(),
-        manifest: "1".to_owned(),
-        credentials: None,
-        tls: TlsOptions::default(),
+        registry: Registry::anonymous(Endpoint::parse(address).unwrap().0),
+        name: ManifestName {
+            repository: REPOSITORY.to_owned(),
+            reference: "1".to_owned(),
+        },
         deadline: Duration::from_secs(30),
     }
 }
 
 pub(crate) fn with_auth(address: &str, username: &str, password: &str) -> Target {
-    Target {
-        credentials: Some(Credentials::new(username, password)),
-        ..target(address)
-    }
+    let mut target = target(address);
+    target.registry.credentials = Some(Credentials::new(username, password));
+    target
+}
+
+pub(crate) async fn ask(client: &Client, target: &Target) -> Probe {
+    client
+        .probe(&target.registry, &target.name, target.deadline)
+        .await
 }
 
 /// A registry that has `team/app:1`.
@@ -61,9 +76,14 @@ pub(crate) fn is_found(probe: &Probe) -> bool {
 
 pub(crate) fn cause(probe: &Probe) -> Option<Cause> {
     match probe.outcome {
-        Outcome::Unavailable { cause, .. } => Some(cause),
+        Outcome::ImageFailed { cause, .. } | Outcome::Unavailable { cause } => Some(cause),
         _ => None,
     }
+}
+
+/// Whether what failed is the registry as a whole, and not this one question.
+pub(crate) fn is_registrys(probe: &Probe) -> bool {
+    matches!(probe.outcome, Outcome::Unavailable { .. })
 }
 
 /// Methods of the manifest requests that a registry saw, in order.

@@ -6,7 +6,7 @@ use registry::{Cause, Client, ClientOptions};
 use testkit::fake_registry::{Behaviour, TokenOptions, TokenService};
 use testkit::wait::until;
 
-use crate::setup::{cause, client, is_found, options, registry, target};
+use crate::setup::{ask, cause, client, is_found, options, registry, target};
 
 #[tokio::test]
 async fn probes_that_need_one_token_share_its_request() {
@@ -18,7 +18,7 @@ async fn probes_that_need_one_token_share_its_request() {
     let probes: Vec<_> = (0..20)
         .map(|_| {
             let (client, target) = (client.clone(), target(&registry.url()));
-            tokio::spawn(async move { client.probe(&target).await })
+            tokio::spawn(async move { ask(&client, &target).await })
         })
         .collect();
     for probe in probes {
@@ -38,7 +38,7 @@ async fn more_probes_than_slots_wait_and_all_are_answered() {
     let probes: Vec<_> = (0..200)
         .map(|_| {
             let (client, target) = (client.clone(), target(&registry.url()));
-            tokio::spawn(async move { client.probe(&target).await })
+            tokio::spawn(async move { ask(&client, &target).await })
         })
         .collect();
     for probe in probes {
@@ -58,7 +58,7 @@ async fn waiting_for_a_slot_is_not_the_registrys_silence() {
     // Holds the only slot for longer than the other one waits.
     let holder = {
         let (client, target) = (client.clone(), target(&registry.url()));
-        tokio::spawn(async move { client.probe(&target).await })
+        tokio::spawn(async move { ask(&client, &target).await })
     };
     until("the slot is taken", || async {
         (!registry.requests().is_empty()).then_some(())
@@ -66,14 +66,14 @@ async fn waiting_for_a_slot_is_not_the_registrys_silence() {
     .await;
     let mut quick = target(&registry.url());
     quick.deadline = Duration::from_millis(100);
-    let waiting = client.probe(&quick).await;
+    let waiting = ask(&client, &quick).await;
     assert_eq!(cause(&waiting), Some(Cause::Queue), "{}", waiting.detail);
     assert_eq!(waiting.requests, 0);
 
     // A probe that nobody waits for any more gives its slot back.
     holder.abort();
     registry.behave_well();
-    assert!(is_found(&client.probe(&target(&registry.url())).await));
+    assert!(is_found(&ask(&client, &target(&registry.url())).await));
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_registry_that_never_answers_is_not_asked_by_those_who_waited_in_vain(
         .map(|_| {
             let (client, mut target) = (client.clone(), target(&registry.url()));
             target.deadline = Duration::from_secs(1);
-            tokio::spawn(async move { client.probe(&target).await })
+            tokio::spawn(async move { ask(&client, &target).await })
         })
         .collect();
     let mut queued = 0;
@@ -108,7 +108,7 @@ async fn a_probe_that_is_given_up_does_not_take_the_others_token_with_it() {
     let client = client();
     let start = || {
         let (client, target) = (client.clone(), target(&registry.url()));
-        tokio::spawn(async move { client.probe(&target).await })
+        tokio::spawn(async move { ask(&client, &target).await })
     };
     let first = start();
     until("the token is being fetched", || async {

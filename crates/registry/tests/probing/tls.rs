@@ -10,7 +10,7 @@ use testkit::certs::{Ca, ServerCert};
 use testkit::fake_registry::{Behaviour, FakeRegistry, TokenOptions, TokenService};
 use testkit::images::Image;
 
-use crate::setup::{REPOSITORY, cause, client, is_found, options, registry, target};
+use crate::setup::{REPOSITORY, ask, cause, client, is_found, options, registry, target};
 use crate::tls_server::{SelfSigned, TlsServer};
 
 fn secure(cert: &ServerCert) -> FakeRegistry {
@@ -41,7 +41,7 @@ fn reading(root: &Path) -> Client {
 async fn an_unknown_ca_is_refused_with_what_to_do() {
     let registry = secure(&Ca::new().unwrap().issue(&["127.0.0.1"]).unwrap());
     let temp = tempfile::tempdir().unwrap();
-    let probe = reading(temp.path()).probe(&target(&registry.url())).await;
+    let probe = ask(&reading(temp.path()), &target(&registry.url())).await;
     assert_eq!(cause(&probe), Some(Cause::Tls));
     let dir = temp.path().join("containerd").join(registry.host());
     for words in ["set caFile for this registry", dir.to_str().unwrap()] {
@@ -64,8 +64,8 @@ async fn expired_and_foreign_certificates_are_told_apart() {
     ] {
         let registry = secure(&cert);
         let mut target = target(&registry.url());
-        target.tls.ca_file = Some(ca_file.clone());
-        let probe = client().probe(&target).await;
+        target.registry.tls.ca_file = Some(ca_file.clone());
+        let probe = ask(&client(), &target).await;
         assert_eq!(cause(&probe), Some(Cause::Tls));
         assert!(probe.detail.contains(words), "{}", probe.detail);
     }
@@ -78,17 +78,17 @@ async fn the_entrys_own_options_decide() {
     let temp = tempfile::tempdir().unwrap();
     let client = client();
     let mut by_ca = target(&registry.url());
-    by_ca.tls.ca_file = Some(write(temp.path().join("ca.pem"), &ca.pem()));
-    assert!(is_found(&client.probe(&by_ca).await));
+    by_ca.registry.tls.ca_file = Some(write(temp.path().join("ca.pem"), &ca.pem()));
+    assert!(is_found(&ask(&client, &by_ca).await));
     let mut unchecked = target(&registry.url());
-    unchecked.tls.insecure_skip_verify = true;
-    assert!(is_found(&client.probe(&unchecked).await));
+    unchecked.registry.tls.insecure_skip_verify = true;
+    assert!(is_found(&ask(&client, &unchecked).await));
     // Neither spoils the other or an entry that says nothing.
-    let probe = client.probe(&target(&registry.url())).await;
+    let probe = ask(&client, &target(&registry.url())).await;
     assert_eq!(cause(&probe), Some(Cause::Tls));
     let mut unreadable = target(&registry.url());
-    unreadable.tls.ca_file = Some(temp.path().join("missing.pem"));
-    let probe = client.probe(&unreadable).await;
+    unreadable.registry.tls.ca_file = Some(temp.path().join("missing.pem"));
+    let probe = ask(&client, &unreadable).await;
     assert_eq!(cause(&probe), Some(Cause::Tls));
     assert!(probe.detail.contains("missing.pem"), "{}", probe.detail);
 }
@@ -117,12 +117,12 @@ async fn what_the_runtimes_are_told_counts_and_is_seen_without_a_restart() {
     ] {
         let temp = tempfile::tempdir().unwrap();
         let client = reading(temp.path());
-        let probe = client.probe(&target(&registry.url())).await;
+        let probe = ask(&client, &target(&registry.url())).await;
         assert_eq!(cause(&probe), Some(Cause::Tls), "{path}");
         write(temp.path().join("ca.pem"), &ca.pem());
         let file = write(temp.path().join(&path), &text);
         write(file.with_file_name("ca.pem"), &ca.pem());
-        let probe = client.probe(&target(&registry.url())).await;
+        let probe = ask(&client, &target(&registry.url())).await;
         assert!(is_found(&probe), "{path}: {}", probe.detail);
     }
 }
@@ -139,8 +139,8 @@ async fn a_redirect_does_not_take_the_entrys_options_along() {
         second.url()
     )));
     let mut unchecked = target(&first.url());
-    unchecked.tls.insecure_skip_verify = true;
-    let probe = client().probe(&unchecked).await;
+    unchecked.registry.tls.insecure_skip_verify = true;
+    let probe = ask(&client(), &unchecked).await;
     assert_eq!(cause(&probe), Some(Cause::Tls));
     assert!(probe.detail.contains(&second.host()), "{}", probe.detail);
     assert!(second.recording().is_empty());
@@ -153,8 +153,8 @@ async fn a_token_service_on_the_same_machine_may_be_plain() {
     let service = TokenService::start(TokenOptions::default()).unwrap();
     registry.require_token(&service);
     let mut target = target(&registry.url());
-    target.tls.insecure_skip_verify = true;
-    let probe = client().probe(&target).await;
+    target.registry.tls.insecure_skip_verify = true;
+    let probe = ask(&client(), &target).await;
     assert!(is_found(&probe), "{}", probe.detail);
 }
 
@@ -164,24 +164,24 @@ async fn a_certificate_that_is_its_own_ca_is_trusted_where_it_was_given() {
     let server = TlsServer::start(own.server_config(&[], None)).await;
     let temp = tempfile::tempdir().unwrap();
     let mut given = target(&server.url());
-    given.tls.ca_file = Some(write(temp.path().join("own.pem"), &own.cert_pem));
+    given.registry.tls.ca_file = Some(write(temp.path().join("own.pem"), &own.cert_pem));
     let client = client();
-    let probe = client.probe(&given).await;
+    let probe = ask(&client, &given).await;
     assert!(is_found(&probe), "{}", probe.detail);
     assert_eq!(server.versions(), [Version::HTTP_11]);
 
     // Another one of the same name is not it.
     let other = SelfSigned::new("127.0.0.1", true);
     let mut wrong = target(&server.url());
-    wrong.tls.ca_file = Some(write(temp.path().join("other.pem"), &other.cert_pem));
-    let probe = client.probe(&wrong).await;
+    wrong.registry.tls.ca_file = Some(write(temp.path().join("other.pem"), &other.cert_pem));
+    let probe = ask(&client, &wrong).await;
     assert_eq!(cause(&probe), Some(Cause::Tls), "{}", probe.detail);
     // Nor is it good for another name.
     let foreign = SelfSigned::new("elsewhere.example", true);
     let server = TlsServer::start(foreign.server_config(&[], None)).await;
     let mut wrong = target(&server.url());
-    wrong.tls.ca_file = Some(write(temp.path().join("foreign.pem"), &foreign.cert_pem));
-    let probe = client.probe(&wrong).await;
+    wrong.registry.tls.ca_file = Some(write(temp.path().join("foreign.pem"), &foreign.cert_pem));
+    let probe = ask(&client, &wrong).await;
     assert_eq!(cause(&probe), Some(Cause::Tls), "{}", probe.detail);
     assert!(
         probe.detail.contains("elsewhere.example"),
@@ -195,8 +195,8 @@ async fn http2_is_spoken_where_it_is_offered() {
     let own = SelfSigned::new("127.0.0.1", false);
     let server = TlsServer::start(own.server_config(&[b"h2", b"http/1.1"], None)).await;
     let mut target = target(&server.url());
-    target.tls.insecure_skip_verify = true;
-    let probe = client().probe(&target).await;
+    target.registry.tls.insecure_skip_verify = true;
+    let probe = ask(&client(), &target).await;
     assert!(is_found(&probe), "{}", probe.detail);
     assert_eq!(server.versions(), [Version::HTTP_2]);
 }
@@ -212,7 +212,7 @@ async fn client_certificates_of_certs_d_are_shown() {
     let dir = temp.path().join("docker").join(&host);
     write(dir.join("ca.crt"), &server_cert.cert_pem);
     let client = reading(temp.path());
-    let probe = client.probe(&target(&server.url())).await;
+    let probe = ask(&client, &target(&server.url())).await;
     assert_eq!(cause(&probe), Some(Cause::Tls), "{}", probe.detail);
     assert!(
         probe.detail.contains("client certificate"),
@@ -222,7 +222,7 @@ async fn client_certificates_of_certs_d_are_shown() {
 
     write(dir.join("node.cert"), &client_cert.cert_pem);
     write(dir.join("node.key"), &server_cert.key_pem);
-    let probe = client.probe(&target(&server.url())).await;
+    let probe = ask(&client, &target(&server.url())).await;
     assert_eq!(cause(&probe), Some(Cause::Tls), "a key that does not fit");
     assert!(
         probe.detail.contains("node.cert is not used"),
@@ -231,12 +231,12 @@ async fn client_certificates_of_certs_d_are_shown() {
     );
 
     write(dir.join("node.key"), &client_cert.key_pem);
-    let probe = client.probe(&target(&server.url())).await;
+    let probe = ask(&client, &target(&server.url())).await;
     assert!(is_found(&probe), "{}", probe.detail);
 }
 
 #[tokio::test]
 async fn plain_registries_need_no_roots() {
     let (registry, _) = registry();
-    assert!(is_found(&client().probe(&target(&registry.url())).await));
+    assert!(is_found(&ask(&client(), &target(&registry.url())).await));
 }

@@ -5,36 +5,83 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
-use crate::dns::NoAddress;
-use crate::outcome::{Cause, Verdict};
-use crate::tls;
+use super::dns::NoAddress;
+use super::tls;
+use crate::outcome::{Cause, ExchangeError, Failure};
 use policy::text::one_line;
 
 /// A request without a usable answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct SendError {
     pub(crate) cause: Cause,
     pub(crate) detail: String,
     /// The other side does not seem to speak TLS: a reason to try plain HTTP where that is allowed.
     pub(crate) speaks_no_tls: bool,
     /// The connection had been used before and was closed under the request: a reason to ask again.
     pub(crate) stale_connection: bool,
+    /// There was no connection to send the request on.
+    connecting: bool,
+    /// The host that failed is not the registry, but one that it redirected to.
+    left_origin: bool,
 }
 
-impl Failure {
+impl SendError {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
         Self {
             cause,
             detail: detail.into(),
             speaks_no_tls: false,
             stale_connection: false,
+            connecting: false,
+            left_origin: false,
         }
+    }
+
+    /// Notes whether it was the registry that failed, or a host that it redirected to.
+    pub(crate) fn with_left_origin(self, left_origin: bool) -> Self {
+        Self {
+            left_origin,
+            // What another host speaks says nothing about the registry.
+            speaks_no_tls: self.speaks_no_tls && !left_origin,
+            ..self
+        }
+    }
+
+    fn connecting(self) -> Self {
+        Self {
+            connecting: true,
+            ..self
+        }
+    }
+
+    /// Whether the registry itself can't be asked, whatever the question.
+    pub(crate) fn is_registrys(&self) -> bool {
+        let registrys = match self.cause {
+            Cause::Refused | Cause::Unreachable | Cause::Dns | Cause::Tls => true,
+            Cause::Timeout | Cause::Reset => self.connecting,
+            Cause::Queue
+            | Cause::Status(_)
+            | Cause::Protocol
+            | Cause::Redirect
+            | Cause::TokenService => false,
+        };
+        // A registry that redirected has answered: where it sent us is this image's trouble.
+        registrys && !self.left_origin
     }
 }
 
-impl From<Failure> for Verdict {
-    fn from(failure: Failure) -> Self {
-        Self::unavailable(failure.cause, failure.detail)
+impl From<SendError> for ExchangeError {
+    fn from(error: SendError) -> Self {
+        let cause = error.cause;
+        let failure = if error.is_registrys() {
+            Failure::Unavailable { cause }
+        } else {
+            Failure::ImageFailed {
+                cause,
+                retry_after: None,
+            }
+        };
+        Self::new(failure, None, error.detail)
     }
 }
 
@@ -51,7 +98,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// Reads the error chain. URLs and headers are never repeated: they may hold signatures.
-pub(crate) fn classify(error: &reqwest::Error, context: &Context<'_>) -> Failure {
+pub(crate) fn classify(error: &reqwest::Error, context: &Context<'_>) -> SendError {
     let domain = context.domain;
     let via = context
         .proxy
@@ -62,23 +109,28 @@ pub(crate) fn classify(error: &reqwest::Error, context: &Context<'_>) -> Failure
     for cause in chain(error) {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
             let detail = tls::explain(error, domain, context.certs_dir, context.tls_problems);
-            return Failure {
+            return SendError {
                 speaks_no_tls: matches!(error, rustls::Error::InvalidMessage(_)),
-                ..Failure::new(Cause::Tls, detail + &via)
+                ..SendError::new(Cause::Tls, detail + &via)
             };
         }
         if cause.is::<NoAddress>() {
-            return Failure::new(Cause::Dns, format!("{cause}{via}"));
+            return SendError::new(Cause::Dns, format!("{cause}{via}"));
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
             io_kind = Some(error.kind());
         }
     }
     if error.is_timeout() || io_kind == Some(io::ErrorKind::TimedOut) {
-        return Failure::new(Cause::Timeout, format!("no answer from {domain}{via}"));
+        let failure = SendError::new(Cause::Timeout, format!("no answer from {domain}{via}"));
+        return if connecting {
+            failure.connecting()
+        } else {
+            failure
+        };
     }
     match io_kind {
-        Some(io::ErrorKind::ConnectionRefused) => Failure::new(
+        Some(io::ErrorKind::ConnectionRefused) => SendError::new(
             Cause::Refused,
             format!("connection refused by {domain}{via}"),
         ),
@@ -94,16 +146,16 @@ pub(crate) fn classify(error: &reqwest::Error, context: &Context<'_>) -> Failure
             | io::ErrorKind::NetworkDown
             | io::ErrorKind::AddrNotAvailable
             | io::ErrorKind::PermissionDenied,
-        ) => Failure::new(
+        ) => SendError::new(
             Cause::Unreachable,
             format!("no route to {domain}{via}: {}", innermost(error)),
         ),
-        _ if connecting => Failure::new(
+        _ if connecting => SendError::new(
             Cause::Unreachable,
             format!("can't connect to {domain}{via}: {}", innermost(error)),
         ),
         _ if is_closed_early(error) => closed(domain, &via, false),
-        _ => Failure::new(
+        _ => SendError::new(
             Cause::Protocol,
             format!(
                 "{domain} does not answer in valid HTTP{via}: {}",
@@ -113,12 +165,13 @@ pub(crate) fn classify(error: &reqwest::Error, context: &Context<'_>) -> Failure
     }
 }
 
-fn closed(domain: &str, via: &str, connecting: bool) -> Failure {
-    Failure {
+fn closed(domain: &str, via: &str, connecting: bool) -> SendError {
+    SendError {
         // A plain-http server may hang up on a TLS hello without a word.
         speaks_no_tls: connecting,
         stale_connection: !connecting,
-        ..Failure::new(
+        connecting,
+        ..SendError::new(
             Cause::Reset,
             format!("{domain} closed the connection without an answer{via}"),
         )

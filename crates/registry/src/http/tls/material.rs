@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::certs_d::{self, CertsDirs, HostTls, read_bounded};
-use crate::target::Target;
+use crate::registry::Registry;
 
 /// Whose TLS is wanted, and what its entry says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,8 +31,8 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// The registry of an entry of our config.
-    pub(crate) fn of_target(target: &Target) -> Self {
-        let endpoint = &target.endpoint;
+    pub(crate) fn of_registry(registry: &Registry) -> Self {
+        let endpoint = &registry.endpoint;
         let mut also_known_as = Vec::new();
         if endpoint.api_host() != endpoint.host() {
             also_known_as.push(endpoint.api_host().to_owned());
@@ -40,7 +40,7 @@ impl Wanted {
         Self {
             domain: endpoint.domain(),
             also_known_as,
-            options: target.tls.clone(),
+            options: registry.tls.clone(),
             lenient: endpoint.scheme() == Scheme::HttpsThenHttp,
             trusts_cas_of: None,
         }

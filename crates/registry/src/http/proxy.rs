@@ -138,7 +138,7 @@ impl fmt::Debug for ProxySettings {
 
 /// A proxy as it may be shown: without its credentials.
 pub(crate) fn masked(proxy: &Url) -> String {
-    crate::redirect::host_of(proxy)
+    super::redirect::host_of(proxy)
 }
 
 /// A proxy URL, or `host[:port]`, which means `http://`.

@@ -1,72 +1,57 @@
-//! What counts as an answer to "do you have this manifest?" Pure: status, headers and body in,
-//! verdict out.
-
-use std::time::SystemTime;
+//! What counts as a manifest. Pure: headers and body in, verdict out.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use sha2::{Digest, Sha256};
 
-use crate::outcome::{Cause, Outcome, Verdict};
-use crate::retry_after::retry_after;
+use crate::outcome::{Cause, ExchangeError};
 use policy::text::one_line;
 
 /// `Accept` of every manifest request: OCI and Docker manifests and indexes
 /// (OCI image spec, "media types"; Docker image manifest v2 schema 2).
-pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+pub(super) const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json";
 
 /// Longest manifest that is read: what the distribution specification asks registries to take.
-pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+pub(super) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+
+/// A manifest that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Where the registry named it or the body was read.
+    pub(super) digest: Option<String>,
+    /// One line for the trail.
+    pub(super) detail: String,
+}
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
 /// Whether a registry that answered HEAD so is asked again by GET. 405 is what containerd repeats
 /// with GET; 501 and 400 come from gateways that know no HEAD. 404 is believed: containerd resolves
 /// by HEAD too, so what a registry hides from HEAD the runtime can't pull either.
-pub(crate) fn refuses_head(status: u16) -> bool {
+pub(super) fn refuses_head(status: u16) -> bool {
     matches!(status, 400 | 405 | 501)
-}
-
-/// Verdict on any status but 200 and 401: those need more than the headers.
-pub(crate) fn judge_status(status: u16, headers: &HeaderMap, now: SystemTime) -> Verdict {
-    let retry_after = retry_after(headers, now);
-    let wait = retry_after.map_or_else(String::new, |wait| {
-        format!(", asks to wait {}s", wait.as_secs())
-    });
-    match status {
-        404 | 410 => Verdict::new(Outcome::NotFound, status.to_string()),
-        403 => Verdict::new(Outcome::Unauthorized, "403, access denied"),
-        429 => Verdict::new(
-            Outcome::RateLimited { retry_after },
-            format!("429, too many requests{wait}"),
-        ),
-        200..=299 => Verdict::unavailable(
-            Cause::Protocol,
-            format!(
-                "answered {status}, which is no answer to a manifest request; is this a registry?"
-            ),
-        ),
-        _ => Verdict::new(
-            Outcome::Unavailable {
-                cause: Cause::Status(status),
-                retry_after,
-            },
-            format!("{status}{wait}"),
-        ),
-    }
 }
 
 /// Verdict on a 200. `body` is there where the manifest was fetched by GET; `wanted` is the digest
 /// that was asked for, if it was not a tag.
-pub(crate) fn judge_found(
+///
+/// # Errors
+/// [`Cause::Protocol`]: whatever was answered, it is not the manifest that was asked for.
+pub(super) fn judge_found(
     headers: &HeaderMap,
     body: Option<&[u8]>,
     wanted: Option<&str>,
-) -> Verdict {
-    let protocol = |detail: String| Verdict::unavailable(Cause::Protocol, detail);
+) -> Result<Found, ExchangeError> {
+    let protocol = |detail: String| {
+        Err(ExchangeError::image_failed(
+            Cause::Protocol,
+            Some(200),
+            detail,
+        ))
+    };
     if let Some(other) = foreign_type(headers) {
         return protocol(format!(
             "answered 200 with {}, not a manifest; is this a registry?",
@@ -103,7 +88,7 @@ pub(crate) fn judge_found(
         Some(digest) => format!("200, {}", short(digest)),
         None => "200".to_owned(),
     };
-    Verdict::new(Outcome::Found { digest }, detail)
+    Ok(Found { digest, detail })
 }
 
 /// The content type, if it says that this is something else than a manifest. None at all is fine,
@@ -149,8 +134,6 @@ fn short(digest: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::{HeaderName, HeaderValue};
 
     use super::*;
@@ -169,11 +152,8 @@ mod tests {
             .collect()
     }
 
-    fn cause(verdict: &Verdict) -> Option<Cause> {
-        match verdict.outcome {
-            Outcome::Unavailable { cause, .. } => Some(cause),
-            _ => None,
-        }
+    fn cause(verdict: Result<Found, ExchangeError>) -> Option<Cause> {
+        verdict.unwrap_err().cause()
     }
 
     #[test]
@@ -198,12 +178,11 @@ mod tests {
             ("image/png", false),
         ] {
             let verdict = judge_found(&headers(&[("content-type", value)]), None, None);
-            let is_found = matches!(verdict.outcome, Outcome::Found { .. });
-            assert_eq!(is_found, found, "{value}: {}", verdict.detail);
+            assert_eq!(verdict.is_ok(), found, "{value}: {verdict:?}");
         }
         let verdict = judge_found(&headers(&[("content-type", "text/html")]), None, None);
         assert_eq!(
-            verdict.detail,
+            verdict.unwrap_err().detail,
             "answered 200 with text/html, not a manifest; is this a registry?"
         );
     }
@@ -220,7 +199,7 @@ mod tests {
         ] {
             let verdict = judge_found(&headers(&[("docker-content-digest", value)]), None, None);
             let digest = kept.then(|| value.to_owned());
-            assert_eq!(verdict.outcome, Outcome::Found { digest }, "{value}");
+            assert_eq!(verdict.unwrap().digest, digest, "{value}");
         }
     }
 
@@ -229,48 +208,21 @@ mod tests {
         let good = format!("sha256:{HEX}");
         let other = format!("sha256:{}", HEX.replace('a', "b"));
         let named = headers(&[("docker-content-digest", &good)]);
-        assert!(matches!(
-            judge_found(&named, None, Some(&good)).outcome,
-            Outcome::Found { .. }
-        ));
+        assert!(judge_found(&named, None, Some(&good)).is_ok());
         let verdict = judge_found(&named, None, Some(&other));
-        assert_eq!(cause(&verdict), Some(Cause::Protocol), "{}", verdict.detail);
+        assert_eq!(cause(verdict), Some(Cause::Protocol));
         // The body counts even where the header claims the right digest.
         let verdict = judge_found(&named, Some(b"{}"), Some(&good));
-        assert_eq!(cause(&verdict), Some(Cause::Protocol), "{}", verdict.detail);
+        assert_eq!(cause(verdict), Some(Cause::Protocol));
         let empty = format!("sha256:{:x}", Sha256::digest(b"{}"));
-        assert!(matches!(
-            judge_found(&HeaderMap::new(), Some(b"{}"), Some(&empty)).outcome,
-            Outcome::Found { .. }
-        ));
+        assert!(judge_found(&HeaderMap::new(), Some(b"{}"), Some(&empty)).is_ok());
     }
 
     #[test]
     fn a_body_that_is_no_json_object_is_no_manifest() {
         let verdict = judge_found(&HeaderMap::new(), Some(b"<html>"), None);
-        assert_eq!(cause(&verdict), Some(Cause::Protocol));
+        assert_eq!(cause(verdict), Some(Cause::Protocol));
         let verdict = judge_found(&HeaderMap::new(), Some(b""), None);
-        assert_eq!(cause(&verdict), Some(Cause::Protocol));
-    }
-
-    #[test]
-    fn statuses() {
-        let now = SystemTime::UNIX_EPOCH;
-        let wait = headers(&[("retry-after", "7")]);
-        let judge = |status| judge_status(status, &wait, now);
-        assert_eq!(judge(404).outcome, Outcome::NotFound);
-        assert_eq!(judge(410).outcome, Outcome::NotFound);
-        assert_eq!(judge(403).outcome, Outcome::Unauthorized);
-        let retry_after = Some(Duration::from_secs(7));
-        assert_eq!(judge(429).outcome, Outcome::RateLimited { retry_after });
-        assert_eq!(
-            judge(503).outcome,
-            Outcome::Unavailable {
-                cause: Cause::Status(503),
-                retry_after
-            }
-        );
-        assert_eq!(cause(&judge(204)), Some(Cause::Protocol));
-        assert_eq!(cause(&judge(412)), Some(Cause::Status(412)));
+        assert_eq!(cause(verdict), Some(Cause::Protocol));
     }
 }

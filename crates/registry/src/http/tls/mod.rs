@@ -8,8 +8,9 @@ mod verify;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
@@ -137,7 +138,7 @@ impl TlsStore {
         wanted: &Wanted,
         now: Instant,
     ) -> Arc<tokio::sync::Mutex<Option<(Instant, Secured)>>> {
-        let mut hosts = lock(&self.hosts);
+        let mut hosts = self.hosts.lock();
         if !hosts.contains_key(wanted) && hosts.len() >= MAX_HOSTS {
             let oldest = hosts.iter().min_by_key(|(_, host)| host.used_at);
             if let Some(oldest) = oldest.map(|(wanted, _)| wanted.clone()) {
@@ -187,14 +188,16 @@ impl Shared {
         roots: &RootCertStore,
     ) -> Result<Arc<reqwest::Client>, TlsError> {
         let fingerprint = material.fingerprint();
-        if let Some(client) = lock(&self.clients)
+        if let Some(client) = self
+            .clients
+            .lock()
             .get(&fingerprint)
             .and_then(Weak::upgrade)
         {
             return Ok(client);
         }
         let client = Arc::new(self.make(self.configure(material, roots)?)?);
-        let mut clients = lock(&self.clients);
+        let mut clients = self.clients.lock();
         clients.retain(|_, client| client.strong_count() > 0);
         // Another host may have built the same meanwhile.
         if let Some(client) = clients.get(&fingerprint).and_then(Weak::upgrade) {
@@ -270,13 +273,9 @@ fn system_roots() -> RootCertStore {
 }
 
 fn first_time<T: Eq + Hash + Clone>(seen: &Mutex<HashSet<T>>, what: &T) -> bool {
-    let mut seen = lock(seen);
+    let mut seen = seen.lock();
     if seen.len() >= MAX_WARNINGS {
         seen.clear();
     }
     seen.insert(what.clone())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

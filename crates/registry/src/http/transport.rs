@@ -6,50 +6,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, AUTHORIZATION};
-use http::{HeaderValue, Method};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::dns::SystemResolver;
-use crate::failure::{Context, Failure, classify};
+use super::dns::SystemResolver;
+use super::failure::{Context, SendError, classify};
+use super::proxy::{ProxySettings, masked};
+use super::redirect::{Trail, host_of, is_redirect};
+use super::tls::{CertsDirs, Secured, TlsStore, Wanted};
 use crate::outcome::Cause;
 use crate::progress::{Phase, Progress};
-use crate::proxy::{ProxySettings, masked};
-use crate::redirect::{Trail, host_of, is_redirect};
-use crate::target::Target;
-use crate::tls::{CertsDirs, Secured, TlsStore, Wanted};
+use crate::registry::{Registry, Site};
 use crate::ttl::Ttl;
 
-/// Idle connections that are kept per host, for the next probe.
+/// Idle connections that are kept per host, for the next request.
 const MAX_IDLE_PER_HOST: usize = 8;
 /// How long they are kept; load balancers close idle ones after 60 to 120 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Bound on connection attempts that nobody waits for any more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An HTTP/2 connection that died silently would fail every request on it until TCP notices.
-const HTTP2_PING_AFTER: Duration = Duration::from_secs(10);
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(10);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bodies up to this length are read and thrown away, so that their connection can be used again.
 const MAX_DRAIN: u64 = 64 * 1024;
 /// How long that may take: a short body is there with its headers, or it is not worth the wait.
-const DRAIN_PATIENCE: Duration = Duration::from_millis(50);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The registry that a request belongs to: its TLS options are for it alone.
 #[derive(Clone, Debug)]
-pub(crate) struct Home {
+pub(crate) struct RegistryContext {
     wanted: Wanted,
     /// Host that answers the API.
     host: String,
     port: u16,
 }
 
-impl Home {
-    pub(crate) fn of(target: &Target) -> Self {
+impl RegistryContext {
+    pub(crate) fn of(registry: &Registry) -> Self {
         Self {
-            wanted: Wanted::of_target(target),
-            host: target.endpoint.api_host().to_owned(),
-            port: target.endpoint.effective_port(),
+            wanted: Wanted::of_registry(registry),
+            host: registry.endpoint.api_host().to_owned(),
+            port: registry.endpoint.effective_port(),
         }
     }
 
@@ -58,31 +58,49 @@ impl Home {
     }
 }
 
-/// Whether a request is for the registry or for the token service it named.
+/// Whom a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum Peer {
+    /// The registry, and where it redirects to.
     Registry,
-    /// Trusts the registry's CAs too, as containerd does; and skips verification where the registry
-    /// does, if it is the same host.
+    /// The token service that the registry named. It trusts the registry's CAs too, as containerd
+    /// does, and skips verification where the registry does, if it is the same host.
     TokenService,
+    /// The token service that was named by a host which the registry redirected to. It has nothing
+    /// to do with the registry's TLS options.
+    ForeignTokenService,
+}
+
+/// A token for the one site, other than the registry, that asked for one.
+#[derive(Clone, Debug)]
+pub(crate) struct ForeignToken {
+    pub(crate) site: Site,
+    pub(crate) header: HeaderValue,
 }
 
 /// A request to be sent.
-pub(crate) struct Ask<'a> {
+pub(crate) struct HttpRequest<'a> {
     pub(crate) method: Method,
     pub(crate) url: Url,
-    pub(crate) accept: &'static str,
+    /// Sent to the registry and to where it redirects; `Authorization` is not among them.
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: Option<Bytes>,
+    /// For the first site only.
     pub(crate) authorization: Option<HeaderValue>,
-    pub(crate) home: &'a Home,
-    pub(crate) role: Role,
+    pub(crate) foreign: Option<&'a ForeignToken>,
+    /// Whether redirects are followed. Never where there is a body: another host would choose where
+    /// it goes.
+    pub(crate) follow: bool,
+    pub(crate) context: &'a RegistryContext,
+    pub(crate) peer: Peer,
 }
 
 /// What came back after all redirects.
-pub(crate) struct Answer {
+pub(crate) struct Received {
     pub(crate) response: reqwest::Response,
     /// Where the answer came from.
     pub(crate) url: Url,
-    /// It came from another scheme, host or port than was asked.
+    /// It came from another scheme, host or port than was asked, or by way of one.
     pub(crate) left_origin: bool,
 }
 
@@ -116,7 +134,7 @@ impl Transport {
                 .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .connect_timeout(CONNECT_TIMEOUT)
-                .http2_keep_alive_interval(HTTP2_PING_AFTER)
+                .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
                 .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
                 .build()
         });
@@ -130,29 +148,44 @@ impl Transport {
     /// Sends a request and follows its redirects. Dropping the future cancels it.
     ///
     /// # Errors
-    /// [`Failure`] where there is no answer: connection, TLS, redirects that lead nowhere.
-    pub(crate) async fn send(&self, ask: Ask<'_>, progress: &Progress) -> Result<Answer, Failure> {
-        let mut trail = Trail::new(ask.url.clone());
-        let mut url = ask.url.clone();
+    /// [`SendError`] where there is no answer: connection, TLS, redirects that lead nowhere.
+    pub(crate) async fn send(
+        &self,
+        request: HttpRequest<'_>,
+        progress: &Progress,
+    ) -> Result<Received, SendError> {
+        let follow = request.follow && request.body.is_none();
+        let mut trail = Trail::new(request.url.clone());
+        let mut url = request.url.clone();
         loop {
             let host = host_of(&url);
-            progress.enter(match ask.role {
-                Role::Registry => Phase::Asking(host.clone()),
-                Role::TokenService => Phase::Token(host.clone()),
+            progress.enter(match request.peer {
+                Peer::Registry => Phase::Asking(host),
+                Peer::TokenService | Peer::ForeignTokenService => Phase::Token(host),
             });
-            let authorization = ask.authorization.as_ref().filter(|_| !trail.left_origin());
-            let response = self.one_hop(&ask, &url, authorization, progress).await?;
+            let left_origin = trail.left_origin();
+            let authorization = if left_origin {
+                let site = Site::of_url(&url);
+                let foreign = request.foreign.filter(|token| token.site == site);
+                foreign.map(|token| &token.header)
+            } else {
+                request.authorization.as_ref()
+            };
+            let response = self
+                .one_hop(&request, &url, authorization, progress)
+                .await
+                .map_err(|error| error.with_left_origin(left_origin))?;
             let status = response.status().as_u16();
-            if !is_redirect(status) {
-                return Ok(Answer {
+            if !follow || !is_redirect(status) {
+                return Ok(Received {
                     response,
                     url,
-                    left_origin: trail.left_origin(),
+                    left_origin,
                 });
             }
             let next = trail
                 .next(status, response.headers())
-                .map_err(|error| Failure::new(Cause::Redirect, error.to_string()))?;
+                .map_err(|error| SendError::new(Cause::Redirect, error.to_string()))?;
             drain(response).await;
             if next.origin() != url.origin() {
                 progress.note(format!("redirected to {}", host_of(&next)));
@@ -165,27 +198,30 @@ impl Transport {
     /// closing: after a registry's restart every kept connection is such a one.
     async fn one_hop(
         &self,
-        ask: &Ask<'_>,
+        request: &HttpRequest<'_>,
         url: &Url,
         authorization: Option<&HeaderValue>,
         progress: &Progress,
-    ) -> Result<reqwest::Response, Failure> {
-        let secured = self.client_for(url, ask).await?;
+    ) -> Result<reqwest::Response, SendError> {
+        let secured = self.client_for(url, request).await?;
         let mut asked_again = false;
         loop {
-            let mut request = secured
+            let mut builder = secured
                 .http
-                .request(ask.method.clone(), url.clone())
-                .header(ACCEPT, ask.accept);
+                .request(request.method.clone(), url.clone())
+                .headers(request.headers.clone());
             if let Some(value) = authorization {
-                request = request.header(AUTHORIZATION, value.clone());
+                builder = builder.header(AUTHORIZATION, value.clone());
+            }
+            if let Some(body) = &request.body {
+                builder = builder.body(body.clone());
             }
             progress.count_request();
-            let error = match request.send().await {
+            let error = match builder.send().await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            let failure = self.explain(&error, url, ask, &secured);
+            let failure = self.explain(&error, url, request, &secured);
             if !failure.stale_connection || asked_again {
                 return Err(failure);
             }
@@ -197,10 +233,10 @@ impl Transport {
         &self,
         error: &reqwest::Error,
         url: &Url,
-        ask: &Ask<'_>,
+        request: &HttpRequest<'_>,
         secured: &Secured,
-    ) -> Failure {
-        let domain = Self::wanted(url, ask).domain;
+    ) -> SendError {
+        let domain = Self::wanted(url, request).domain;
         let certs_dir: Option<PathBuf> = self.tls.dirs().advice(&domain);
         classify(
             error,
@@ -213,7 +249,7 @@ impl Transport {
         )
     }
 
-    async fn client_for(&self, url: &Url, ask: &Ask<'_>) -> Result<Secured, Failure> {
+    async fn client_for(&self, url: &Url, request: &HttpRequest<'_>) -> Result<Secured, SendError> {
         let client = if url.scheme() == "http" && !self.proxies.speaks_tls() {
             self.plain
                 .get_or_try_init(|| async { self.tls.plain_client().map(Arc::new) })
@@ -223,25 +259,25 @@ impl Transport {
                     problems: Arc::default(),
                 })
         } else {
-            self.tls.client(Self::wanted(url, ask)).await
+            self.tls.client(Self::wanted(url, request)).await
         };
-        client.map_err(|error| Failure::new(Cause::Tls, error.to_string()))
+        client.map_err(|error| SendError::new(Cause::Tls, error.to_string()))
     }
 
     /// The entry's options are for the entry's host. Every other host is checked as the system and
     /// the runtime have it.
-    fn wanted(url: &Url, ask: &Ask<'_>) -> Wanted {
-        let home = ask.home;
-        if home.is_at(url) {
-            return home.wanted.clone();
+    fn wanted(url: &Url, request: &HttpRequest<'_>) -> Wanted {
+        let context = request.context;
+        if context.is_at(url) {
+            return context.wanted.clone();
         }
-        match ask.role {
-            Role::Registry => Wanted::of_url(url),
-            Role::TokenService => {
-                let mut wanted = Wanted::of_token_service(url, &home.wanted);
-                if url.host_str() == Some(home.host.as_str()) {
-                    wanted.options = home.wanted.options.clone();
-                    wanted.lenient = home.wanted.lenient;
+        match request.peer {
+            Peer::Registry | Peer::ForeignTokenService => Wanted::of_url(url),
+            Peer::TokenService => {
+                let mut wanted = Wanted::of_token_service(url, &context.wanted);
+                if url.host_str() == Some(context.host.as_str()) {
+                    wanted.options = context.wanted.options.clone();
+                    wanted.lenient = context.wanted.lenient;
                 }
                 wanted
             }
@@ -252,11 +288,11 @@ impl Transport {
 /// Reads a whole body of at most `limit` bytes.
 ///
 /// # Errors
-/// `Ok(None)` where it is longer; [`Failure`] where it ends early.
+/// `Ok(None)` where it is longer; [`SendError`] where it ends early.
 pub(crate) async fn read_body(
     mut response: reqwest::Response,
     limit: usize,
-) -> Result<Option<Bytes>, Failure> {
+) -> Result<Option<Bytes>, SendError> {
     if response
         .content_length()
         .is_some_and(|length| length > limit as u64)
@@ -270,7 +306,7 @@ pub(crate) async fn read_body(
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(Some(body.freeze())),
             Err(_) => {
-                return Err(Failure::new(
+                return Err(SendError::new(
                     Cause::Protocol,
                     "the answer ended in the middle of its body",
                 ));
@@ -286,6 +322,6 @@ pub(crate) async fn drain(response: reqwest::Response) {
         .is_some_and(|length| length > 0 && length <= MAX_DRAIN)
     {
         // The verdict does not wait for it: past the limit the connection is given up.
-        let _ = tokio::time::timeout(DRAIN_PATIENCE, response.bytes()).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, response.bytes()).await;
     }
 }

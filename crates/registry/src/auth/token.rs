@@ -14,8 +14,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::outcome::Verdict;
-use crate::target::Origin;
+use crate::outcome::ExchangeError;
+use crate::registry::Site;
 
 /// Tokens that are kept. One per repository and registry; a node pulls from far fewer.
 const MAX_TOKENS: u64 = 1024;
@@ -30,7 +30,7 @@ const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// one's token service is never handed the other's token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TokenKey {
-    pub(crate) registry: Origin,
+    pub(crate) registry: Site,
     pub(crate) realm: Url,
     pub(crate) service: Option<String>,
     pub(crate) scope: String,
@@ -159,11 +159,6 @@ impl TokenKey {
     }
 }
 
-/// The scope for pulling from a repository, where the challenge names none.
-pub(crate) fn pull_scope(repository: &str) -> String {
-    format!("repository:{repository}:pull")
-}
-
 /// Tokens in memory, and the requests for them: those who need the same one share a request.
 pub(crate) struct Tokens {
     cache: Cache<TokenKey, Arc<Token>>,
@@ -197,12 +192,12 @@ impl Tokens {
     pub(crate) async fn get(
         &self,
         key: TokenKey,
-        fetch: impl Future<Output = Result<Token, Verdict>>,
-    ) -> Result<Arc<Token>, Verdict> {
+        fetch: impl Future<Output = Result<Token, ExchangeError>>,
+    ) -> Result<Arc<Token>, ExchangeError> {
         self.cache
             .try_get_with(key, async { fetch.await.map(Arc::new) })
             .await
-            .map_err(|verdict| Verdict::clone(&verdict))
+            .map_err(|error| ExchangeError::clone(&error))
     }
 
     /// Forgets a token that the registry refused, unless another has taken its place already.
@@ -230,7 +225,7 @@ mod tests {
 
     fn key(realm: &str, service: Option<&str>, scope: &str) -> TokenKey {
         TokenKey {
-            registry: Origin::of(&Endpoint::parse("reg.io").unwrap().0),
+            registry: Site::of(&Endpoint::parse("reg.io").unwrap().0),
             realm: Url::parse(realm).unwrap(),
             service: service.map(str::to_owned),
             scope: scope.to_owned(),
@@ -284,7 +279,9 @@ mod tests {
             "https://t/x?a=b&service=s+v&scope=repository%3Aa%3Apull&scope=repository%3Ab%3Apull"
         );
         assert_eq!(
-            key("https://t/x", None, &pull_scope("a/b")).url().as_str(),
+            key("https://t/x", None, "repository:a/b:pull")
+                .url()
+                .as_str(),
             "https://t/x?scope=repository%3Aa%2Fb%3Apull"
         );
     }

@@ -1,25 +1,31 @@
 //! Who asks: what a registry's challenge is answered with, and what is sent before it asks.
 
+mod challenge;
+mod scope;
+pub(crate) mod token;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method};
 use policy::Credentials;
 use tokio::time::Instant;
 use url::{Host, Url};
 
-use crate::challenge::{Challenge, challenges};
+use self::challenge::{Challenge, challenges};
+pub use self::scope::Scope;
+use self::token::{MAX_TOKEN_ANSWER, Token, TokenKey, Tokens, basic_header};
+use crate::http::redirect::host_of;
+use crate::http::retry_after::retry_after;
+use crate::http::transport::{HttpRequest, Peer, RegistryContext, Transport, read_body};
 use crate::knowledge::KnownAuth;
-use crate::outcome::{Cause, Outcome, Verdict};
-use crate::progress::Progress;
-use crate::redirect::host_of;
-use crate::retry_after::retry_after;
-use crate::target::{Origin, Target};
-use crate::token::{MAX_TOKEN_ANSWER, Token, TokenKey, Tokens, basic_header, pull_scope};
-use crate::transport::{Ask, Home, Role, Transport, read_body};
+use crate::outcome::{Cause, ExchangeError, Failure};
+use crate::progress::{Phase, Progress};
+use crate::registry::Site;
 
 /// What a request was sent with.
-pub(crate) enum Grant {
+pub(crate) enum Authorization {
     /// Nothing.
     Anonymous,
     /// User name and password.
@@ -28,7 +34,7 @@ pub(crate) enum Grant {
     Bearer(Box<TokenKey>, Arc<Token>),
 }
 
-impl Grant {
+impl Authorization {
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         match self {
             Self::Anonymous => None,
@@ -41,19 +47,23 @@ impl Grant {
 /// What to do about a 401.
 pub(crate) enum Reply {
     /// Ask again with this, and remember what kind it was.
-    Retry(Grant, Option<KnownAuth>),
+    Retry(Authorization, Option<KnownAuth>),
     /// There is nothing better to offer.
-    GiveUp(Verdict),
+    GiveUp(ExchangeError),
 }
 
-/// Answers challenges of one registry within one probe.
+/// Answers challenges of one site within one exchange.
 pub(crate) struct Authorizer<'a> {
     pub(crate) transport: &'a Transport,
     pub(crate) tokens: &'a Tokens,
     pub(crate) progress: &'a Progress,
-    pub(crate) target: &'a Target,
-    pub(crate) origin: &'a Origin,
-    pub(crate) home: &'a Home,
+    /// What this site may be answered with. `None` for every site but the registry itself.
+    pub(crate) credentials: Option<&'a Credentials>,
+    pub(crate) scope: &'a Scope,
+    pub(crate) site: &'a Site,
+    pub(crate) context: &'a RegistryContext,
+    /// Whose token service it is.
+    pub(crate) peer: Peer,
     /// Tokens that came before are worth one refresh; younger ones were refused for good.
     pub(crate) started: Instant,
 }
@@ -63,31 +73,34 @@ impl Authorizer<'_> {
     /// will be asked.
     ///
     /// # Errors
-    /// The verdict, where the token service gave none.
+    /// The token service gave no token.
     pub(crate) async fn up_front(
         &self,
         known: Option<&KnownAuth>,
         registry: &Url,
-    ) -> Result<Grant, Verdict> {
+    ) -> Result<Authorization, ExchangeError> {
         match known {
-            None => Ok(Grant::Anonymous),
+            None => Ok(Authorization::Anonymous),
             Some(KnownAuth::Basic) => Ok(self
-                .target
                 .credentials
-                .as_ref()
                 .and_then(basic_header)
-                .map_or(Grant::Anonymous, Grant::Basic)),
+                .map_or(Authorization::Anonymous, Authorization::Basic)),
             Some(KnownAuth::Bearer { realm, service }) => {
-                let scope = pull_scope(&self.target.repository);
+                let scope = self.scope.as_str().to_owned();
                 let key = self.key(realm.clone(), service.clone(), scope, registry);
                 let token = self.token(&key).await?;
-                Ok(Grant::Bearer(Box::new(key), token))
+                Ok(Authorization::Bearer(Box::new(key), token))
             }
         }
     }
 
-    /// Finds an answer to a 401 from the registry itself. `sent` is what it refused.
-    pub(crate) async fn answer(&self, headers: &HeaderMap, sent: &Grant, registry: &Url) -> Reply {
+    /// Finds an answer to a 401. `sent` is what was refused.
+    pub(crate) async fn answer(
+        &self,
+        headers: &HeaderMap,
+        sent: &Authorization,
+        registry: &Url,
+    ) -> Reply {
         let asked = challenges(headers);
         // The stronger one first, as containerd chooses.
         if let Some((challenge, realm)) = asked.iter().find_map(bearer) {
@@ -99,17 +112,17 @@ impl Authorizer<'_> {
         give_up("401 without a challenge that can be answered (Basic and Bearer can)")
     }
 
-    fn answer_basic(&self, sent: &Grant) -> Reply {
-        if matches!(sent, Grant::Basic(_)) {
+    fn answer_basic(&self, sent: &Authorization) -> Reply {
+        if matches!(sent, Authorization::Basic(_)) {
             return give_up("401, the user name and password are refused");
         }
-        let Some(credentials) = &self.target.credentials else {
+        let Some(credentials) = self.credentials else {
             return give_up(
                 "401, a user name and password are asked for and none are configured; set auth for this registry",
             );
         };
         match basic_header(credentials) {
-            Some(header) => Reply::Retry(Grant::Basic(header), Some(KnownAuth::Basic)),
+            Some(header) => Reply::Retry(Authorization::Basic(header), Some(KnownAuth::Basic)),
             None => give_up("401, and the configured auth can't be put in a header"),
         }
     }
@@ -118,19 +131,19 @@ impl Authorizer<'_> {
         &self,
         challenge: &Challenge,
         realm: Url,
-        sent: &Grant,
+        sent: &Authorization,
         registry: &Url,
     ) -> Reply {
         let service = challenge.param("service").map(str::to_owned);
-        let usual = pull_scope(&self.target.repository);
-        let scope = challenge.param("scope").unwrap_or(&usual).to_owned();
+        let usual = self.scope.as_str();
+        let scope = challenge.param("scope").unwrap_or(usual).to_owned();
         // Only where the next repository's scope can be told from this one's.
         let known = (scope == usual).then(|| KnownAuth::Bearer {
             realm: realm.clone(),
             service: service.clone(),
         });
         let key = self.key(realm, service, scope, registry);
-        if let Grant::Bearer(sent_key, token) = sent
+        if let Authorization::Bearer(sent_key, token) = sent
             && **sent_key == key
         {
             if token.obtained_at >= self.started {
@@ -139,14 +152,14 @@ impl Authorizer<'_> {
             self.tokens.refused(&key, token).await;
         }
         match self.token(&key).await {
-            Ok(token) => Reply::Retry(Grant::Bearer(Box::new(key), token), known),
-            Err(verdict) => Reply::GiveUp(verdict),
+            Ok(token) => Reply::Retry(Authorization::Bearer(Box::new(key), token), known),
+            Err(error) => Reply::GiveUp(error),
         }
     }
 
     fn refusal(&self, key: &TokenKey) -> String {
-        let advice = match (&key.credentials, &self.target.credentials) {
-            (Some(_), _) => "the configured user may not pull this",
+        let advice = match (&key.credentials, &self.credentials) {
+            (Some(_), _) => "the configured user may not do this",
             (None, Some(_)) => "an anonymous token is not enough",
             (None, None) => {
                 "an anonymous token is not enough; set auth for this registry if it is private"
@@ -158,7 +171,7 @@ impl Authorizer<'_> {
     /// The key of a token. The credentials go to the realm that the registry names, as the protocol
     /// wants it, but never in the clear on behalf of a registry that is spoken to by TLS.
     fn key(&self, realm: Url, service: Option<String>, scope: String, registry: &Url) -> TokenKey {
-        let credentials = self.target.credentials.clone().filter(|_| {
+        let credentials = self.credentials.cloned().filter(|_| {
             let safe = may_send_credentials(registry, &realm);
             if !safe {
                 self.progress.note(format!(
@@ -169,7 +182,7 @@ impl Authorizer<'_> {
             safe
         });
         TokenKey {
-            registry: self.origin.clone(),
+            registry: self.site.clone(),
             realm,
             service,
             scope,
@@ -177,69 +190,80 @@ impl Authorizer<'_> {
         }
     }
 
-    async fn token(&self, key: &TokenKey) -> Result<Arc<Token>, Verdict> {
+    async fn token(&self, key: &TokenKey) -> Result<Arc<Token>, ExchangeError> {
         // Told here, not only by whoever fetches it: waiting for another's request is waiting too.
-        self.progress
-            .enter(crate::progress::Phase::Token(host_of(&key.realm)));
+        self.progress.enter(Phase::Token(host_of(&key.realm)));
         self.tokens.get(key.clone(), self.fetch(key)).await
     }
 
-    async fn fetch(&self, key: &TokenKey) -> Result<Token, Verdict> {
+    async fn fetch(&self, key: &TokenKey) -> Result<Token, ExchangeError> {
         let service = host_of(&key.realm);
         let failed = |what: &str| {
-            Verdict::unavailable(
+            ExchangeError::image_failed(
                 Cause::TokenService,
+                None,
                 format!("its token service {service}: {what}"),
             )
         };
-        let ask = Ask {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let request = HttpRequest {
             method: Method::GET,
             url: key.url(),
-            accept: "application/json",
+            headers: &headers,
+            body: None,
             authorization: key.credentials.as_ref().and_then(basic_header),
-            home: self.home,
-            role: Role::TokenService,
+            foreign: None,
+            follow: true,
+            context: self.context,
+            peer: self.peer,
         };
-        let answer = self
+        let received = self
             .transport
-            .send(ask, self.progress)
+            .send(request, self.progress)
             .await
-            .map_err(|failure| failed(&failure.detail))?;
-        let status = answer.response.status().as_u16();
-        match status {
-            200 => {}
-            401 | 403 => {
-                return Err(Verdict::new(
-                    Outcome::Unauthorized,
-                    format!(
-                        "{status} from its token service {service}, {}",
-                        refused(key.credentials.as_ref())
-                    ),
-                ));
-            }
-            429 => {
-                let retry_after = retry_after(answer.response.headers(), SystemTime::now());
-                return Err(Verdict::new(
-                    Outcome::RateLimited { retry_after },
-                    format!("429 from its token service {service}"),
-                ));
-            }
-            other => {
-                let retry_after = retry_after(answer.response.headers(), SystemTime::now());
-                return Err(Verdict::new(
-                    Outcome::Unavailable {
-                        cause: Cause::TokenService,
-                        retry_after,
-                    },
-                    format!("its token service {service} answered {other}"),
-                ));
-            }
+            .map_err(|error| failed(&error.detail))?;
+        let status = received.response.status().as_u16();
+        if status != 200 {
+            let retry_after = retry_after(received.response.headers(), SystemTime::now());
+            return Err(no_token(status, retry_after, &service, key));
         }
-        let body = read_body(answer.response, MAX_TOKEN_ANSWER)
+        let body = read_body(received.response, MAX_TOKEN_ANSWER)
             .await
-            .map_err(|failure| failed(&failure.detail))?
+            .map_err(|error| failed(&error.detail))?
             .ok_or_else(|| failed("its answer is longer than 64 KiB"))?;
         Token::parse(&body, Instant::now()).map_err(|error| failed(&error.to_string()))
+    }
+}
+
+/// What any answer but 200 of a token service means.
+fn no_token(
+    status: u16,
+    retry_after: Option<std::time::Duration>,
+    service: &str,
+    key: &TokenKey,
+) -> ExchangeError {
+    match status {
+        401 | 403 => ExchangeError::unauthorized(
+            status,
+            format!(
+                "{status} from its token service {service}, {}",
+                refused(key.credentials.as_ref())
+            ),
+        ),
+        429 => ExchangeError::new(
+            Failure::RateLimited { retry_after },
+            Some(status),
+            format!("429 from its token service {service}"),
+        ),
+        _ => ExchangeError::new(
+            Failure::ImageFailed {
+                cause: Cause::TokenService,
+                retry_after,
+            },
+            Some(status),
+            format!("its token service {service} answered {status}"),
+        ),
     }
 }
 
@@ -251,7 +275,7 @@ fn refused(credentials: Option<&Credentials>) -> &'static str {
 }
 
 fn give_up(detail: impl Into<String>) -> Reply {
-    Reply::GiveUp(Verdict::new(Outcome::Unauthorized, detail))
+    Reply::GiveUp(ExchangeError::unauthorized(401, detail))
 }
 
 /// A Bearer challenge with a realm that can be asked.
