@@ -1,7 +1,7 @@
-//! The project's own commands: `cargo xtask demo`, `cargo xtask bench`, `cargo xtask test`, `cargo xtask deny`,
-//! `cargo xtask screenshot`.
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `deny` and `screenshot`.
 
 mod bench;
+mod check;
 mod demo;
 mod deny;
 mod screenshot;
@@ -46,6 +46,15 @@ enum Command {
     },
     /// Run everything that is checked: format, lints, tests on real parts, docs, licences
     Test,
+    /// Check what has changed, in seconds: format, lints, and tests of the crates with changes
+    Check {
+        /// Compare with where the branch left this commit or branch [default: main]
+        #[arg(long, value_name = "COMMIT")]
+        base: Option<String>,
+        /// Test the crates that are built on those with changes, too
+        #[arg(long)]
+        dependents: bool,
+    },
     /// Check only what is in the dependency tree: licences, bans, sources, known flaws
     Deny,
     /// Take the pictures of the page that are in docs/
@@ -67,6 +76,7 @@ fn main() -> ExitCode {
             ..
         } => bench::run(json, webhook, optimized),
         Command::Test => test::run(),
+        Command::Check { base, dependents } => check::run(base.as_deref(), dependents),
         Command::Deny => deny::run(),
         Command::Screenshot { binary } => screenshot::run(binary),
     };

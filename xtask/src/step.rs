@@ -25,6 +25,22 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// What git prints when it is run in the workspace's root.
+pub(crate) fn git(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .context("running git")?;
+    ensure!(
+        output.status.success(),
+        "git {} failed: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+}
+
 /// Says what runs, runs it with its output shown, and says how long it took.
 pub(crate) fn step(name: &str, advice: &str, command: &mut Command) -> Result<()> {
     eprintln!("\n== {name}");
@@ -37,27 +53,24 @@ pub(crate) fn step(name: &str, advice: &str, command: &mut Command) -> Result<()
     Ok(())
 }
 
-/// Builds the shim, in release mode or not; where it is then.
-pub(crate) fn build_shim(release: bool) -> Result<PathBuf> {
-    let mut build = cargo(&[
+/// Builds the shim as tests have it, which shares all dependencies with them and with this program; where
+/// it is then. Only the bench needs the release build, which takes minutes.
+pub(crate) fn build_shim() -> Result<PathBuf> {
+    let advice = "mend what the compiler names above";
+    let arguments = [
         "build",
         "--locked",
         "--quiet",
         "--package",
         "image-cri-shim",
-    ]);
-    if release {
-        build.arg("--release");
-    }
-    let advice = "mend what the compiler names above";
-    step("building image-cri-shim", advice, &mut build)?;
-    Ok(shim_built(release))
+    ];
+    step("building image-cri-shim", advice, &mut cargo(&arguments))?;
+    Ok(shim_built())
 }
 
 /// Where [`build_shim`] puts it.
-pub(crate) fn shim_built(release: bool) -> PathBuf {
-    let folder = if release { "release" } else { "debug" };
-    target().join(folder).join("image-cri-shim")
+pub(crate) fn shim_built() -> PathBuf {
+    target().join("debug/image-cri-shim")
 }
 
 /// Stops a command that needs root before it has done half of its work.

@@ -14,6 +14,7 @@
 //! | [`rules`] | registries and redirects, understood and sorted |
 //! | [`layout`] | registries that keep the images of many hosts apart |
 //! | [`short_names`], [`registries_conf`] | what a name without a host means to the runtime |
+//! | [`crio`] | what CRI-O's own config needs for images that come from mirrors |
 //! | [`plan`] | the ordered candidates for one image |
 //! | [`pod`] | the same rules, applied to a Pod |
 //! | [`manifest`] | the images that a manifest names |
@@ -38,6 +39,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod config;
 pub mod credentials;
+pub mod crio;
 pub mod docker_config;
 pub mod duration;
 pub mod endpoint;

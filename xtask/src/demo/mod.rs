@@ -24,7 +24,7 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     Tools::ensure().context("the programs that the demo runs")?;
     let binary = match binary {
         Some(binary) => binary,
-        None => build_shim(true)?,
+        None => build_shim()?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -30,11 +30,11 @@ const PHONE: Viewport = Viewport {
 /// Builds the shim (unless a binary is given) and takes the pictures.
 pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     need_root("cargo xtask screenshot")?;
-    let binary = binary.unwrap_or_else(|| shim_built(false));
+    let binary = binary.unwrap_or_else(shim_built);
     if !netns::is_inside() {
         Tools::ensure().context("the programs that are shown")?;
         browser::ensure().context("the browser that takes the pictures")?;
-        build_shim(false)?;
+        build_shim()?;
     }
     netns::enter()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
