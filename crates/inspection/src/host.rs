@@ -1,29 +1,27 @@
 //! Who may ask, by the name that he asks for.
 //!
-//! A web page can have a DNS name of its own lead to this listener (DNS rebinding); the browser then
-//! takes us for a part of that page's site and lets it read. What gives it away is the `Host` that the
-//! browser sends: it is that name. An IP address can't be a page's name of that kind, and `localhost`
-//! and the machine's own name lead here for everybody.
+//! Against DNS rebinding ([`listener::host`]): an IP address can't be another page's name, and `localhost`
+//! and the machine's own names lead here for everybody.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::HOST;
+use http::StatusCode;
 use http::request::Parts;
-use http::{StatusCode, Version};
+use listener::host;
 
 /// Where the system says which domains complete a short name.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Judges requests by their `Host`.
+/// Says by their `Host` which requests may be answered.
 #[derive(Debug)]
-pub(crate) struct Doorkeeper {
+pub(crate) struct HostCheck {
     address: Option<SocketAddr>,
     /// Domains that complete this machine's short name.
     domains: Vec<String>,
 }
 
-impl Doorkeeper {
+impl HostCheck {
     /// For a listener at `address`.
     pub(crate) fn new(address: Option<SocketAddr>) -> Self {
         let resolv_conf = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
@@ -33,8 +31,8 @@ impl Doorkeeper {
         }
     }
 
-    /// Whether a request may be answered. `is_open` is for what tells nobody anything that he may not
-    /// know, and that machines ask for by names of their own choice.
+    /// Whether a request may be answered. `is_open` is for paths that tell nothing secret, which machines
+    /// ask for by names of their own choice.
     ///
     /// # Errors
     /// The status, and what to do instead.
@@ -45,31 +43,16 @@ impl Doorkeeper {
         if is_open && !is_local {
             return Ok(());
         }
-        let mut hosts = request.headers.get_all(HOST).iter();
-        let host = match (hosts.next(), hosts.next()) {
-            (Some(host), None) => host.to_str().unwrap_or_default(),
-            // Browsers have never spoken HTTP/1.0 without a Host, and what does is no browser.
-            (None, _) if request.version == Version::HTTP_10 => return Ok(()),
-            (None, _) => return Err((StatusCode::BAD_REQUEST, "a Host header is missing".into())),
-            (Some(_), Some(_)) => {
-                return Err((StatusCode::BAD_REQUEST, "two Host headers".into()));
-            }
-        };
-        // A request line with a whole URL in it names the host a second time.
-        let in_target = request.uri.authority().map(http::uri::Authority::as_str);
-        let hosts = [Some(host), in_target];
-        if hosts
-            .into_iter()
-            .flatten()
-            .all(|h| self.is_ours(h, is_local))
-        {
+        let hosts =
+            host::named(request).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+        if hosts.iter().all(|host| self.is_ours(host, is_local)) {
             return Ok(());
         }
         Err((StatusCode::MISDIRECTED_REQUEST, self.advice(is_local)))
     }
 
     fn is_ours(&self, host: &str, is_local: bool) -> bool {
-        let Some(name) = without_port(host) else {
+        let Some(name) = host::without_port(host) else {
             return false;
         };
         let name = name.strip_suffix('.').unwrap_or(name);
@@ -105,21 +88,6 @@ impl Doorkeeper {
     }
 }
 
-/// A `Host` without its port. None where it is no host at all.
-fn without_port(host: &str) -> Option<&str> {
-    let (name, port) = if let Some(rest) = host.strip_prefix('[') {
-        let (name, rest) = rest.split_once(']')?;
-        name.parse::<std::net::Ipv6Addr>().ok()?;
-        (name, rest)
-    } else {
-        let end = host.find(':').unwrap_or(host.len());
-        host.split_at(end)
-    };
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let has_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-    (has_port && !name.is_empty()).then_some(name)
-}
-
 fn node_name() -> String {
     let system = rustix::system::uname();
     system.nodename().to_string_lossy().to_ascii_lowercase()
@@ -153,10 +121,11 @@ fn search_domains(resolv_conf: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use http::header::HOST;
+    use http::{Request, Version};
 
-    fn judged(address: &str, host: &str, is_open: bool) -> bool {
-        let keeper = Doorkeeper {
+    fn judge(address: &str, host: &str, is_open: bool) -> bool {
+        let keeper = HostCheck {
             address: Some(address.parse().unwrap()),
             domains: vec!["corp.example".to_owned()],
         };
@@ -191,7 +160,7 @@ mod tests {
         ] {
             for address in ["127.0.0.1:7441", "[::1]:7441"] {
                 for is_open in [true, false] {
-                    assert_eq!(judged(address, host, is_open), expected, "{host:?}");
+                    assert_eq!(judge(address, host, is_open), expected, "{host:?}");
                 }
             }
         }
@@ -211,14 +180,14 @@ mod tests {
             (&format!("{short}.evil.example"), false),
             ("evil.example", false),
         ] {
-            assert_eq!(judged("0.0.0.0:7441", host, false), expected, "{host:?}");
-            assert!(judged("0.0.0.0:7441", host, true), "{host:?}");
+            assert_eq!(judge("0.0.0.0:7441", host, false), expected, "{host:?}");
+            assert!(judge("0.0.0.0:7441", host, true), "{host:?}");
         }
     }
 
     #[test]
     fn the_request_line_counts_too() {
-        let keeper = Doorkeeper::new(Some("127.0.0.1:7441".parse().unwrap()));
+        let keeper = HostCheck::new(Some("127.0.0.1:7441".parse().unwrap()));
         let check = |request: http::request::Builder| {
             let refused = keeper.check(&request.body(()).unwrap().into_parts().0, true);
             refused.err().map(|(status, _)| status.as_u16())

@@ -11,7 +11,6 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`listener`] | connections and their limits, for any small listener of this kind |
 //! | `routes` | which request gets which answer |
 //! | `host` | who may ask, by the name that he asks for |
 //! | `headers` | what browsers are told not to allow |
@@ -21,16 +20,17 @@
 
 mod headers;
 mod host;
-pub mod listener;
 mod routes;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use hyper::service::service_fn;
+use listener::{Options, Protocols};
 use telemetry::report::{Decision, Status};
 use tokio::net::TcpListener;
 
-use crate::listener::Limits;
 use crate::routes::Routes;
 
 /// What the listener shows.
@@ -54,9 +54,10 @@ pub trait Source: Send + Sync + 'static {
 /// Answers until it is dropped. Nothing that comes from outside ends it.
 pub async fn serve(listener: TcpListener, source: Arc<dyn Source>) {
     let routes = Arc::new(Routes::new(listener.local_addr().ok(), source));
-    listener::serve(listener, Limits::default(), move |request| {
+    let options = Options::new("metrics and status", Protocols::Http1);
+    let service = service_fn(move |request| {
         let routes = Arc::clone(&routes);
-        async move { routes.answer(request).await }
-    })
-    .await;
+        async move { Ok::<_, Infallible>(routes.answer(request).await) }
+    });
+    listener::serve(vec![listener], options, service, std::future::pending()).await;
 }

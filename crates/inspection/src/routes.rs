@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::ALLOW;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use listener::reply::{text, typed};
 use serde::Serialize;
 use telemetry::exposition;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,15 +17,13 @@ use tokio::time::timeout;
 
 use crate::Source;
 use crate::headers;
-use crate::host::Doorkeeper;
+use crate::host::HostCheck;
 
 /// How long an answer may take to be made.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers of `/api/` in memory at one time: with all that is kept in it, one is about a megabyte, and a
 /// client may take its time to read it.
 const ANSWERS: usize = 16;
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What there is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,7 +63,7 @@ type Answer = Response<Full<Bytes>>;
 
 /// Answers requests.
 pub(crate) struct Routes {
-    doorkeeper: Doorkeeper,
+    host_check: HostCheck,
     source: Arc<dyn Source>,
     answers: Arc<Semaphore>,
 }
@@ -73,7 +72,7 @@ impl Routes {
     /// For a listener at `address`.
     pub(crate) fn new(address: Option<SocketAddr>, source: Arc<dyn Source>) -> Self {
         Self {
-            doorkeeper: Doorkeeper::new(address),
+            host_check: HostCheck::new(address),
             source,
             answers: Arc::new(Semaphore::new(ANSWERS)),
         }
@@ -83,8 +82,8 @@ impl Routes {
     pub(crate) async fn answer<B>(&self, request: Request<B>) -> Answer {
         let (request, _) = request.into_parts();
         let making = self.make(&request);
-        let mut answer = timeout(PATIENCE, making).await.unwrap_or_else(|_| {
-            let message = format!("there was no answer within {PATIENCE:?}; ask again");
+        let mut answer = timeout(ANSWER_TIMEOUT, making).await.unwrap_or_else(|_| {
+            let message = format!("there was no answer within {ANSWER_TIMEOUT:?}; ask again");
             text(StatusCode::SERVICE_UNAVAILABLE, &message)
         });
         headers::add(answer.headers_mut());
@@ -105,7 +104,7 @@ impl Routes {
             answer.headers_mut().insert(ALLOW, allowed);
             return answer;
         }
-        if let Err((status, advice)) = self.doorkeeper.check(request, route.is_open()) {
+        if let Err((status, advice)) = self.host_check.check(request, route.is_open()) {
             return text(status, &advice);
         }
         if route.is_api() && is_from_another_site(request) {
@@ -113,7 +112,10 @@ impl Routes {
             return text(StatusCode::FORBIDDEN, message);
         }
         match route {
-            Route::Page => with_type(headers::PAGE.into(), "text/html; charset=utf-8"),
+            Route::Page => typed(
+                Bytes::from_static(headers::PAGE.as_bytes()),
+                "text/html; charset=utf-8",
+            ),
             Route::Metrics => exposition::answer(&request.headers, self.source.metrics().await),
             Route::Health => text(StatusCode::OK, "ok"),
             Route::Ready => match self.source.ready().await {
@@ -167,22 +169,9 @@ impl AsRef<[u8]> for Held {
 
 fn json(value: &impl Serialize, _share: Option<OwnedSemaphorePermit>) -> Answer {
     match serde_json::to_vec(value) {
-        Ok(json) => with_type(Bytes::from_owner(Held { json, _share }), "application/json"),
+        Ok(json) => typed(Bytes::from_owner(Held { json, _share }), "application/json"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
-}
-
-fn text(status: StatusCode, text: &str) -> Answer {
-    let mut answer = with_type(format!("{text}\n").into(), TEXT);
-    *answer.status_mut() = status;
-    answer
-}
-
-fn with_type(body: Bytes, kind: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(body));
-    let kind = HeaderValue::from_static(kind);
-    answer.headers_mut().insert(CONTENT_TYPE, kind);
-    answer
 }
 
 #[cfg(test)]

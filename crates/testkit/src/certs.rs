@@ -16,7 +16,7 @@ pub struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A server certificate with its key.
+/// A certificate of a server or client, with its key.
 #[derive(Clone)]
 pub struct ServerCert {
     /// The certificate, in PEM.
@@ -50,20 +50,30 @@ impl Ca {
     /// Signs a certificate for these host names and IP addresses, good for decades. Give it other
     /// names than the server has, and it is one for the wrong host.
     pub fn issue(&self, names: &[&str]) -> Result<ServerCert> {
-        self.sign(names, (2020, 1, 1), (2090, 1, 1))
+        self.sign(params_of(names)?, (2020, 1, 1), (2090, 1, 1))
+    }
+
+    /// Signs a certificate by which a client shows that it is `name`.
+    pub fn issue_client(&self, name: &str) -> Result<ServerCert> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params, (2020, 1, 1), (2090, 1, 1))
     }
 
     /// Signs a certificate that ended in 2021.
     pub fn issue_expired(&self, names: &[&str]) -> Result<ServerCert> {
-        self.sign(names, (2020, 1, 1), (2021, 1, 1))
+        self.sign(params_of(names)?, (2020, 1, 1), (2021, 1, 1))
     }
 
-    fn sign(&self, names: &[&str], from: (i32, u8, u8), to: (i32, u8, u8)) -> Result<ServerCert> {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names)?;
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        from: (i32, u8, u8),
+        to: (i32, u8, u8),
+    ) -> Result<ServerCert> {
         params.not_before = date_time_ymd(from.0, from.1, from.2);
         params.not_after = date_time_ymd(to.0, to.1, to.2);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
         let cert = params
             .signed_by(&key, &self.issuer)
@@ -79,6 +89,13 @@ impl Ca {
     }
 }
 
+fn params_of(names: &[&str]) -> Result<CertificateParams> {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
+
 impl ServerCert {
     /// What a rustls server needs to show this certificate. Offers HTTP/1.1 only.
     pub fn server_config(&self) -> Result<ServerConfig> {
@@ -92,6 +109,7 @@ impl ServerCert {
 }
 
 /// The cryptography of all that testkit does with TLS; the process's default is left alone.
-pub(crate) fn crypto() -> Arc<CryptoProvider> {
+#[must_use]
+pub fn crypto() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

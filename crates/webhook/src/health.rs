@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`, on a plain listener of their own: a kubelet must be able to ask before
 //! there is a certificate.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,13 +9,14 @@ use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use inspection::listener::{self, Limits};
+use hyper::service::service_fn;
+use listener::certificate::Store;
+use listener::reply::text;
+use listener::{Options, Protocols};
 use telemetry::exposition;
 use tokio::net::TcpListener;
 
 use crate::admit::Admission;
-use crate::certificate::Store;
-use crate::http::plain;
 
 /// Gives all metrics as OpenMetrics text.
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -52,11 +54,12 @@ impl Readiness {
 
 /// Answers until it is dropped.
 pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics) {
-    let answer = move |request: Request<Incoming>| {
+    let options = Options::new("health and metrics", Protocols::Http1);
+    let service = service_fn(move |request: Request<Incoming>| {
         let answer = answer(&request, &readiness, &metrics);
-        async { answer }
-    };
-    listener::serve(listener, Limits::default(), answer).await;
+        async { Ok::<_, Infallible>(answer) }
+    });
+    listener::serve(vec![listener], options, service, std::future::pending()).await;
 }
 
 fn answer<B>(
@@ -65,19 +68,19 @@ fn answer<B>(
     metrics: &Metrics,
 ) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return plain(
+        return text(
             StatusCode::METHOD_NOT_ALLOWED,
             "GET /healthz, /readyz or /metrics",
         );
     }
     match request.uri().path() {
-        "/healthz" => plain(StatusCode::OK, "ok"),
+        "/healthz" => text(StatusCode::OK, "ok"),
         "/readyz" => match readiness.check() {
-            Ok(()) => plain(StatusCode::OK, "ok"),
-            Err(missing) => plain(StatusCode::SERVICE_UNAVAILABLE, &missing),
+            Ok(()) => text(StatusCode::OK, "ok"),
+            Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, &missing),
         },
         "/metrics" => exposition::answer(request.headers(), metrics()),
-        _ => plain(
+        _ => text(
             StatusCode::NOT_FOUND,
             "there is /healthz, /readyz and /metrics",
         ),

@@ -3,7 +3,7 @@
 //! ```text
 //! API server ──HTTPS──▶ server ──▶ http ──▶ admit ──▶ policy::pod ──▶ JSON patch
 //!                         ▲                   │
-//!               certificate::Store            └─ rewrite: best ──▶ resolver
+//!      listener::certificate::Store            └─ rewrite: best ──▶ resolver
 //!                         ▲
 //!            files, or a Secret that replicas share (self_signed)
 //! ```
@@ -13,21 +13,22 @@
 //! | [`review`] | AdmissionReviews, read and answered |
 //! | [`admit`] | what becomes of one Pod |
 //! | [`http`] | which request gets which answer |
-//! | [`server`] | connections, TLS, limits, draining |
+//! | [`server`] | the listener for API servers |
+//! | [`limits`] | what clients may take |
 //! | [`health`] | `/healthz` and `/readyz`, on a listener of their own |
-//! | [`certificate`] | the certificate in use, and the files it may come from |
 //! | [`self_signed`] | a CA of our own: made, shared, rotated |
 //!
 //! It never denies: what it can't handle is allowed as it is. Only what is no AdmissionReview at all
 //! gets an HTTP error, since there is nothing to answer to.
 
 pub mod admit;
-pub mod certificate;
 pub mod health;
 pub mod http;
+pub mod limits;
 pub mod review;
 pub mod self_signed;
 pub mod server;
 
 pub use admit::Admission;
-pub use server::{Limits, serve};
+pub use limits::Limits;
+pub use server::serve;

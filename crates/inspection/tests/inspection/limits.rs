@@ -1,29 +1,15 @@
 //! What a slow, broken or hostile client can do: nothing to others.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::Response;
-use http_body_util::Full;
-use inspection::listener::{self, Limits};
+use listener::Limits;
 use testkit::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::world::{World, client};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-/// A listener with these limits, and its port. It ends with the test's runtime.
-async fn listener(limits: Limits) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(listener::serve(listener, limits, |_| async {
-        Response::new(Full::new(Bytes::from("ok")))
-    }));
-    port
-}
 
 async fn connect(port: u16) -> TcpStream {
     TcpStream::connect(("127.0.0.1", port)).await.unwrap()
@@ -74,59 +60,6 @@ async fn who_does_not_read_keeps_nobody_out() {
         let got = client().get(world.url(path)).send().await.unwrap();
         assert_eq!(got.status(), 200, "{path}");
     }
-}
-
-#[tokio::test]
-async fn a_head_that_does_not_end() {
-    let head = Duration::from_millis(50);
-    let port = listener(Limits {
-        head,
-        ..Limits::default()
-    })
-    .await;
-    let mut stream = connect(port).await;
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: loc")
-        .await
-        .unwrap();
-    let answer = rest(&mut stream).await;
-    assert!(!answer.contains(" 200 "), "{answer}");
-    // An idle connection is one too.
-    assert_eq!(rest(&mut connect(port).await).await, "");
-}
-
-#[tokio::test]
-async fn a_head_that_is_too_long() {
-    let port = listener(Limits::default()).await;
-    let mut stream = connect(port).await;
-    let request = format!(
-        "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
-        "x".repeat(1 << 20)
-    );
-    // The answer may come, and the connection be closed, before all of it is sent.
-    let _ = stream.write_all(request.as_bytes()).await;
-    assert!(!rest(&mut stream).await.contains(" 200 "));
-    let mut stream = connect(port).await;
-    let many = "A: b\r\n".repeat(1000);
-    let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n");
-    let _ = stream.write_all(request.as_bytes()).await;
-    let answer = rest(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-}
-
-#[tokio::test]
-async fn a_connection_does_not_last_for_ever() {
-    let lifetime = Duration::from_millis(50);
-    let port = listener(Limits {
-        lifetime,
-        ..Limits::default()
-    })
-    .await;
-    let mut stream = connect(port).await;
-    stream.write_all(GET).await.unwrap();
-    // Kept alive after the answer, and closed without a request cut short.
-    let answer = rest(&mut stream).await;
-    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
 }
 
 #[tokio::test]

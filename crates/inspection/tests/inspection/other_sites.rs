@@ -1,9 +1,10 @@
 //! What pages of other sites can do with it, in a real browser: nothing.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
-use http::Response;
-use http_body_util::Full;
-use inspection::listener::{self, Limits};
+use hyper::service::service_fn;
+use listener::{Options, Protocols, reply};
 use serde_json::json;
 use testkit::browser::Browser;
 use tokio::net::TcpListener;
@@ -14,13 +15,13 @@ use crate::world::World;
 async fn evil_site() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(listener::serve(listener, Limits::default(), |_| async {
-        let page = Full::new(Bytes::from("<!doctype html><title>evil</title>"));
-        let mut answer = Response::new(page);
-        let kind = http::HeaderValue::from_static("text/html");
-        answer.headers_mut().insert("content-type", kind);
-        answer
-    }));
+    let service = service_fn(|_| async {
+        let page = Bytes::from("<!doctype html><title>evil</title>");
+        Ok::<_, Infallible>(reply::typed(page, "text/html"))
+    });
+    let options = Options::new("an evil site", Protocols::Http1);
+    let forever = std::future::pending();
+    tokio::spawn(listener::serve(vec![listener], options, service, forever));
     port
 }
 

@@ -8,7 +8,7 @@ use rcgen::{
 };
 
 use super::{SKEW, SelfSignedError};
-use crate::certificate::{Pem, Validity};
+use listener::certificate::{Pem, Validity};
 
 /// A new CA that is valid for `lifetime` from `now`.
 pub(super) fn authority(now: SystemTime, lifetime: Duration) -> Result<Pem, SelfSignedError> {

@@ -20,7 +20,7 @@ use thiserror::Error;
 use self::registration::Registration;
 pub use self::rotation::{Keys, Lifetimes, Step};
 use self::secret::SharedSecret;
-use crate::certificate::{CertificateError, Pem, Store};
+use listener::certificate::{CertificateError, Pem, Store};
 
 /// Clocks of nodes differ; a certificate is valid from this long before it was made.
 const SKEW: Duration = Duration::from_secs(300);

@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::SKEW;
-use crate::certificate::{Pem, Validity};
+use listener::certificate::{Pem, Validity};
 
 /// How long things live.
 #[derive(Clone, Debug)]
@@ -153,7 +153,7 @@ fn holds(bundle: &str, certificate: &str) -> bool {
 
 /// Whether the key is the certificate's.
 fn belongs(pem: &Pem) -> bool {
-    crate::certificate::Store::default().set(pem).is_ok()
+    listener::certificate::Store::default().set(pem).is_ok()
 }
 
 /// Whether a client that trusts `authority` would accept `serving` for every one of `names` at `now`.

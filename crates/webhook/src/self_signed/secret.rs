@@ -9,7 +9,7 @@ use kube::{Client, ResourceExt};
 
 use super::rotation::Keys;
 use super::{SelfSignedError, api, status};
-use crate::certificate::Pem;
+use listener::certificate::Pem;
 
 /// One Secret of one namespace.
 #[derive(Clone)]

@@ -95,7 +95,7 @@ fn what_can_not_be_used_is_made_anew() {
     let renamed = next_step(&good, &names, &lifetimes, None, now);
     assert_eq!(renamed, Step::Renew);
     let mut keys = good.clone();
-    keys.next = Some(crate::certificate::Pem {
+    keys.next = Some(listener::certificate::Pem {
         chain: String::new(),
         key: String::new(),
     });

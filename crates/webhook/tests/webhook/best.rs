@@ -78,12 +78,12 @@ async fn nothing_found_leaves_the_redirect_or_the_original() {
 }
 
 #[tokio::test]
-async fn registries_that_never_answer_cost_no_more_than_the_patience() {
+async fn registries_that_never_answer_cost_no_more_than_the_review_has() {
     let hole = FakeRegistry::start().unwrap();
     hole.set_black_hole(true);
     let limits = Limits {
         // Shorter than any probe's deadline.
-        patience: std::time::Duration::from_millis(100),
+        answer_timeout: std::time::Duration::from_millis(100),
         ..Limits::default()
     };
     let world = World::start(&config(&[&hole]), limits).await;

@@ -344,7 +344,14 @@ fn the_pods_are_allowed_under_the_restricted_profile() {
         assert!(volume["configMap"].is_object(), "{volume}");
     }
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
-    assert!(grace > webhook::Limits::default().drain.as_secs() + 5);
+    assert!(
+        grace
+            > webhook::Limits::default()
+                .connections
+                .drain_timeout
+                .as_secs()
+                + 5
+    );
 }
 
 #[test]

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use cluster::{Link, Places};
 use http::{Method, StatusCode};
+use listener::certificate::Store;
 use serde_json::json;
 use tempfile::TempDir;
 use testkit::admission::{REGISTRATION, SECRET, published, register, shared, url};
 use testkit::fake_api_server::FakeApiServer;
 use testkit::wait::until;
 use webhook::Limits;
-use webhook::certificate::Store;
 use webhook::self_signed::{Lifetimes, Options, SelfSigned};
 
 use crate::world::{CONFIG, World, client, fixture};

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use listener::certificate::Store;
+use listener::certificate::files::Files;
 use testkit::admission::{NAME, url};
 use testkit::certs::{Ca, ServerCert};
 use testkit::wait::until;
 use tokio::sync::Notify;
 use webhook::Limits;
-use webhook::certificate::Store;
-use webhook::certificate::files::Files;
 
 use crate::world::{CONFIG, World, client, fixture, pem};
 

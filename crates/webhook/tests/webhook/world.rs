@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use listener::certificate::{Pem, Store};
+use listener::{ClientCertificates, Protocols, Tls};
 use policy::config::Settings;
 use registry::{Client, ClientOptions};
 use resolver::Resolver;
@@ -15,7 +17,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use webhook::certificate::{Pem, Store};
 use webhook::{Admission, Limits};
 
 /// Two redirects, one with a Secret.
@@ -62,7 +63,7 @@ pub(crate) struct World {
     pub(crate) ca: String,
     pub(crate) client: reqwest::Client,
     pub(crate) shutdown: Option<oneshot::Sender<()>>,
-    pub(crate) server: JoinHandle<Result<(), rustls::Error>>,
+    pub(crate) server: JoinHandle<()>,
 }
 
 impl World {
@@ -84,7 +85,8 @@ impl World {
         let telemetry = Telemetry::new();
         let admission = deciding(config, &telemetry);
         let (shutdown, wait) = oneshot::channel();
-        let server = webhook::serve(listener, store, admission.clone(), limits, async {
+        let tls = Tls::new(store, Protocols::Http1AndHttp2, &ClientCertificates::None).unwrap();
+        let server = webhook::serve(listener, Arc::new(tls), admission.clone(), limits, async {
             let _ = wait.await;
         });
         Self {

@@ -2,20 +2,21 @@
 
 mod config;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::webhook::certificate::Store;
-use ::webhook::certificate::files::Files;
 use ::webhook::health::{self, Readiness};
 use ::webhook::self_signed::{Lifetimes, Options, SelfSigned};
 use ::webhook::{Admission, Limits};
 use anyhow::Context;
 use clap::Args;
 use cluster::{Link, Places};
+use listener::certificate::Store;
+use listener::certificate::files::Files;
+use listener::{ClientCertificates, Protocols, Tls};
 use policy::config::Settings;
 use resolver::Resolver;
 use telemetry::Telemetry;
@@ -212,6 +213,9 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
         }
     };
 
+    let protocols = Protocols::Http1AndHttp2;
+    let tls = Tls::new(Arc::clone(&store), protocols, &ClientCertificates::None)?;
+    let tls = Arc::new(tls);
     let stopping = Arc::new(AtomicBool::new(false));
     tokio::spawn(health::serve(
         health_listener,
@@ -224,25 +228,19 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     ));
     tracing::info!("answering reviews on {bound}, health on {health_bound}");
     let delay = args.shutdown_delay;
-    let served = ::webhook::serve(listener, store, admission, Limits::default(), async move {
+    let served = ::webhook::serve(listener, tls, admission, Limits::default(), async move {
         shutdown.await;
         stopping.store(true, Ordering::Relaxed);
         tracing::info!("stopping: accepting reviews for another {delay:?}");
         tokio::time::sleep(delay).await;
     });
-    served.await.context("cannot serve TLS")?;
+    served.await;
     tracing::info!("stopped");
     Ok(())
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = match TcpListener::bind(address).await {
-        // `[::]` is both families, but not where the kernel has no IPv6.
-        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        bound => bound,
-    };
+    let bound = listener::bind(address).await;
     bound.with_context(|| format!("cannot listen on {address}"))
 }
 

@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 use super::{CertificateError, Pem, Store};
 
 /// How often the files are looked at without an event.
-const INTERVAL: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// More than any chain; a mistaken path is refused instead of read.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE_SIZE: u64 = 1 << 20;
 
 /// Where certificate and key are.
 #[derive(Clone, Debug)]
@@ -65,26 +65,26 @@ impl Files {
     }
 
     /// Follows the files until it is dropped; `wake` asks for a look at once. While they can't be used, as between the writing of one
-    /// and of the other, the certificate in use stays; what is wrong is said once.
+    /// and of the other, the certificate in use stays; a problem is reported once.
     pub async fn follow(self, store: Arc<Store>, wake: Arc<Notify>) {
-        let mut said = None;
+        let mut reported = None;
         loop {
             match self.load(&store) {
-                Ok(false) => said = None,
+                Ok(false) => reported = None,
                 Ok(true) => {
-                    said = None;
+                    reported = None;
                     tracing::info!("using the certificate in {}", self.certificate.display());
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    if said.as_ref() != Some(&error) {
+                    if reported.as_ref() != Some(&error) {
                         tracing::warn!("keeping the certificate in use: {error}");
-                        said = Some(error);
+                        reported = Some(error);
                     }
                 }
             }
             // Running out is no failure: not every change makes an event.
-            let _ = tokio::time::timeout(INTERVAL, wake.notified()).await;
+            let _ = tokio::time::timeout(CHECK_INTERVAL, wake.notified()).await;
         }
     }
 }
@@ -96,7 +96,7 @@ fn read(path: &Path) -> Result<String, FilesError> {
     };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_FILE)
+    file.take(MAX_FILE_SIZE)
         .read_to_string(&mut text)
         .map_err(failed)?;
     Ok(text)
