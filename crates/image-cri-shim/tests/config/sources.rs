@@ -158,7 +158,7 @@ async fn a_docker_config_file_and_its_helper() {
     let wrong = |host: &str| format!("{{\"credHelpers\": {{\"{host}\": \"missing\"}}}}");
     std::fs::write(&file, wrong(&registry.host())).unwrap();
     let config = format!(
-        "reloadInterval: 50ms\nregistries: [{{address: '{}', authFile: {}}}]",
+        "reloadInterval: 1s\nregistries: [{{address: '{}', authFile: {}}}]",
         registry.url(),
         file.display()
     );

@@ -122,7 +122,7 @@ async fn a_pull_that_hangs_ends_with_timeout_and_the_next_goes_elsewhere() {
         registry_with(&image, "team/app", "1").await,
     );
     let config = format!(
-        "timeout: 300ms\nregistries: [{{address: '{}', priority: 900}}, {{address: '{}'}}]",
+        "timeout: 5s\nregistries: [{{address: '{}', priority: 900}}, {{address: '{}'}}]",
         first.url(),
         second.url()
     );

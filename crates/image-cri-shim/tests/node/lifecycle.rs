@@ -53,7 +53,7 @@ async fn sighup_takes_a_new_config_and_a_bad_one_changes_nothing() {
 
 #[tokio::test]
 async fn the_file_is_read_again_every_reload_interval() {
-    let (shim, _runtime) = with_fake_runtime("reloadInterval: 50ms").await;
+    let (shim, _runtime) = with_fake_runtime("reloadInterval: 1s").await;
     shim.write_config("reloadInterval: 30s\naddress: http://sealos.hub:5000")
         .unwrap();
     shim.wait_for_log("updated reload interval to 30s").await;
@@ -71,7 +71,7 @@ async fn sigusr1_switches_debug_lines() {
 
 #[tokio::test]
 async fn counters_are_logged_periodically() {
-    let (shim, _runtime) = with_fake_runtime("cache: {statsLogInterval: 50ms}").await;
+    let (shim, _runtime) = with_fake_runtime("cache: {statsLogInterval: 1s}").await;
     let line = shim.wait_for_log("cache stats:").await;
     for field in [
         "image_hits=0",

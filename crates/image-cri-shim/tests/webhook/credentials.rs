@@ -47,7 +47,7 @@ impl World {
     /// A config whose one registry has `option` beside its address.
     fn config(&self, option: &str) -> String {
         format!(
-            "rewrite: best\ndebug: true\nreloadInterval: 100ms\nregistries: [{{address: '{}'{option}}}]\n",
+            "rewrite: best\ndebug: true\nreloadInterval: 1s\nregistries: [{{address: '{}'{option}}}]\n",
             self.registry.url()
         )
     }

@@ -113,7 +113,7 @@ impl Reader<'_> {
     }
 
     /// Replaces every `${NAME}`; the error is the name that is not set.
-    fn expand(&self, text: &str) -> Result<String, String> {
+    pub(super) fn expand(&self, text: &str) -> Result<String, String> {
         let mut expanded = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {

@@ -6,6 +6,7 @@
 use super::diagnostic::{Diagnostic, Severity};
 use super::fields::{Fields, Located};
 use super::merge::Key;
+use super::node_cache::RawNodeCache;
 use super::raw::{self, RawCache, RawConfig};
 use super::settings::Settings;
 use crate::yaml;
@@ -111,7 +112,9 @@ fn fields(root: yaml::Node, findings: &mut Vec<Diagnostic>) -> RawConfig {
     let registries = fields.list("registries", false);
     let redirects = fields.list("imageRedirMapping", false);
     let cache = fields.node("cache");
+    let node_cache = fields.node("nodeCache");
     fields.finish();
+    config.node_cache = RawNodeCache::read(node_cache, findings);
     if let Some(offline) = offline {
         let mut fields = Fields::open(offline, "sealos", findings);
         config.address = fields.text("address");
@@ -145,9 +148,17 @@ fn drop_zeros(config: &mut RawConfig) {
         &mut config.cache.domain_cache_ttl,
         &mut config.cache.negative_ttl,
         &mut config.cache.stats_log_interval,
+        &mut config.node_cache.tag_ttl,
+        &mut config.node_cache.max_stale,
+        &mut config.node_cache.auth_stale,
+        &mut config.node_cache.auth_ttl,
     ] {
         duration.take_if(|duration| duration.value.is_zero());
     }
+    config
+        .node_cache
+        .parallel
+        .take_if(|parallel| parallel.value == 0);
     if let Some(size) = &mut config.cache.image_cache_size
         && size.value == 0
     {
@@ -157,6 +168,9 @@ fn drop_zeros(config: &mut RawConfig) {
 
 /// Takes the field out that `finding` is about.
 fn leave_out(config: &mut RawConfig, finding: &Diagnostic) {
+    if finding.field.starts_with("nodeCache.") {
+        return config.node_cache.leave_out(finding);
+    }
     let Some((list, rest)) = finding.field.split_once('[') else {
         match finding.field.as_str() {
             "address" => config.address = None,

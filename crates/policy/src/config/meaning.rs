@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::fields::Located;
 use super::merge::Key;
+use super::node_cache::NodeCache;
 use super::raw::{RawAuth, RawConfig};
 use super::settings::{CacheSettings, Settings};
 use crate::rules::{Origin, Redirect, Registry};
@@ -18,13 +19,14 @@ pub(super) fn differs(key: Key, a: &RawConfig, b: &RawConfig) -> bool {
         Key::AuthFile => text(&a.auth_file) != text(&b.auth_file),
         Key::AuthSecret => text(&a.auth_secret) != text(&b.auth_secret),
         Key::OfflinePriority => priority(a) != priority(b),
-        Key::UseNodeCache => node_cache(a) != node_cache(b),
+        Key::UseNodeCache => node_cache_use(a) != node_cache_use(b),
         Key::Registries => registries(a) != registries(b),
         Key::Redirects => redirects(a) != redirects(b),
         Key::Force => is_on(&a.force) != is_on(&b.force),
         Key::Debug => is_on(&a.debug) != is_on(&b.debug),
         Key::Timeout => time(&a.timeout, 900) != time(&b.timeout, 900),
         Key::ReloadInterval => time(&a.reload_interval, 15) != time(&b.reload_interval, 15),
+        Key::NodeCache => node_cache(a) != node_cache(b),
         Key::Cache => cache(a) != cache(b) || text(&a.cache.prefix) != text(&b.cache.prefix),
     }
 }
@@ -57,7 +59,15 @@ fn address(config: &RawConfig) -> Option<Result<(Endpoint, Option<Credentials>),
     Some(Endpoint::parse(written).map_err(|_| written))
 }
 
-fn node_cache(config: &RawConfig) -> Option<(Endpoint, Option<Credentials>)> {
+fn node_cache(config: &RawConfig) -> NodeCache {
+    settings(RawConfig {
+        node_cache: config.node_cache.clone(),
+        ..RawConfig::default()
+    })
+    .node_cache
+}
+
+fn node_cache_use(config: &RawConfig) -> Option<(Endpoint, Option<Credentials>)> {
     let meant = settings(RawConfig {
         use_node_cache: config.use_node_cache.clone(),
         ..RawConfig::default()

@@ -10,12 +10,14 @@
 //! ```
 
 mod auth;
+mod bounds;
 mod configmap;
 mod credential_provider;
 mod diagnostic;
 mod fields;
 mod meaning;
 mod merge;
+mod node_cache;
 mod raw;
 mod render;
 mod routing;
@@ -32,6 +34,10 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use fields::Located;
 pub(crate) use fields::shown_name;
 pub use merge::{Key, Merged, merge};
+pub use node_cache::{
+    CacheTls, ListenAddress, NodeCache, RawCacheTls, RawNodeCache, RawS3Credentials, RawS3Store,
+    S3Credentials, S3Store, Size,
+};
 pub use raw::{RawAuth, RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 pub use render::{masked, render, rewrite};
 pub use routing::removes_all_routing;

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use super::diagnostic::Diagnostic;
 use super::fields::{self, Fields, Located};
+use super::node_cache::RawNodeCache;
 use crate::yaml::{self, Node, Position, Value};
 
 /// The whole file.
@@ -61,6 +62,8 @@ pub struct RawConfig {
     pub exclude_namespaces: Option<Located<Vec<Located<String>>>>,
     /// The `cache` group.
     pub cache: RawCache,
+    /// The section `nodeCache`.
+    pub node_cache: RawNodeCache,
 }
 
 /// `useNodeCache`: `true`, `false`, or the address of the cache.
@@ -209,7 +212,9 @@ impl RawConfig {
         let registries = fields.list("registries", false);
         let redirects = fields.list("imageRedirMapping", false);
         let cache = fields.node("cache");
+        let node_cache = fields.node("nodeCache");
         fields.finish();
+        config.node_cache = RawNodeCache::read(node_cache, &mut findings);
         config.registries = registries.map(|list| Located {
             value: entries(list.value, "registries", &mut findings, registry),
             position: list.position,

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use super::fields::Located;
 use super::meaning;
 use super::merge::Key;
+use super::node_cache::{RawNodeCache, RawS3Credentials};
 use super::raw::{RawAuth, RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 use crate::duration;
 use crate::endpoint::without_credentials;
@@ -179,6 +180,7 @@ impl Writer {
             Key::Timeout => time(&mut out, 0, name, &config.timeout),
             Key::ReloadInterval => time(&mut out, 0, name, &config.reload_interval),
             Key::Cache => cache(&mut out, &config.cache),
+            Key::NodeCache => self.node_cache(&mut out, &config.node_cache),
         }
         out
     }
@@ -259,6 +261,58 @@ impl Writer {
         }
     }
 
+    fn node_cache(&self, out: &mut String, cache: &RawNodeCache) {
+        let mut fields = String::new();
+        list(&mut fields, 2, "listen", &cache.listen);
+        list(&mut fields, 2, "names", &cache.names);
+        list(&mut fields, 2, "allow", &cache.allow);
+        if let Some(tls) = &cache.tls {
+            fields.push_str("  tls:\n");
+            text(&mut fields, 4, "certFile", &tls.value.cert_file);
+            text(&mut fields, 4, "keyFile", &tls.value.key_file);
+            text(&mut fields, 4, "clientCA", &tls.value.client_ca);
+        }
+        text(&mut fields, 2, "dir", &cache.dir);
+        text(&mut fields, 2, "maxSize", &cache.max_size);
+        text(&mut fields, 2, "minFree", &cache.min_free);
+        time(&mut fields, 2, "tagTTL", &cache.tag_ttl);
+        time(&mut fields, 2, "maxStale", &cache.max_stale);
+        time(&mut fields, 2, "authStale", &cache.auth_stale);
+        plain(&mut fields, 2, "serveDeleted", &cache.serve_deleted);
+        time(&mut fields, 2, "authTTL", &cache.auth_ttl);
+        plain(&mut fields, 2, "parallel", &cache.parallel);
+        text(&mut fields, 2, "parallelAbove", &cache.parallel_above);
+        if let Some(s3) = &cache.s3 {
+            fields.push_str("  store:\n    s3:\n");
+            let s3 = &s3.value;
+            text(&mut fields, 6, "bucket", &s3.bucket);
+            text(&mut fields, 6, "endpoint", &s3.endpoint);
+            text(&mut fields, 6, "region", &s3.region);
+            text(&mut fields, 6, "prefix", &s3.prefix);
+            plain(&mut fields, 6, "pathStyle", &s3.path_style);
+            if let Some(credentials) = &s3.credentials {
+                self.s3_credentials(&mut fields, &credentials.value);
+            }
+        }
+        text(&mut fields, 2, "metricsAddress", &cache.metrics_address);
+        if !fields.is_empty() {
+            out.push_str("nodeCache:\n");
+            out.push_str(&fields);
+        }
+    }
+
+    fn s3_credentials(&self, out: &mut String, credentials: &RawS3Credentials) {
+        if self.masked {
+            return field(out, 6, "credentials", "***");
+        }
+        let parts = credentials.parts();
+        let parts = parts.iter().filter(|(_, text)| !text.is_empty());
+        let parts: Vec<_> = parts
+            .map(|(name, text)| format!("{name}: {}", quoted(text)))
+            .collect();
+        field(out, 6, "credentials", &format!("{{{}}}", parts.join(", ")));
+    }
+
     fn node_cache_use(
         &self,
         out: &mut String,
@@ -325,6 +379,17 @@ fn cache(out: &mut String, cache: &RawCache) {
 fn flow(texts: &[Located<String>]) -> String {
     let texts: Vec<_> = texts.iter().map(|text| quoted(&text.value)).collect();
     format!("[{}]", texts.join(", "))
+}
+
+fn list(
+    out: &mut String,
+    indent: usize,
+    name: &str,
+    written: &Option<Located<Vec<Located<String>>>>,
+) {
+    if let Some(list) = written {
+        field(out, indent, name, &flow(&list.value));
+    }
 }
 
 fn field(out: &mut String, indent: usize, name: &str, value: &str) {

@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::bounds;
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
-use super::raw::{RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
+use super::node_cache::NodeCache;
+use super::raw::{RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 use super::webhook::{self, WebhookSettings};
 use crate::endpoint::{canonical_host, without_credentials};
 use crate::public_hosts;
@@ -29,11 +31,12 @@ pub struct Settings {
     pub force: bool,
     /// Debug logs. Default false.
     pub debug: bool,
-    /// Upper bound on one forwarded image call. Default 15 minutes.
+    /// Upper bound on one forwarded image call, 5 seconds to 24 hours. Default 15 minutes.
     pub timeout: Duration,
-    /// How often file and ConfigMap are re-read without an event. Default 15 seconds.
+    /// How often the file is looked at without an event, and the API server is asked while no watch
+    /// stands; 1 second to 24 hours. Default 15 seconds.
     pub reload_interval: Duration,
-    /// Deadline of one probe. Default 2 seconds.
+    /// Deadline of one probe, 100 milliseconds to 30 seconds. Default 2 seconds.
     pub probe_timeout: Duration,
     /// Where metrics and the page are served; `None` is nowhere (`off`). Default `127.0.0.1:7441`.
     pub metrics_address: Option<SocketAddr>,
@@ -44,6 +47,8 @@ pub struct Settings {
     pub credential_plugins: Option<CredentialPlugins>,
     /// The `cache` group.
     pub cache: CacheSettings,
+    /// What concerns the node cache alone.
+    pub node_cache: NodeCache,
     /// What concerns the admission webhook alone.
     pub webhook: WebhookSettings,
     /// Registries in the order of the file, the offline one first; for logs.
@@ -64,15 +69,15 @@ pub struct CredentialPlugins {
 /// The `cache` group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// Remembered resolutions; 0 is off. Default 1024.
+    /// Remembered resolutions, at most 1,000,000; 0 is off. Default 1024.
     pub image_cache_size: u64,
-    /// How long a found image is remembered. Default 30 minutes.
+    /// How long a found image is remembered, 1 second to 30 days. Default 30 minutes.
     pub image_cache_ttl: Duration,
-    /// How long what is known about a registry is remembered. Default 10 minutes.
+    /// How long what is known about a registry is remembered, 1 second to 30 days. Default 10 minutes.
     pub domain_cache_ttl: Duration,
-    /// How long an absent image is remembered. Default 30 seconds.
+    /// How long an absent image is remembered, 1 second to 24 hours. Default 30 seconds.
     pub negative_ttl: Duration,
-    /// How often the counters are logged; `None` is never. Default one minute.
+    /// How often the counters are logged, 1 second to 24 hours; `None` is never. Default one minute.
     pub stats_log_interval: Option<Duration>,
 }
 
@@ -106,11 +111,13 @@ impl Settings {
         };
         let mut registries: Vec<Registry> = reader.offline(raw).into_iter().collect();
         registries.extend(reader.node_cache(raw));
-        for (at, entry) in list(raw.registries.as_ref()).iter().enumerate() {
+        let entries = reader.entries(raw.registries.as_ref(), "registries");
+        for (at, entry) in entries.iter().enumerate() {
             registries.extend(reader.registry(entry, at + 1));
         }
         let mut redirects = Vec::new();
-        for (at, entry) in list(raw.redirects.as_ref()).iter().enumerate() {
+        let entries = reader.entries(raw.redirects.as_ref(), "imageRedirMapping");
+        for (at, entry) in entries.iter().enumerate() {
             redirects.extend(reader.redirect(entry, at + 1));
         }
         let shim_socket = reader
@@ -125,32 +132,30 @@ impl Settings {
                 .push(Diagnostic::error(position, "cri", message));
         }
         let fallback = raw.fallback_to_origin.as_ref().is_none_or(|f| f.value);
-        let cache = &raw.cache;
         let settings = Self {
             shim_socket,
             runtime_socket,
             force: raw.force.as_ref().is_some_and(|f| f.value),
             debug: raw.debug.as_ref().is_some_and(|d| d.value),
-            timeout: or_default(raw.timeout.as_ref(), 15 * 60),
-            reload_interval: or_default(raw.reload_interval.as_ref(), 15),
-            probe_timeout: or_default(raw.probe_timeout.as_ref(), 2),
+            timeout: reader.time(raw.timeout.as_ref(), "timeout", bounds::TIMEOUT),
+            reload_interval: reader.time(
+                raw.reload_interval.as_ref(),
+                "reloadInterval",
+                bounds::RELOAD_INTERVAL,
+            ),
+            probe_timeout: reader.time(
+                raw.probe_timeout.as_ref(),
+                "probeTimeout",
+                bounds::PROBE_TIMEOUT,
+            ),
             metrics_address: reader.metrics_address(raw),
             state_dir: raw.image.as_ref().map_or_else(
                 || PathBuf::from("/var/lib/image-cri-shim"),
                 |dir| PathBuf::from(dir.value.trim()),
             ),
             credential_plugins: reader.credential_plugins(raw),
-            cache: CacheSettings {
-                image_cache_size: match cache.image_cache_size.as_ref().map(|s| s.value) {
-                    None | Some(0) => 1024,
-                    Some(size) => u64::try_from(size).unwrap_or(0),
-                },
-                image_cache_ttl: or_default(cache.image_cache_ttl.as_ref(), 30 * 60),
-                domain_cache_ttl: or_default(cache.domain_cache_ttl.as_ref(), 10 * 60),
-                negative_ttl: or_default(cache.negative_ttl.as_ref(), 30),
-                stats_log_interval: (!cache.disable_stats.as_ref().is_some_and(|d| d.value))
-                    .then(|| or_default(cache.stats_log_interval.as_ref(), 60)),
-            },
+            cache: reader.cache(&raw.cache),
+            node_cache: NodeCache::read(&raw.node_cache, &mut reader),
             webhook: WebhookSettings::read(raw, &mut reader.findings),
             configured: registries.clone(),
             rules: Rules::new(registries, redirects, fallback),
@@ -165,6 +170,43 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn cache(&mut self, cache: &RawCache) -> CacheSettings {
+        let image_cache_size = match &cache.image_cache_size {
+            Some(written) if written.value != 0 => {
+                let ceiling = i64::try_from(bounds::MAX_IMAGES).unwrap_or(i64::MAX);
+                // Any number below zero turns it off.
+                let used = self.number(written, "cache.imageCacheSize", i64::MIN, ceiling);
+                u64::try_from(used).unwrap_or(0)
+            }
+            _ => 1024,
+        };
+        let interval = self.time(
+            cache.stats_log_interval.as_ref(),
+            "cache.statsLogInterval",
+            bounds::STATS_LOG_INTERVAL,
+        );
+        let is_off = cache.disable_stats.as_ref().is_some_and(|d| d.value);
+        CacheSettings {
+            image_cache_size,
+            image_cache_ttl: self.time(
+                cache.image_cache_ttl.as_ref(),
+                "cache.imageCacheTTL",
+                bounds::IMAGE_CACHE_TTL,
+            ),
+            domain_cache_ttl: self.time(
+                cache.domain_cache_ttl.as_ref(),
+                "cache.domainCacheTTL",
+                bounds::DOMAIN_CACHE_TTL,
+            ),
+            negative_ttl: self.time(
+                cache.negative_ttl.as_ref(),
+                "cache.negativeTTL",
+                bounds::NEGATIVE_TTL,
+            ),
+            stats_log_interval: (!is_off).then_some(interval),
+        }
+    }
+
     fn offline(&mut self, raw: &RawConfig) -> Option<Registry> {
         let address = raw.address.as_ref()?;
         let (endpoint, inline) = self.endpoint(address, "address")?;
@@ -231,7 +273,7 @@ impl Reader<'_> {
         let (endpoint, inline) = self.endpoint(address, &field("address"))?;
         let written = raw.auth.is_some() || inline.is_some();
         let mirror_of = match &raw.mirror_of {
-            Some(list) => self.mirror_of(&list.value, &field("mirrorOf")),
+            Some(list) => self.mirror_of(list, &field("mirrorOf")),
             None => default_mirror_of(&endpoint),
         };
         Some(Registry {
@@ -345,9 +387,9 @@ impl Reader<'_> {
         })
     }
 
-    fn mirror_of(&mut self, hosts: &[Located<String>], field: &str) -> MirrorOf {
+    fn mirror_of(&mut self, hosts: &Located<Vec<Located<String>>>, field: &str) -> MirrorOf {
         let mut known = Vec::new();
-        for host in hosts {
+        for host in self.entries(Some(hosts), field) {
             let text = host.value.trim().trim_end_matches('/');
             if text == "*" {
                 return MirrorOf::Any;
@@ -384,42 +426,41 @@ impl Reader<'_> {
         let Some(written) = &raw.metrics_address else {
             return Some(DEFAULT_METRICS);
         };
+        self.address_or_off(written, "metricsAddress")
+    }
+
+    /// An address to listen on; `None` for `off`.
+    pub(super) fn address_or_off(
+        &mut self,
+        written: &Located<String>,
+        field: &str,
+    ) -> Option<SocketAddr> {
         let text = written.value.trim();
         if text == "off" {
             return None;
         }
-        // Go programs write `:9100` for every address and `localhost` for loopback.
-        let text = match text.strip_prefix("localhost:") {
-            Some(port) => format!("127.0.0.1:{port}"),
-            None if text.starts_with(':') => format!("[::]{text}"),
-            None => text.to_owned(),
-        };
-        let parsed = text.parse();
-        if parsed.is_err() {
+        let parsed = listen_address(text);
+        if parsed.is_none() {
             let message = "not an address to listen on; write `127.0.0.1:7441`, or `off`";
-            self.findings.push(Diagnostic::error(
-                written.position,
-                "metricsAddress",
-                message,
-            ));
+            self.findings
+                .push(Diagnostic::error(written.position, field, message));
         }
-        parsed.ok()
+        parsed
     }
 }
 
-fn list<T>(raw: Option<&Located<Vec<T>>>) -> &[T] {
-    raw.map_or(&[], |list| list.value.as_slice())
+/// An address to listen on. Go programs write `:9100` for every address and `localhost` for loopback.
+pub(super) fn listen_address(text: &str) -> Option<SocketAddr> {
+    let text = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None if text.starts_with(':') => format!("[::]{text}"),
+        None => text.to_owned(),
+    };
+    text.parse().ok()
 }
 
 fn is_default(written: Option<&Located<i64>>) -> bool {
     written.is_none_or(|written| written.value == 0)
-}
-
-fn or_default(written: Option<&Located<Duration>>, default_seconds: u64) -> Duration {
-    written
-        .map(|written| written.value)
-        .filter(|duration| !duration.is_zero())
-        .unwrap_or(Duration::from_secs(default_seconds))
 }
 
 fn tls(ca_file: Option<&Located<String>>, skip: Option<&Located<bool>>) -> TlsOptions {

@@ -41,11 +41,13 @@ pub enum Key {
     ReloadInterval,
     /// `cache`, merged field by field.
     Cache,
+    /// `nodeCache`, merged field by field.
+    NodeCache,
 }
 
 impl Key {
     /// Every key, in the order in which they are written.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Address,
         Self::Auth,
         Self::AuthFile,
@@ -59,6 +61,7 @@ impl Key {
         Self::Timeout,
         Self::ReloadInterval,
         Self::Cache,
+        Self::NodeCache,
     ];
 
     /// Its name in the local file.
@@ -77,6 +80,7 @@ impl Key {
             Self::Timeout => "timeout",
             Self::ReloadInterval => "reloadInterval",
             Self::Cache => "cache",
+            Self::NodeCache => "nodeCache",
         }
     }
 
@@ -95,6 +99,7 @@ impl Key {
             Self::Debug => config.debug.is_some(),
             Self::Timeout => config.timeout.is_some(),
             Self::ReloadInterval => config.reload_interval.is_some(),
+            Self::NodeCache => !config.node_cache.is_empty(),
             Self::Cache => {
                 let cache = &config.cache;
                 cache.image_cache_size.is_some()
@@ -123,6 +128,7 @@ impl Key {
             Self::Debug => set(&mut into.debug, &from.debug),
             Self::Timeout => set(&mut into.timeout, &from.timeout),
             Self::ReloadInterval => set(&mut into.reload_interval, &from.reload_interval),
+            Self::NodeCache => into.node_cache.take(&from.node_cache),
             Self::Cache => {
                 let (from, into) = (&from.cache, &mut into.cache);
                 set(&mut into.image_cache_size, &from.image_cache_size);
@@ -216,6 +222,9 @@ fn lines(said: &RawConfig) -> Vec<String> {
     synced("cache.statsLogInterval", time(&cache.stats_log_interval));
     synced("cache.disableStats", boolean(&cache.disable_stats));
     synced("cache.prefix", text(&cache.prefix));
+    if Key::NodeCache.is_set(said) {
+        lines.push("configmap: synced nodeCache".to_owned());
+    }
     if let Some(list) = &said.registries {
         lines.extend(list.value.iter().filter_map(registry_line));
         let count = list.value.iter().filter(|e| e.address.is_some()).count();
