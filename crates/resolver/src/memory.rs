@@ -57,11 +57,19 @@ pub(crate) struct Memory {
     invalidations: AtomicU64,
 }
 
+/// A cache of at most `size` images. It grows as it is filled: nothing is allocated ahead, because the
+/// size is an operator's number and not a need.
+fn empty<T>(size: NonZeroUsize) -> LruCache<String, T> {
+    let mut cache = LruCache::unbounded();
+    cache.resize(size);
+    cache
+}
+
 impl Memory {
     /// A memory of at most `size` images; 0 remembers nothing.
     pub(crate) fn new(size: u64) -> Self {
         Self {
-            images: Mutex::new(capacity(size).map(LruCache::new)),
+            images: Mutex::new(capacity(size).map(empty)),
             hasher: RandomState::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -75,7 +83,7 @@ impl Memory {
         let mut images = lock(&self.images);
         match (capacity(size), images.as_mut()) {
             (Some(size), Some(images)) => images.resize(size),
-            (size, _) => *images = size.map(LruCache::new),
+            (size, _) => *images = size.map(empty),
         }
     }
 
@@ -206,5 +214,17 @@ mod tests {
         memory.clear();
         assert!(memory.recall("x", Question(1), Instant::now()).is_none());
         assert_eq!(memory.stats().invalidations, 1);
+    }
+
+    #[test]
+    fn the_largest_size_allocates_nothing_ahead() {
+        // 2^60 entries ahead would be more memory than there is.
+        let mut cache = empty(NonZeroUsize::new(1 << 60).unwrap());
+        cache.put("a".to_owned(), ());
+        assert_eq!(cache.len(), 1);
+        let mut small = empty(NonZeroUsize::new(1).unwrap());
+        small.put("a".to_owned(), ());
+        small.put("b".to_owned(), ());
+        assert_eq!(small.len(), 1);
     }
 }
