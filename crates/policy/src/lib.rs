@@ -1,5 +1,7 @@
 //! Where an image may come from, and in which order.
 //!
+//! The rules and their numbers ("rule 4") are those of `docs/rules.md`.
+//!
 //! This crate is pure: no I/O, no clock (time comes in as an argument), no async runtime. What it
 //! decides, the shim, the webhook, the cache and the commands that explain all share.
 //!

@@ -1,4 +1,5 @@
-//! The configs in `examples/` are read without a finding and lead where their first lines say.
+//! The configs in `examples/` and in `docs/rules.md` are read without a finding, and lead where it is written
+//! beside them.
 
 #![allow(
     clippy::expect_used,
@@ -24,13 +25,25 @@ fn examples() -> BTreeMap<String, String> {
     texts.collect()
 }
 
-/// `#   IMAGE -> NAME, NAME, origin` in the comments: an image, and what would be pulled, in this order.
-fn promises(text: &str) -> Vec<(&str, Vec<&str>)> {
-    let comments = text.lines().filter_map(|line| line.strip_prefix("#   "));
-    let promises = comments.filter_map(|line| line.split_once("->"));
-    promises
-        .map(|(image, names)| (image.trim(), names.split(',').map(str::trim).collect()))
-        .collect()
+/// A line `IMAGE -> NAME, NAME, origin`: an image, and what would be pulled, in this order.
+fn promise(line: &str) -> Option<(&str, Vec<&str>)> {
+    let (image, names) = line.split_once("->")?;
+    Some((image.trim(), names.split(',').map(str::trim).collect()))
+}
+
+/// Compares with the plan for the image.
+fn check(place: &str, config: &str, promises: &[(&str, Vec<&str>)]) {
+    let environment = |variable: &str| Some(format!("value of {variable}"));
+    let (settings, findings) = Settings::read(config, &environment);
+    assert!(findings.is_empty(), "{place}: {findings:?}");
+    assert!(!promises.is_empty(), "{place}");
+    for (image, expected) in promises {
+        let plan = Plan::new(&settings.rules, &Reference::parse(image).unwrap());
+        let candidates = plan.candidates.iter().map(|c| c.image.as_str());
+        let origin = plan.fallback_to_origin.then_some("origin");
+        let order: Vec<_> = candidates.chain(origin).collect();
+        assert_eq!(order, *expected, "{place}: {image}");
+    }
 }
 
 #[test]
@@ -43,17 +56,29 @@ fn examples_hold_what_they_promise() {
             readme.contains(&format!("[{name}]({name})")),
             "README.md: {name}"
         );
-        let environment = |variable: &str| Some(format!("value of {variable}"));
-        let (settings, findings) = Settings::read(text, &environment);
-        assert!(findings.is_empty(), "{name}: {findings:?}");
-        let promises = promises(text);
-        assert!(promises.len() >= 2, "{name}");
-        for (image, expected) in promises {
-            let plan = Plan::new(&settings.rules, &Reference::parse(image).unwrap());
-            let candidates = plan.candidates.iter().map(|c| c.image.as_str());
-            let origin = plan.fallback_to_origin.then_some("origin");
-            let order: Vec<_> = candidates.chain(origin).collect();
-            assert_eq!(order, expected, "{name}: {image}");
-        }
+        let comments = text.lines().filter_map(|line| line.strip_prefix("#   "));
+        let promises: Vec<_> = comments.filter_map(promise).collect();
+        check(name, text, &promises);
+    }
+}
+
+#[test]
+fn the_rules_are_as_documented() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/rules.md");
+    let text = fs::read_to_string(file).unwrap();
+    let mut checked = 0;
+    for (at, block) in text.split("```yaml\n").enumerate().skip(1) {
+        let (config, rest) = block.split_once("```\n").unwrap();
+        let (lines, _) = rest
+            .strip_prefix("```text\n")
+            .and_then(|rest| rest.split_once("```"))
+            .unwrap_or_else(|| panic!("config {at} says not where it leads"));
+        let promises: Vec<_> = lines.lines().map(|line| promise(line).unwrap()).collect();
+        check(&format!("config {at}"), config, &promises);
+        checked += 1;
+    }
+    assert!(checked >= 8, "{checked}");
+    for rule in 1..=7 {
+        assert!(text.contains(&format!("## Rule {rule}: ")), "{rule}");
     }
 }

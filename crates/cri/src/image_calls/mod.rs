@@ -8,7 +8,7 @@
 //! | `record` | what a pull leaves behind: history, counters, its line in the log |
 //!
 //! Whatever can't be decided here is forwarded as it came: the shim must never be the reason that a
-//! call fails which the runtime could answer (spec, rule 7).
+//! call fails which the runtime could answer (rule 7 of `docs/rules.md`).
 
 mod attempt;
 mod local;

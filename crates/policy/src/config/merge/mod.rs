@@ -1,4 +1,4 @@
-//! Local file and ConfigMap, merged by the spec's table ("The ConfigMap").
+//! Local file and ConfigMap, merged by the table in `deploy/node/README.md`.
 //!
 //! What is merged is what was *written*, so that `${NAME}` stays unexpanded and a priority out of
 //! range stays as it is. Whether anything changed is judged by what it *means*: `900s` is `15m`, and a
