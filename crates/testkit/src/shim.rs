@@ -117,9 +117,9 @@ impl Shim {
         match answer.await {
             Some(Ok(())) => Ok(()),
             Some(Err(status)) => {
-                // Its last words may still be on their way through the pipe.
-                let words = || ready((!lock(log).is_empty()).then_some(()));
-                wait::within(Duration::from_secs(1), words).await;
+                // The last lines of its output may still be in the pipe.
+                let lines = || ready((!lock(log).is_empty()).then_some(()));
+                wait::within(Duration::from_secs(5), lines).await;
                 self.process = None;
                 bail!("image-cri-shim ended with {status}:\n{}", self.log());
             }
@@ -236,10 +236,10 @@ impl Shim {
         }
     }
 
-    /// The first line that contains `part`, waited for at most `patience`: lines come through a pipe,
+    /// The first line that contains `part`, waited for at most `timeout`: lines come through a pipe,
     /// and may be a little later than the answer that they go with.
-    pub async fn find_log(&self, part: &str, patience: Duration) -> Option<String> {
-        wait::within(patience, || ready(self.log_lines(part).into_iter().next())).await
+    pub async fn find_log(&self, part: &str, timeout: Duration) -> Option<String> {
+        wait::within(timeout, || ready(self.log_lines(part).into_iter().next())).await
     }
 
     /// Forgets the log so far.

@@ -67,7 +67,7 @@ impl Webhook {
     ) -> Result<(ExitStatus, String)> {
         let (mut process, log) = spawn(binary, args, env)?;
         let status = process.end().await?;
-        // Its last words may still be on their way; the readers hold the log until they have them.
+        // The last lines of its output may still be in the pipe; the readers hold the log until they have read them.
         wait::until("its output ends", || async {
             (Arc::strong_count(&log) == 1).then_some(())
         })

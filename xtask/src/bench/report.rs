@@ -7,7 +7,7 @@ struct Row {
     what: String,
     value: f64,
     unit: &'static str,
-    /// The largest value that is good; `None` for what is only told.
+    /// The largest value that is good; `None` for what is only reported.
     at_most: Option<f64>,
     /// The smallest value that is good.
     at_least: Option<f64>,

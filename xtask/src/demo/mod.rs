@@ -5,7 +5,7 @@
 
 mod report;
 mod scene;
-mod story;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,20 +49,20 @@ async fn show_until_interrupted(binary: &Path) -> Result<()> {
 async fn show(binary: &Path) -> Result<()> {
     let mut scene = Scene::set(binary).await?;
     report::scene(&scene);
-    let told = story::tell(&mut scene).await?;
-    if told.wrong > 0 {
+    let outcome = steps::run(&mut scene).await?;
+    if outcome.wrong > 0 {
         eprintln!("\nThe shim's log:\n{}", scene.shim.log());
     }
     scene.end().await?;
     ensure!(
-        told.wrong == 0,
+        outcome.wrong == 0,
         "{} of {} steps were not as expected",
-        told.wrong,
-        told.steps
+        outcome.wrong,
+        outcome.steps
     );
     println!(
         "\nAll {} steps as expected. Everything is stopped and deleted.",
-        told.steps
+        outcome.steps
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the pictures show: a site with its registries, one of them away, and a morning's pulls.
+//! What the pictures show: a site with its registries, one of them unreachable, and some pulls.
 
 use std::fs;
 use std::net::SocketAddr;

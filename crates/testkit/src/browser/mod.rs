@@ -150,7 +150,12 @@ impl Chromium {
             .connection
             .command(None, "Browser.getVersion", json!({}))
             .await
-            .with_context(|| format!("starting Chromium; its last words:\n{}", tail(&log)))?;
+            .with_context(|| {
+                format!(
+                    "starting Chromium; the last lines of its log:\n{}",
+                    tail(&log)
+                )
+            })?;
         Ok(chromium)
     }
 }

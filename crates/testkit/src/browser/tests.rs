@@ -40,7 +40,7 @@ async fn a_browser_that_dies_at_its_start_is_started_again() {
 }
 
 #[tokio::test]
-async fn a_browser_that_always_dies_is_given_up_with_its_last_words() {
+async fn a_browser_that_always_dies_is_given_up_with_the_end_of_its_log() {
     let dir = tempfile::tempdir().unwrap();
     let failed = Browser::launch(&dies(dir.path(), usize::MAX >> 1), &[]).await;
     let error = format!("{:#}", failed.err().unwrap());

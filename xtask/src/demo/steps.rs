@@ -1,4 +1,4 @@
-//! What the demo does, and what has to come of it.
+//! The steps of the demo, and what has to come of each.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use testkit::cri_client::kubelet_auth;
 use super::report;
 use super::scene::{PULL_SECRET, Scene};
 
-/// How long after its answer a log line may come.
-const LOG_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after the answer of a pull its log line may come.
+const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How it went.
+/// How many steps were taken, and how many did not go as expected.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Outcome {
     pub(crate) steps: usize,
     pub(crate) wrong: usize,
 }
@@ -27,16 +27,16 @@ struct Pull {
     expected: Option<&'static str>,
 }
 
-impl Told {
+impl Outcome {
     fn count(&mut self, problems: &[String]) {
         self.steps += 1;
         self.wrong += usize::from(!problems.is_empty());
     }
 }
 
-/// Does it all, printing as it goes.
-pub(crate) async fn tell(scene: &mut Scene) -> Result<Told> {
-    let mut told = Told::default();
+/// Takes all steps and prints each.
+pub(crate) async fn run(scene: &mut Scene) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
     let origin = scene.place("origin")?.registry.host();
     let other_nginx = scene.place("company")?.digest("library/nginx:1.27")?;
     let by_digest = format!("nginx@{other_nginx}");
@@ -54,7 +54,7 @@ pub(crate) async fn tell(scene: &mut Scene) -> Result<Told> {
             secret,
             expected,
         };
-        told.count(&pull.show(scene).await?);
+        outcome.count(&pull.show(scene).await?);
     }
 
     scene.stop(&["offline"]).await;
@@ -64,16 +64,16 @@ pub(crate) async fn tell(scene: &mut Scene) -> Result<Told> {
         secret: false,
         expected: Some("company"),
     };
-    told.count(&redis.show(scene).await?);
+    outcome.count(&redis.show(scene).await?);
 
     report::heading("What containerd has now");
     report::images(scene, &scene.containerd.client().list().await?);
 
     scene.stop(&["company", "origin"]).await;
     report::heading("Now every registry is down");
-    told.count(&present(scene, "nginx:1.27").await?);
-    told.count(&removed(scene, "nginx:1.27").await?);
-    Ok(told)
+    outcome.count(&present(scene, "nginx:1.27").await?);
+    outcome.count(&removed(scene, "nginx:1.27").await?);
+    Ok(outcome)
 }
 
 impl Pull {
