@@ -1,4 +1,4 @@
-//! The binary: command line, the config's life, and wiring. What it decides is in `policy`, what it
+//! The binary: command line and wiring. What it decides is in `policy`, what it
 //! does is in `cri` and `resolver`.
 //!
 //! | module | what it knows |
@@ -8,10 +8,8 @@
 //! | [`commands`] | commands for people: they look, print and end |
 //! | [`process`] | signals, logs, systemd |
 
-mod announce;
 mod args;
 mod commands;
-mod config;
 mod explain;
 mod options;
 mod process;

@@ -14,10 +14,8 @@ use policy::config::{
     merge,
 };
 
-use crate::config;
-
 /// How long the API server may take to answer a person.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -108,7 +106,7 @@ fn show(file: &Path, local_only: bool) -> anyhow::Result<ExitCode> {
             Remote::Found(configmap, _) => (Some(configmap), "merged".to_owned()),
             Remote::Absent => (None, "there is none".to_owned()),
             Remote::Broken(problem) => (None, format!("can't be used: {problem}")),
-            Remote::Away(failure) => (None, format!("can't be read: {failure}")),
+            Remote::Unreachable(failure) => (None, format!("can't be read: {failure}")),
         };
         println!("# configmap: {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}: {how}");
         configmap
@@ -132,7 +130,7 @@ fn diff(file: &Path) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Remote::Broken(problem) => anyhow::bail!("{name} can't be used: {problem}"),
-        Remote::Away(failure) => anyhow::bail!("{name} can't be read: {failure}"),
+        Remote::Unreachable(failure) => anyhow::bail!("{name} can't be read: {failure}"),
     };
     let merged = merge(&local, &configmap);
     if merged.changed.is_empty() {
@@ -168,7 +166,7 @@ enum Remote {
     Found(Box<ConfigMap>, Vec<Diagnostic>),
     Absent,
     Broken(String),
-    Away(String),
+    Unreachable(String),
 }
 
 fn read() -> anyhow::Result<Remote> {
@@ -177,13 +175,13 @@ fn read() -> anyhow::Result<Remote> {
         .build()
         .context("cannot start an async runtime")?;
     let link = Link::new(Places::from_environment());
-    let asked =
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, read_config_map(&link)).await });
+    let asked = runtime
+        .block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, read_config_map(&link)).await });
     // A kubeconfig's program that hangs must not keep us.
     runtime.shutdown_background();
     Ok(match asked {
-        Err(_) => Remote::Away(format!("no answer within {PATIENCE:?}")),
-        Ok(Err(failure)) => Remote::Away(failure.to_string()),
+        Err(_) => Remote::Unreachable(format!("no answer within {ANSWER_TIMEOUT:?}")),
+        Ok(Err(failure)) => Remote::Unreachable(failure.to_string()),
         Ok(Ok(None)) => Remote::Absent,
         Ok(Ok(Some(found))) => match ConfigMap::read(&found.text.unwrap_or_default()) {
             Ok((configmap, warnings)) => Remote::Found(Box::new(configmap), warnings),

@@ -8,8 +8,8 @@ use clap::Args;
 
 use crate::commands::daemon::{Daemon, ask, one_thread};
 use crate::commands::render::{self, Page};
+use crate::commands::terminal;
 use crate::options::ConfigFile;
-use crate::{commands::terminal, config};
 
 /// Show what the running shim decided, and why
 ///

@@ -12,9 +12,9 @@ use telemetry::report::Status;
 use crate::commands::daemon::{Daemon, ask, one_thread};
 use crate::commands::render::{self, Page};
 use crate::commands::screen::Screen;
+use crate::commands::terminal;
 use crate::options::ConfigFile;
 use crate::process::signals;
-use crate::{commands::terminal, config};
 
 /// How often `--watch` asks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

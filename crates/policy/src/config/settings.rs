@@ -90,6 +90,15 @@ impl Settings {
     /// Reads a file's text. Findings are sorted by their place; with an error among them the
     /// settings are not to be used.
     pub fn read(text: &str, environment: &Environment<'_>) -> (Self, Vec<Diagnostic>) {
+        let (_, settings, findings) = Self::read_with_raw(text, environment);
+        (settings, findings)
+    }
+
+    /// As [`Settings::read`], with what was written.
+    pub fn read_with_raw(
+        text: &str,
+        environment: &Environment<'_>,
+    ) -> (RawConfig, Self, Vec<Diagnostic>) {
         let (raw, mut findings) = RawConfig::read(text);
         let (settings, meant) = Self::from_raw(&raw, environment);
         findings.extend(meant);
@@ -99,7 +108,7 @@ impl Settings {
                            `imageRedirMapping` names a place; every pull goes to its origin";
             findings.push(Diagnostic::warning(None, "", message));
         }
-        (settings, findings)
+        (raw, settings, findings)
     }
 
     /// What `raw` means. Findings are in the order of the fields; with an error among them the

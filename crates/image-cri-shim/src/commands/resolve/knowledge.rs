@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cluster::{Link, Places};
+use config::credentials::CredentialSources;
 use policy::config::Settings;
 use resolver::Resolver;
 use telemetry::Telemetry;
@@ -13,9 +14,8 @@ use telemetry::report::{Explanation, Knowledge};
 use tokio::runtime::Handle;
 
 use crate::commands::daemon::{Daemon, DaemonError};
-use crate::config::credentials::CredentialSources;
 use crate::roles::resolving;
-use crate::{commands::terminal, config, explain};
+use crate::{commands::terminal, explain};
 
 /// How long credentials from files, Secrets and plugins may take to be found.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);

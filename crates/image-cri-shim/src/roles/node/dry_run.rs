@@ -8,7 +8,6 @@ use cri::upstream::Upstream;
 use policy::config::Settings;
 
 use super::detect;
-use crate::config;
 
 /// How long the runtime may take to accept a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use config::ConfigState;
 use cri::grpc::{Code, Status as GrpcStatus};
 use cri::inspect::{Inspect, unknown};
 use cri::upstream::Upstream;
@@ -26,7 +27,6 @@ use telemetry::report::{
 };
 use tokio::runtime::Handle;
 
-use crate::config::state::ConfigState;
 use crate::explain::explain;
 use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
 

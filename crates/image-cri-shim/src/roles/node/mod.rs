@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use cluster::{Link, Places};
+use config::{ConfigState, Follower, Source};
 use cri::Services;
 use cri::alias::{Aliases, Opened};
 use cri::image_calls::{ImageService, Policy};
@@ -36,11 +38,8 @@ use tokio::sync::Notify;
 
 use self::inspection::{Inspection, Parts};
 use super::resolving;
-use crate::config::keeper::ConfigKeeper;
-use crate::config::state::ConfigState;
 use crate::process::logging::{self, LogFormat, LogLevel};
 use crate::process::{signals, systemd};
-use crate::{announce, config};
 
 /// How long calls in flight may take to finish after SIGTERM. Below systemd's and Kubernetes' own
 /// limits of 90 and 30 seconds.
@@ -68,12 +67,12 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
         no_telemetry,
     } = launch;
     let loaded = config::file::load(&file)?;
-    let settings = loaded.settings;
+    let settings = loaded.settings.clone();
     let level = logging::start(log_format, settings.debug)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    announce::config(&settings);
+    config::announce::config(&settings);
     let runtime_socket = detect::runtime_socket(&settings)?;
     if !settings.force && !detect::is_socket(&runtime_socket) {
         bail!(
@@ -96,10 +95,15 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     } else {
         Telemetry::new()
     };
-    let config = ConfigState::new(file.display().to_string(), telemetry.clone());
+    let source = Source::File {
+        path: file,
+        loaded: Box::new(loaded),
+        merge_config_map: true,
+    };
+    let config = ConfigState::new(source.name(), telemetry.clone());
     let handle = background.handle().clone();
     let node = Node::new(settings, runtime_socket, level, handle, telemetry);
-    let served = proxy.block_on(node.serve(file, loaded.text, config));
+    let served = proxy.block_on(node.serve(source, config));
     background.shutdown_timeout(BACKGROUND_TIMEOUT);
     served
 }
@@ -160,8 +164,8 @@ impl Node {
         })
     }
 
-    /// `file` and `text` are where the config in force came from.
-    async fn serve(self, file: PathBuf, text: String, config: ConfigState) -> anyhow::Result<()> {
+    /// `source` is where the config in force came from.
+    async fn serve(self, source: Source, config: ConfigState) -> anyhow::Result<()> {
         let socket = self.settings.load().shim_socket.clone();
         let listener = Listener::bind(&socket, &self.runtime_socket)?;
         let shutdown = signals::shutdown()?;
@@ -172,8 +176,15 @@ impl Node {
             self.background
                 .spawn(surface::serve(address, inspection.clone()));
         }
-        let keeper = ConfigKeeper::new(file, text, Arc::clone(&self.settings), wake, config);
-        self.background.spawn(keeper.run({
+        let follower = Follower {
+            source,
+            link: Arc::new(Link::new(Places::from_environment())),
+            wake,
+            state: config,
+            wants_credentials: |_| true,
+            is_applied: true,
+        };
+        self.background.spawn(follower.run({
             let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
             let (resolver, service) = (self.resolver.clone(), self.service.clone());
             move |new| apply(new, &settings, &level, &resolver, &service)
@@ -219,13 +230,31 @@ fn apply(
     resolver: &Resolver,
     service: &ImageService,
 ) {
-    announce::config(&new);
+    announce_restart(&settings.load(), &new);
     if new.debug != settings.load().debug {
         level.set_debug(new.debug);
     }
     resolving::reconfigure(resolver, &new);
     service.set_policy(call_policy(&new));
     settings.store(Arc::new(new));
+}
+
+/// Says what a new config changes that only a restart brings about.
+fn announce_restart(old: &Settings, new: &Settings) {
+    let fields = [
+        ("shim", old.shim_socket != new.shim_socket),
+        ("cri", old.runtime_socket != new.runtime_socket),
+        ("metricsAddress", old.metrics_address != new.metrics_address),
+        ("image", old.state_dir != new.state_dir),
+    ];
+    let changed: Vec<_> = fields.iter().filter(|(_, differs)| *differs).collect();
+    if !changed.is_empty() {
+        let names: Vec<_> = changed.iter().map(|(name, _)| *name).collect();
+        tracing::warn!(
+            "{} changed in the config; that takes effect with the next restart",
+            names.join(", ")
+        );
+    }
 }
 
 fn call_policy(settings: &Settings) -> Policy {

@@ -1,7 +1,5 @@
 //! `webhook`: the admission webhook, wired.
 
-mod config;
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +12,12 @@ use ::webhook::{Admission, Limits};
 use anyhow::Context;
 use clap::Args;
 use cluster::{Link, Places};
+use config::file::Loaded;
+use config::{ConfigState, Follower, Source, Watch};
 use listener::certificate::Store;
 use listener::certificate::files::Files;
 use listener::{ClientCertificates, Protocols, Tls};
-use policy::config::Settings;
+use policy::config::{Rewrite, Settings};
 use resolver::Resolver;
 use telemetry::Telemetry;
 use telemetry::live::Live;
@@ -25,15 +25,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 
-use self::config::Source;
 use super::resolving;
-use crate::config::file::Loaded;
-use crate::config::state::ConfigState;
-use crate::config::watch::Watch;
 use crate::options::ServiceArgs;
 use crate::process::logging::{self, LogFormat, LogLevel};
 use crate::process::{signals, usage};
-use crate::{announce, config as files};
 
 /// Where a Pod is told its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -123,7 +118,7 @@ pub(crate) fn run(
     let loaded = if args.config_map {
         None
     } else {
-        Some(files::file::load(file)?)
+        Some(config::file::load(file)?)
     };
     if dry_run {
         return check(loaded);
@@ -137,6 +132,7 @@ pub(crate) fn run(
         Some(loaded) => Source::File {
             path: file.to_owned(),
             loaded: Box::new(loaded),
+            merge_config_map: false,
         },
         None => Source::ConfigMap,
     };
@@ -180,8 +176,17 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     let link = Arc::new(Link::new(Places::from_environment()));
     let wake = Arc::new(Notify::new());
     tokio::spawn(signals::follow(Arc::clone(&wake), level.clone())?);
-    let state = ConfigState::new(source.shown(), telemetry.clone());
-    tokio::spawn(config::follow(source, Arc::clone(&link), wake, state, {
+    let state = ConfigState::new(source.name(), telemetry.clone());
+    let follower = Follower {
+        source,
+        link: Arc::clone(&link),
+        wake,
+        state,
+        // Redirects alone ask no registry.
+        wants_credentials: |settings| settings.webhook.rewrite == Rewrite::Best,
+        is_applied: false,
+    };
+    tokio::spawn(follower.run({
         let admission = admission.clone();
         move |settings| apply(settings, &admission, &resolver, &level)
     }));
@@ -254,7 +259,6 @@ fn admission(namespace: &str, telemetry: &Telemetry) -> (Admission, Resolver) {
 
 /// Puts a config in force.
 fn apply(settings: Settings, admission: &Admission, resolver: &Resolver, level: &LogLevel) {
-    announce::config(&settings);
     level.set_debug(settings.debug);
     resolving::reconfigure(resolver, &settings);
     admission.apply(settings);

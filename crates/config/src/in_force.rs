@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use cluster::Link;
 use policy::config::Settings;
 
-use super::credentials::CredentialSources;
+use crate::credentials::CredentialSources;
 
 /// How often things are looked at before there is a config that says so.
 const INTERVAL: Duration = Duration::from_secs(15);

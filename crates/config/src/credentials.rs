@@ -2,42 +2,44 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Followed, Link, Look, SecretData};
 use credentials::Keeper;
 use futures_util::future::select_all;
+use parking_lot::Mutex;
 use policy::config::{Found, Need, Settings};
 use policy::{CredentialSource, docker_config};
 use secrecy::ExposeSecret;
 
-use super::in_force::Interval;
+use crate::in_force::Interval;
 
 /// Follows Secrets, files and programs for one config at a time.
-pub(crate) struct CredentialSources {
+pub struct CredentialSources {
     keeper: Keeper,
     secrets: BTreeMap<String, Followed<SecretData>>,
     link: Arc<Link>,
     interval: Interval,
     /// What was logged about Secrets, so that it is logged once per change.
-    said: Mutex<HashMap<Need, String>>,
+    reported: Mutex<HashMap<Need, String>>,
 }
 
 impl CredentialSources {
-    pub(crate) fn new(link: Arc<Link>, interval: Interval) -> Self {
+    /// Nothing is followed yet. `interval` is how often files are looked at, asked for each time.
+    pub fn new(link: Arc<Link>, interval: Interval) -> Self {
         Self {
             keeper: Keeper::new(Arc::clone(&interval)),
             secrets: BTreeMap::new(),
             link,
             interval,
-            said: Mutex::default(),
+            reported: Mutex::default(),
         }
     }
 
     /// Takes over what a new config needs, or that nothing is needed; never waits. Looks on the current
     /// runtime.
-    pub(crate) fn set(&mut self, settings: Option<&Settings>) {
+    pub fn set(&mut self, settings: Option<&Settings>) {
         let needs = settings.map(Settings::credential_needs).unwrap_or_default();
         let plugins = settings.and_then(|settings| settings.credential_plugins.as_ref());
         self.keeper.set(&needs, plugins);
@@ -52,16 +54,16 @@ impl CredentialSources {
     }
 
     /// `settings`, which must be as they were read, with what is known now.
-    pub(crate) fn fill(&mut self, settings: &Settings) -> Settings {
+    pub fn fill(&mut self, settings: &Settings) -> Settings {
         for secret in self.secrets.values_mut() {
             secret.seen_and_noted();
         }
         settings.with_credentials(&|need| self.find(need))
     }
 
-    /// For one look: what `settings` need, as far as it is known after at most `patience`. Where it is
+    /// For one look: what `settings` need, as far as it is known after at most `timeout`. Where it is
     /// not, the entry's note says so.
-    pub(crate) async fn look_once(&mut self, settings: &Settings, patience: Duration) -> Settings {
+    pub async fn look_once(&mut self, settings: &Settings, timeout: Duration) -> Settings {
         self.set(Some(settings));
         let needs = settings.credential_needs();
         let all_known = async {
@@ -72,13 +74,13 @@ impl CredentialSources {
                 }
             }
         };
-        // What is not known by then is said below.
-        let _ = tokio::time::timeout(patience, all_known).await;
+        // What is not known by then is reported below.
+        let _ = tokio::time::timeout(timeout, all_known).await;
         settings.with_credentials(&|need| match &need.source {
             Some(source) if !self.is_known(need) => Found {
                 credentials: None,
                 note: Some(format!(
-                    "no credentials: {source}: no answer within {patience:?}"
+                    "no credentials: {source}: no answer within {timeout:?}"
                 )),
             },
             _ => self.find(need),
@@ -104,7 +106,7 @@ impl CredentialSources {
     }
 
     /// Waits until [`CredentialSources::fill`] may give something else.
-    pub(crate) async fn changed(&mut self) {
+    pub async fn changed(&mut self) {
         let secrets = self.secrets.values_mut();
         let mut waiting: Vec<_> = secrets.map(|secret| Box::pin(secret.changed())).collect();
         let any_secret = async {
@@ -129,7 +131,7 @@ impl CredentialSources {
                 let value = |key: &str| secret.data.get(key).map(|value| value.expose_secret());
                 match docker_config::from_secret(&secret.kind, &value, &need.endpoint) {
                     Ok(Some(credentials)) => {
-                        self.forget_what_was_said(need);
+                        self.forget_report(need);
                         return Found {
                             credentials: Some(credentials),
                             note: None,
@@ -147,23 +149,22 @@ impl CredentialSources {
             (None, _) => return Found::default(),
         };
         let note = format!("no credentials: authSecret {name}: {note}");
-        self.say(need, &note);
+        self.report(need, &note);
         Found {
             credentials: None,
             note: Some(note),
         }
     }
 
-    fn say(&self, need: &Need, note: &str) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.get(need).map(String::as_str) != Some(note) {
+    fn report(&self, need: &Need, note: &str) {
+        let mut reported = self.reported.lock();
+        if reported.get(need).map(String::as_str) != Some(note) {
             tracing::warn!("{}: {note}", need.endpoint);
-            said.insert(need.clone(), note.to_owned());
+            reported.insert(need.clone(), note.to_owned());
         }
     }
 
-    fn forget_what_was_said(&self, need: &Need) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.remove(need);
+    fn forget_report(&self, need: &Need) {
+        self.reported.lock().remove(need);
     }
 }

@@ -1,21 +1,22 @@
 //! What people are told about the config: which one is in force, and what is wrong with the newest.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use telemetry::Telemetry;
 use telemetry::report::{ConfigPart, ConfigProblem, ConfigStatus, timestamp};
 
 /// State of the config. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
-pub(crate) struct ConfigState {
+pub struct ConfigState {
     status: Arc<Mutex<ConfigStatus>>,
     telemetry: Telemetry,
 }
 
 impl ConfigState {
     /// Nothing is in force yet.
-    pub(crate) fn new(file: String, telemetry: Telemetry) -> Self {
+    pub fn new(file: String, telemetry: Telemetry) -> Self {
         let status = ConfigStatus {
             file,
             ..ConfigStatus::default()
@@ -28,7 +29,7 @@ impl ConfigState {
 
     /// A new config is in force.
     pub(crate) fn loaded(&self) {
-        let mut status = self.lock();
+        let mut status = self.status.lock();
         status.generation += 1;
         status.loaded_at = timestamp(SystemTime::now());
         let is_good = status.error.is_none();
@@ -40,7 +41,7 @@ impl ConfigState {
     /// Everything was looked at: what the config in force is made of, and what is wrong with the newest
     /// where it is another.
     pub(crate) fn looked(&self, parts: Vec<ConfigPart>, problem: Option<String>) {
-        let mut status = self.lock();
+        let mut status = self.status.lock();
         status.parts = parts;
         let before = status.error.as_ref().map(|error| &error.message);
         if before == problem.as_ref() {
@@ -57,12 +58,8 @@ impl ConfigState {
         });
     }
 
-    pub(crate) fn status(&self) -> ConfigStatus {
-        self.lock().clone()
-    }
-
-    /// Every change is a single step, so a panic elsewhere leaves nothing half-done.
-    fn lock(&self) -> MutexGuard<'_, ConfigStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    /// All that is known about it.
+    pub fn status(&self) -> ConfigStatus {
+        self.status.lock().clone()
     }
 }

@@ -5,12 +5,12 @@ use policy::duration;
 use telemetry::report::ConfigPart;
 
 /// `local` with `configmap` merged into it; credentials masked.
-pub(crate) fn annotated(local: &RawConfig, configmap: Option<&ConfigMap>) -> String {
+pub fn annotated(local: &RawConfig, configmap: Option<&ConfigMap>) -> String {
     Page::of(local, configmap).text
 }
 
 /// Each field, and where its value comes from: `file`, `ConfigMap` or `default`.
-pub(crate) fn parts(local: &RawConfig, configmap: Option<&ConfigMap>) -> Vec<ConfigPart> {
+pub fn parts(local: &RawConfig, configmap: Option<&ConfigMap>) -> Vec<ConfigPart> {
     Page::of(local, configmap).parts
 }
 

@@ -25,14 +25,14 @@ pub(crate) async fn let_it_settle(wake: &Notify) {
 ///
 /// The directories, because editors and mounted ConfigMaps replace the file instead of writing to it,
 /// and a watch of the file itself would stay with the old one.
-pub(crate) struct Watch {
+pub struct Watch {
     _watcher: Option<RecommendedWatcher>,
 }
 
 impl Watch {
     /// Starts; `wake` is told of everything that may be a change. Where there can be no watch (the
     /// kernel's limit of them is reached) that is said, and the periodic look has to do.
-    pub(crate) fn start(files: &[&Path], wake: Arc<Notify>) -> Self {
+    pub fn start(files: &[&Path], wake: Arc<Notify>) -> Self {
         match watcher(files, wake) {
             Ok(watcher) => Self {
                 _watcher: Some(watcher),

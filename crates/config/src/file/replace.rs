@@ -1,73 +1,13 @@
-//! The local config file: reading it, and replacing it so that nobody ever sees half of one.
+//! Replacing a file so that nobody ever sees half of one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use policy::config::{Diagnostic, Settings};
-
-/// More than any real config; a mistaken path (a device, an image) is refused instead of read.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
-
-/// The file's text and what it means. No `Debug`: the text holds credentials.
-pub(crate) struct Loaded {
-    pub(crate) text: String,
-    pub(crate) settings: Settings,
-    /// Warnings, ready to print: `FILE:LINE:COLUMN: warning: …`.
-    pub(crate) warnings: Vec<String>,
-}
-
-/// Reads the file's text.
-pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
-    let shown = path.display();
-    let file = File::open(path).with_context(|| {
-        format!("cannot read the config file {shown}; name another with `--file`")
-    })?;
-    let mut text = String::new();
-    file.take(MAX_FILE + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read the config file {shown}"))?;
-    if text.len() as u64 > MAX_FILE {
-        bail!("the config file {shown} is larger than {MAX_FILE} bytes; is it the right file?");
-    }
-    Ok(text)
-}
-
-/// Understands a text read from `path`. All errors are in the one that is returned.
-pub(crate) fn understand(path: &Path, text: String) -> anyhow::Result<Loaded> {
-    let file = path.display().to_string();
-    let (settings, findings) = Settings::read(&text, &|name| std::env::var(name).ok());
-    let show = |finding: &Diagnostic| finding.in_file(&file).to_string();
-    let (errors, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|f| f.is_error());
-    if !errors.is_empty() {
-        let lines: Vec<_> = errors.into_iter().map(show).collect();
-        bail!("the config can't be used as it is\n{}", lines.join("\n"));
-    }
-    Ok(Loaded {
-        text,
-        settings,
-        warnings: warnings.into_iter().map(show).collect(),
-    })
-}
-
-/// Reads and understands the file.
-pub(crate) fn load(path: &Path) -> anyhow::Result<Loaded> {
-    understand(path, read(path)?)
-}
-
-/// The socket of the shim that runs by this file. The file need not be good otherwise: a broken one is
-/// a reason to look at the shim that still runs by the last good one.
-pub(crate) fn shim_socket(path: &Path) -> anyhow::Result<PathBuf> {
-    let text = read(path)?;
-    let (settings, _) = Settings::read(&text, &|name| std::env::var(name).ok());
-    Ok(settings.shim_socket)
-}
-
 /// What became of a replacement.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Replaced {
+pub enum Replaced {
     /// The file holds the new text.
     Done,
     /// Somebody else changed it meanwhile; what they wrote is still there.
@@ -76,7 +16,10 @@ pub(crate) enum Replaced {
 
 /// Replaces `old` in the file by `new`, in one step that also survives a power cut, readable by the
 /// owner alone. A symlink stays one: its target is replaced.
-pub(crate) fn replace(path: &Path, old: &str, new: &str) -> io::Result<Replaced> {
+///
+/// # Errors
+/// The file or its directory can't be written.
+pub fn replace(path: &Path, old: &str, new: &str) -> io::Result<Replaced> {
     let target = fs::canonicalize(path)?;
     let draft = Draft::create(&target)?;
     draft.fill(new)?;

@@ -1,10 +1,10 @@
-//! The log lines about the config that runbooks grep for (spec, "Log lines").
+//! The log lines about the config that runbooks grep for ; see the README.
 
 use policy::config::Settings;
 use policy::rules::{Origin, Registry};
 
 /// Says what the config amounts to.
-pub(crate) fn config(settings: &Settings) {
+pub fn config(settings: &Settings) {
     for line in lines(settings) {
         tracing::info!("{line}");
     }

@@ -1,0 +1,146 @@
+//! The ConfigMap as a config of its own: nothing is merged and nothing is written.
+
+use cluster::{ConfigMapText, Followed, Link, Look};
+use policy::config::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Settings};
+
+use crate::file::Loaded;
+use crate::source::Found;
+use crate::{ConfigError, variable};
+
+/// What the ConfigMap is called in logs.
+pub(crate) fn name() -> String {
+    format!("configmap {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}")
+}
+
+/// The ConfigMap, followed.
+pub(crate) struct ConfigMapSource {
+    followed: Followed<ConfigMapText>,
+    /// How the last look went, so that it is logged once.
+    reported: Look,
+    /// The text that was read last, so that it is parsed once.
+    text: Option<String>,
+    problem: Option<String>,
+}
+
+impl ConfigMapSource {
+    pub(crate) fn new(followed: Followed<ConfigMapText>) -> Self {
+        Self {
+            followed,
+            reported: Look::Pending,
+            text: None,
+            problem: None,
+        }
+    }
+
+    pub(crate) async fn changed(&mut self) {
+        self.followed.changed().await;
+    }
+
+    pub(crate) fn look(&mut self) -> Found {
+        let seen = self.followed.seen_and_noted();
+        self.report(&seen.look);
+        let new = seen.value.and_then(|value| self.take(value));
+        Found {
+            new,
+            problem: self.problem.clone(),
+            parts: Vec::new(),
+        }
+    }
+
+    fn report(&mut self, look: &Look) {
+        if self.reported == *look {
+            return;
+        }
+        let name = name();
+        match look {
+            Look::Absent => tracing::warn!(
+                "{name} not found; the last config stays, and without one nothing is changed"
+            ),
+            Look::Failed(failure) => tracing::warn!("cannot read {name}: {failure}"),
+            Look::Pending | Look::Present => {}
+        }
+        self.reported = look.clone();
+    }
+
+    fn take(&mut self, value: ConfigMapText) -> Option<Loaded> {
+        let text = value.text.unwrap_or_default();
+        if self.text.as_ref() == Some(&text) {
+            return None;
+        }
+        let understood = understand(&text);
+        self.text = Some(text);
+        match understood {
+            Ok(loaded) => {
+                self.problem = None;
+                Some(loaded)
+            }
+            Err(problem) => {
+                tracing::warn!("keeping the last good config: {problem}");
+                self.problem = Some(problem);
+                None
+            }
+        }
+    }
+}
+
+/// The text's meaning, and warnings about bad values, which are left out one by one. An error is a text
+/// that is no YAML, or empty.
+fn understand(text: &str) -> Result<Loaded, String> {
+    let name = name();
+    if text.trim().is_empty() {
+        return Err(format!("{name} has nothing under {CONFIG_MAP_KEY}"));
+    }
+    let (map, mut findings) =
+        ConfigMap::read(text).map_err(|error| error.in_file(&name).to_string())?;
+    let (settings, meant) = Settings::from_raw(map.as_written(), &variable);
+    findings.extend(meant);
+    let findings = findings.iter();
+    Ok(Loaded {
+        text: text.to_owned(),
+        raw: map.as_written().clone(),
+        settings,
+        warnings: findings
+            .map(|finding| finding.in_file(&name).to_string())
+            .collect(),
+    })
+}
+
+/// Looks at the ConfigMap once: the warnings about it.
+///
+/// # Errors
+/// It can't be read, isn't there, or is no config.
+pub async fn check_config_map(link: &Link) -> Result<Vec<String>, ConfigError> {
+    let name = name();
+    let read = cluster::read_config_map(link).await;
+    let map = match read {
+        Ok(Some(map)) => map,
+        Ok(None) => {
+            return Err(ConfigError::ConfigMap(format!(
+                "{name} not found; apply one, or take the rules from a file"
+            )));
+        }
+        Err(failure) => {
+            return Err(ConfigError::ConfigMap(format!(
+                "cannot read {name}: {failure}"
+            )));
+        }
+    };
+    understand(&map.text.unwrap_or_default())
+        .map(|loaded| loaded.warnings)
+        .map_err(ConfigError::ConfigMap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_map_is_a_config_of_its_own() {
+        let text = "sealos: {address: http://s.io}\nrewrite: best\nimageRedirMapping: [{src: a.io, to: b.io}, {src: ' ', to: 1}]\n";
+        let settings = understand(text).ok().unwrap().settings;
+        assert_eq!(settings.rules.registries.len(), 1);
+        assert_eq!(settings.webhook.rewrite, policy::config::Rewrite::Best);
+        assert!(understand("a: [").is_err());
+        assert!(understand(" ").is_err());
+    }
+}

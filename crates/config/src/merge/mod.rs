@@ -1,0 +1,304 @@
+//! The config in force on a node: the local file, with what the ConfigMap says merged into it.
+//!
+//! Everything is judged by content: a step that finds what it found before parses nothing, does nothing
+//! and says nothing. A config that can't be used, in either place, leaves the last good one in force.
+
+mod repair;
+
+use std::path::PathBuf;
+
+use cluster::{ConfigMapText, FailureKind, Look, Seen};
+use policy::config::{CONFIG_MAP_KEY, ConfigMap, RawConfig, merge, rewrite};
+use telemetry::report::ConfigPart;
+
+use crate::config_map;
+use crate::file::{self, Loaded, Replaced};
+use crate::show;
+
+/// The local file and the ConfigMap, and what has been made of them. No `Debug`: it holds credentials.
+pub(crate) struct Merging {
+    path: PathBuf,
+    /// What the file was when it was looked at last: its text, or why there was none.
+    looked: Result<String, String>,
+    /// The file when it could be used last.
+    local: Written,
+    /// The file as it is now, where only values that the ConfigMap replaces are wrong with it.
+    repaired: Option<Written>,
+    /// The ConfigMap's text that was read last.
+    configmap_text: Option<String>,
+    configmap: Option<ConfigMap>,
+    /// What is wrong with the file, the ConfigMap, and both together, as far as they are not in force.
+    file_problem: Option<String>,
+    configmap_problem: Option<String>,
+    merged_problem: Option<String>,
+    /// How the last look at the ConfigMap went, so that it is logged once.
+    reported: Option<Reported>,
+    /// What the file should say.
+    pending: Option<String>,
+    /// Whether it was logged that it can't be written.
+    is_unwritable: bool,
+    /// What was made of file and ConfigMap last, in force or not.
+    merged: String,
+    parts: Vec<ConfigPart>,
+}
+
+/// A text without errors, and what was written in it.
+struct Written {
+    text: String,
+    raw: RawConfig,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reported {
+    Present,
+    Absent,
+    Failed(FailureKind),
+}
+
+impl Merging {
+    /// Starts from a file that is loaded and in force already.
+    pub(crate) fn new(path: PathBuf, loaded: Loaded) -> Self {
+        let Loaded { text, raw, .. } = loaded;
+        Self {
+            path,
+            looked: Ok(text.clone()),
+            parts: show::parts(&raw, None),
+            merged: text.clone(),
+            local: Written { text, raw },
+            repaired: None,
+            configmap_text: None,
+            configmap: None,
+            file_problem: None,
+            configmap_problem: None,
+            merged_problem: None,
+            reported: None,
+            pending: None,
+            is_unwritable: false,
+        }
+    }
+
+    /// What is wrong with what is written, where it is not what is in force.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let problems = [
+            &self.file_problem,
+            &self.configmap_problem,
+            &self.merged_problem,
+        ];
+        let known: Vec<&str> = problems.into_iter().flatten().map(String::as_str).collect();
+        (!known.is_empty()).then(|| known.join("\n"))
+    }
+
+    /// Each field of what is in force, and where its value comes from.
+    pub(crate) fn parts(&self) -> &[ConfigPart] {
+        &self.parts
+    }
+
+    /// Looks at the file, takes in what is known of the ConfigMap, and gives the config where it
+    /// changed. Reads and writes files, so not on a thread that must not wait.
+    pub(crate) fn step(&mut self, seen: &Seen<ConfigMapText>) -> Option<Loaded> {
+        let file = self.look_at_file();
+        let configmap = self.take(seen);
+        let new = match file || configmap {
+            true => self.merge(),
+            false => None,
+        };
+        self.write();
+        new
+    }
+
+    /// Whether the file is another than before.
+    fn look_at_file(&mut self) -> bool {
+        let now = file::read(&self.path).map_err(|error| error.to_string());
+        if now == self.looked {
+            return false;
+        }
+        self.repaired = None;
+        let problem = match &now {
+            Err(error) => Some(error.clone()),
+            Ok(text) => match file::understand(&self.path, text.clone()) {
+                Ok(Loaded { text, raw, .. }) => {
+                    self.local = Written { text, raw };
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            },
+        };
+        if let Some(problem) = &problem {
+            tracing::warn!("keeping the last good config: {problem}");
+        }
+        self.file_problem = problem;
+        self.looked = now;
+        true
+    }
+
+    /// Notes what the ConfigMap says now, and whether that is something else; a text that can't be read
+    /// changes nothing.
+    fn take(&mut self, seen: &Seen<ConfigMapText>) -> bool {
+        self.report(&seen.look);
+        if seen.look == Look::Absent {
+            self.configmap_text = None;
+            self.configmap_problem = None;
+            // What was merged stays: it is in the file, or else goes on being held in memory.
+            if self.is_in_file() {
+                return self.configmap.take().is_some();
+            }
+            return false;
+        }
+        let Some(value) = &seen.value else {
+            return false;
+        };
+        let text = value.text.clone().unwrap_or_default();
+        if self.configmap_text.as_ref() == Some(&text) {
+            return false;
+        }
+        let name = config_map::name();
+        if value.text.is_none() {
+            tracing::warn!("{name} has no key {CONFIG_MAP_KEY}; nothing is synced from it");
+        }
+        let read = ConfigMap::read(&text);
+        self.configmap_text = Some(text);
+        match read {
+            Ok((configmap, warnings)) => {
+                for warning in &warnings {
+                    tracing::warn!("{}", warning.in_file(&name));
+                }
+                self.configmap = Some(configmap);
+                self.configmap_problem = None;
+                true
+            }
+            Err(error) => {
+                let problem = format!("{}; nothing is synced from it", error.in_file(&name));
+                tracing::warn!("{problem}");
+                self.configmap_problem = Some(problem);
+                false
+            }
+        }
+    }
+
+    /// Whether the file says all that the ConfigMap said.
+    fn is_in_file(&self) -> bool {
+        self.file_problem.is_none() && self.pending.is_none()
+    }
+
+    fn report(&mut self, look: &Look) {
+        let name = config_map::name();
+        let now = match look {
+            Look::Pending => return,
+            Look::Present => Reported::Present,
+            Look::Absent => Reported::Absent,
+            Look::Failed(failure) => Reported::Failed(failure.kind),
+        };
+        if self.reported == Some(now) {
+            return;
+        }
+        let failed_before = matches!(self.reported, Some(Reported::Failed(_)));
+        self.reported = Some(now);
+        match look {
+            Look::Absent => tracing::debug!("{name} not found; skip syncing"),
+            // The link has logged it.
+            Look::Failed(failure) if failure.kind == FailureKind::NoClient => {}
+            Look::Failed(failure) => tracing::warn!(
+                "cannot read {name}: {failure}; skip syncing, and trying again with growing pauses"
+            ),
+            Look::Present if failed_before => tracing::info!("{name} can be read again"),
+            Look::Present | Look::Pending => {}
+        }
+    }
+
+    /// What file and ConfigMap mean together, where that is something new.
+    ///
+    /// A broken file is never built upon in the file itself: the last good one, with the ConfigMap merged
+    /// into it, is used from memory until somebody mends it.
+    fn merge(&mut self) -> Option<Loaded> {
+        self.repair();
+        let base = self.repaired.as_ref().unwrap_or(&self.local);
+        let merged = self.configmap.as_ref().map(|map| merge(&base.raw, map));
+        let merged = merged.filter(|merged| !merged.changed.is_empty());
+        let text = match &merged {
+            Some(merged) => rewrite(&base.text, &merged.config, &merged.changed),
+            None => base.text.clone(),
+        };
+        let is_writable = self.file_problem.is_none() || self.repaired.is_some();
+        let in_file = self.looked.as_ref().ok();
+        let pending = (is_writable && in_file != Some(&text)).then(|| text.clone());
+        if text == self.merged {
+            if self.merged_problem.is_none() {
+                self.pending = pending;
+                self.parts = show::parts(&base.raw, self.configmap.as_ref());
+            }
+            return None;
+        }
+        self.merged.clone_from(&text);
+        // Before anything is written: what stands in the file must be usable at the next start.
+        let loaded = match file::understand(&self.path, text) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let problem = format!("with the ConfigMap, {error}");
+                tracing::warn!("keeping the last good config: {problem}");
+                self.merged_problem = Some(problem);
+                self.pending = None;
+                return None;
+            }
+        };
+        for line in merged.iter().flat_map(|merged| &merged.lines) {
+            tracing::info!("{line}");
+        }
+        for line in merged.iter().flat_map(|merged| &merged.lost) {
+            tracing::warn!("{line}");
+        }
+        self.merged_problem = None;
+        self.pending = pending;
+        self.parts = show::parts(&base.raw, self.configmap.as_ref());
+        Some(loaded)
+    }
+
+    /// Where all that is wrong with the file is values that the ConfigMap replaces, it is built upon
+    /// without them.
+    fn repair(&mut self) {
+        let (Some(_), Ok(text), Some(configmap)) =
+            (&self.file_problem, &self.looked, &self.configmap)
+        else {
+            self.repaired = None;
+            return;
+        };
+        self.repaired = repair::without_replaced_values(text, configmap.as_written())
+            .and_then(|text| file::understand(&self.path, text).ok())
+            .map(|Loaded { text, raw, .. }| Written { text, raw });
+    }
+
+    /// Writes what the file should say; tried again at each step until it is there.
+    fn write(&mut self) {
+        let (Some(text), Ok(old)) = (&self.pending, &self.looked) else {
+            return;
+        };
+        let path = self.path.display();
+        match file::replace(&self.path, old, text) {
+            Ok(Replaced::Done) => {
+                tracing::info!("synced image-cri-shim config from ConfigMap into {path}");
+                // It was understood before it was written.
+                let (raw, _) = RawConfig::read(text);
+                self.local = Written {
+                    text: text.clone(),
+                    raw,
+                };
+                self.looked = Ok(text.clone());
+                self.pending = None;
+                self.repaired = None;
+                self.file_problem = None;
+                self.is_unwritable = false;
+            }
+            // Its change is seen by the next step, which comes at once.
+            Ok(Replaced::Overtaken) => {}
+            Err(error) if !self.is_unwritable => {
+                tracing::warn!(
+                    "cannot write {path}: {error}; the config merged with the ConfigMap is used from memory"
+                );
+                self.is_unwritable = true;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

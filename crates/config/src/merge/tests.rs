@@ -1,0 +1,138 @@
+use std::fs;
+
+use super::*;
+
+struct World {
+    dir: tempfile::TempDir,
+    merging: Merging,
+}
+
+impl World {
+    fn new(local: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        fs::write(&path, local).unwrap();
+        Self {
+            merging: Merging::new(path.clone(), file::load(&path).unwrap()),
+            dir,
+        }
+    }
+
+    fn file(&self) -> String {
+        fs::read_to_string(&self.merging.path).unwrap()
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.merging.path, text).unwrap();
+    }
+
+    fn step(&mut self, configmap: Option<&str>) -> Option<Loaded> {
+        let look = match configmap {
+            Some(_) => Look::Present,
+            None => Look::Absent,
+        };
+        self.merging.step(&Seen {
+            value: configmap.map(|text| ConfigMapText {
+                text: Some(text.to_owned()),
+            }),
+            look,
+        })
+    }
+}
+
+#[test]
+fn merged_written_and_in_force_once() {
+    let mut world = World::new("# ours\ndebug: false\n");
+    let loaded = world.step(Some("debug: true")).unwrap();
+    assert!(loaded.settings.debug);
+    assert_eq!(world.file(), "# ours\ndebug: true\n");
+    assert!(world.step(Some("debug: true")).is_none());
+    // Deleted: what was merged stays.
+    assert!(world.step(None).is_none());
+    assert_eq!(world.file(), "# ours\ndebug: true\n");
+    // And the file is the operator's again.
+    world.write("debug: false\n");
+    assert!(!world.step(None).unwrap().settings.debug);
+}
+
+#[test]
+fn a_local_edit_is_merged_again() {
+    let mut world = World::new("");
+    world.step(Some("timeout: 1m"));
+    world.write("timeout: 2m\nforce: true\n");
+    let loaded = world.step(Some("timeout: 1m")).unwrap();
+    assert!(loaded.settings.force);
+    assert_eq!(loaded.settings.timeout.as_secs(), 60);
+    assert_eq!(world.file(), "timeout: 1m0s\nforce: true\n");
+}
+
+#[test]
+fn a_broken_file_is_never_overwritten() {
+    let mut world = World::new("debug: true\n");
+    world.write("debug: [\n");
+    // The ConfigMap is merged into the last good file, in memory.
+    let loaded = world.step(Some("timeout: 1m")).unwrap();
+    assert!(loaded.settings.debug && loaded.settings.timeout.as_secs() == 60);
+    assert_eq!(world.file(), "debug: [\n");
+    assert!(world.merging.problem().is_some());
+    // Deleted meanwhile: what was merged is in no file, so it stays.
+    assert!(world.step(None).is_none());
+    assert!(world.step(Some("timeout: 1m")).is_none());
+    // Mended: the same config, now in the file.
+    world.write("debug: true\n");
+    assert!(world.step(Some("timeout: 1m")).is_none());
+    assert_eq!(world.file(), "debug: true\ntimeout: 1m0s\n");
+    assert_eq!(world.merging.problem(), None);
+}
+
+#[test]
+fn a_configmap_that_does_not_parse_changes_nothing() {
+    let mut world = World::new("");
+    world.step(Some("timeout: 1m"));
+    assert!(world.step(Some("timeout: [")).is_none());
+    assert_eq!(world.file(), "timeout: 1m0s\n");
+}
+
+#[test]
+fn a_file_that_can_not_be_written_is_merged_in_memory() {
+    let mut world = World::new("debug: true\n");
+    // A directory in the draft's place stops root too.
+    let draft = world.dir.path().join(".config.yaml.new");
+    fs::create_dir(&draft).unwrap();
+    fs::write(draft.join("x"), "").unwrap();
+    let loaded = world.step(Some("timeout: 1m")).unwrap();
+    assert_eq!(loaded.settings.timeout.as_secs(), 60);
+    assert_eq!(world.file(), "debug: true\n");
+    assert!(world.step(Some("timeout: 1m")).is_none());
+    // Deleted: the last merged state stays, and a local edit is merged with it.
+    assert!(world.step(None).is_none());
+    world.write("debug: false\n");
+    let loaded = world.step(None).unwrap();
+    assert!(!loaded.settings.debug);
+    assert_eq!(loaded.settings.timeout.as_secs(), 60);
+    // Writable again: written.
+    fs::remove_dir_all(&draft).unwrap();
+    assert!(world.step(Some("timeout: 1m")).is_none());
+    assert_eq!(world.file(), "debug: false\ntimeout: 1m0s\n");
+}
+
+#[test]
+fn a_bad_value_that_the_configmap_corrects_is_corrected_in_the_file() {
+    let mut world = World::new("debug: true\n");
+    world.write("debug: true\ntimeout: soon\n");
+    assert!(world.step(None).is_none());
+    assert!(world.merging.problem().unwrap().contains("timeout"));
+    let loaded = world.step(Some("timeout: 20m")).unwrap();
+    assert!(loaded.settings.debug && loaded.settings.timeout.as_secs() == 1200);
+    assert_eq!(world.file(), "debug: true\ntimeout: 20m0s\n");
+    assert_eq!(world.merging.problem(), None);
+    // Another field's mistake is nobody's to correct, but the ConfigMap is still heard.
+    world.write("debug: true\nprobeTimeout: never\ntimeout: soon\n");
+    assert!(world.step(Some("timeout: 20m")).is_none());
+    let loaded = world.step(Some("timeout: 30m")).unwrap();
+    assert_eq!(loaded.settings.timeout.as_secs(), 1800);
+    assert_eq!(
+        world.file(),
+        "debug: true\nprobeTimeout: never\ntimeout: soon\n"
+    );
+}
