@@ -4,32 +4,33 @@
 //! candidate of its plan: an image that a registry served yesterday is present today, whether or
 //! not that registry can be reached.
 
+use policy::config::Settings;
 use policy::{Plan, Reference};
 
+use super::Shared;
 use super::attempt::{Answer, Attempts, reply};
-use super::{Policy, Shared};
 use crate::upstream::UnaryReply;
 use crate::wire;
 
 /// ImageStatus.
 pub(super) async fn status(
     shared: &Shared,
-    policy: &Policy,
+    settings: &Settings,
     attempts: &Attempts,
     reference: &Reference,
 ) -> UnaryReply {
-    reply(find(shared, policy, attempts, reference).await.answer)
+    reply(find(shared, settings, attempts, reference).await.answer)
 }
 
 /// RemoveImage.
 pub(super) async fn remove(
     shared: &Shared,
-    policy: &Policy,
+    settings: &Settings,
     attempts: &Attempts,
     reference: &Reference,
 ) -> UnaryReply {
     let questions = attempts.as_image_status();
-    let found = find(shared, policy, &questions, reference).await;
+    let found = find(shared, settings, &questions, reference).await;
     if found.answer.is_err() {
         return reply(found.answer);
     }
@@ -60,7 +61,7 @@ struct Found {
 
 async fn find(
     shared: &Shared,
-    policy: &Policy,
+    settings: &Settings,
     attempts: &Attempts,
     reference: &Reference,
 ) -> Found {
@@ -83,7 +84,7 @@ async fn find(
             answer: as_written,
         };
     }
-    let plan = Plan::new(&policy.rules, reference);
+    let plan = Plan::new(&settings.rules, reference);
     for candidate in plan.candidates {
         if Some(&candidate.image) == alias.as_ref() || candidate.image == key {
             continue;

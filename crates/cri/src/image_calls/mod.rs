@@ -17,11 +17,11 @@ mod record;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use policy::{Reference, Rules};
+use policy::Reference;
+use policy::config::Settings;
 use resolver::Resolver;
 use telemetry::Telemetry;
 use tokio::runtime::Handle;
@@ -33,16 +33,6 @@ use crate::upstream::UnaryReply;
 use crate::wire;
 use attempt::Attempts;
 use record::Failing;
-
-/// What may change while calls are served. One immutable value: a call finishes with what it began
-/// with.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// Registries and redirects.
-    pub rules: Rules,
-    /// Upper bound on one image call (`timeout`, default 15 min).
-    pub timeout: Duration,
-}
 
 /// Answers the image calls. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
@@ -56,8 +46,8 @@ struct Shared {
     resolver: Resolver,
     /// What names were pulled as.
     aliases: Aliases,
-    /// Rules in force.
-    policy: ArcSwap<Policy>,
+    /// The config in force. A call finishes with the one that it began with.
+    settings: Arc<ArcSwap<Settings>>,
     /// Runtime for what blocks: saving aliases.
     background: Handle,
     /// Counts and remembers what was decided.
@@ -69,12 +59,12 @@ struct Shared {
 }
 
 impl ImageService {
-    /// A service that asks `resolver` who has an image, and remembers in `aliases` what it was pulled as.
-    /// Blocking work goes to `background`'s runtime; what was decided, to `telemetry`.
+    /// A service that asks `resolver` who has an image, and remembers in `aliases` what it was pulled as, by
+    /// whatever config is in `settings` when a call begins. Blocking work goes to `background`'s runtime; what was decided, to `telemetry`.
     pub fn new(
         resolver: Resolver,
         aliases: Aliases,
-        policy: Policy,
+        settings: Arc<ArcSwap<Settings>>,
         background: Handle,
         telemetry: Telemetry,
     ) -> Self {
@@ -82,7 +72,7 @@ impl ImageService {
             shared: Arc::new(Shared {
                 resolver,
                 aliases,
-                policy: ArcSwap::from_pointee(policy),
+                settings,
                 background,
                 telemetry,
                 failing: Failing::default(),
@@ -90,28 +80,27 @@ impl ImageService {
             }),
         }
     }
-
-    /// Takes another policy, for calls that begin from now on.
-    pub fn set_policy(&self, policy: Policy) {
-        self.shared.policy.store(Arc::new(policy));
-    }
 }
 
 impl ImageCalls for ImageService {
     fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            let policy = shared.policy.load_full();
+            let settings = shared.settings.load_full();
             let method = call.method;
             let reference = reference(method, &call.message);
-            let attempts = Attempts::new(call, policy.timeout);
+            let attempts = Attempts::new(call, settings.timeout);
             let Some(reference) = reference else {
                 return attempt::reply(attempts.unchanged().await);
             };
             match method {
-                ImageMethod::Pull => pull::pull(&shared, &policy, &attempts, &reference).await,
-                ImageMethod::Status => local::status(&shared, &policy, &attempts, &reference).await,
-                ImageMethod::Remove => local::remove(&shared, &policy, &attempts, &reference).await,
+                ImageMethod::Pull => pull::pull(&shared, &settings, &attempts, &reference).await,
+                ImageMethod::Status => {
+                    local::status(&shared, &settings, &attempts, &reference).await
+                }
+                ImageMethod::Remove => {
+                    local::remove(&shared, &settings, &attempts, &reference).await
+                }
             }
         })
     }

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use policy::config::Settings;
 use policy::text::one_line;
 use policy::{
     Candidate, CredentialChoice, Credentials, Plan, PullOrder, Reference, Role, Step, Verdict,
 };
 use resolver::{Depth, Resolution};
 
+use super::Shared;
 use super::attempt::{Answer, AttemptError, Attempts, reply};
 use super::record::Record;
-use super::{Policy, Shared};
 use crate::grpc::{Code, Status};
 use crate::upstream::UnaryReply;
 use crate::wire::{self, AuthEdit};
@@ -21,11 +22,11 @@ const SHOWN: usize = 300;
 /// Answers one PullImage.
 pub(super) async fn pull(
     shared: &Shared,
-    policy: &Policy,
+    settings: &Settings,
     attempts: &Attempts,
     reference: &Reference,
 ) -> UnaryReply {
-    let plan = Arc::new(Plan::new(&policy.rules, reference));
+    let plan = Arc::new(Plan::new(&settings.rules, reference));
     let caller = match wire::request_auth(attempts.message()) {
         Ok(auth) => auth.and_then(|auth| auth.basic()),
         Err(error) => {

@@ -27,7 +27,7 @@ use cluster::{Link, Places};
 use config::{ConfigState, Follower, Source};
 use cri::Services;
 use cri::alias::{Aliases, Opened};
-use cri::image_calls::{ImageService, Policy};
+use cri::image_calls::ImageService;
 use cri::listener::Listener;
 use cri::upstream::Upstream;
 use policy::config::Settings;
@@ -133,15 +133,16 @@ impl Node {
         telemetry: Telemetry,
     ) -> Self {
         let resolver = resolving::resolver(&settings, background.clone(), telemetry.clone());
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
         let service = ImageService::new(
             resolver.clone(),
-            open_aliases(&settings.state_dir),
-            call_policy(&settings),
+            open_aliases(&settings.load().state_dir),
+            Arc::clone(&settings),
             background.clone(),
             telemetry.clone(),
         );
         Self {
-            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            settings,
             upstream: Upstream::new(&runtime_socket),
             runtime_socket,
             level,
@@ -186,8 +187,8 @@ impl Node {
         };
         self.background.spawn(follower.run({
             let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
-            let (resolver, service) = (self.resolver.clone(), self.service.clone());
-            move |new| apply(new, &settings, &level, &resolver, &service)
+            let resolver = self.resolver.clone();
+            move |new| apply(new, &settings, &level, &resolver)
         }));
         let settings = Arc::clone(&self.settings);
         self.background
@@ -222,20 +223,14 @@ impl Node {
     }
 }
 
-/// Puts a new config in force for everything that begins from now on.
-fn apply(
-    new: Settings,
-    settings: &ArcSwap<Settings>,
-    level: &LogLevel,
-    resolver: &Resolver,
-    service: &ImageService,
-) {
+/// Puts a new config in force for everything that begins from now on. It is one value; the resolver is told
+/// of it first, so that nobody asks by new rules with old time-outs.
+fn apply(new: Settings, settings: &ArcSwap<Settings>, level: &LogLevel, resolver: &Resolver) {
     announce_restart(&settings.load(), &new);
     if new.debug != settings.load().debug {
         level.set_debug(new.debug);
     }
     resolving::reconfigure(resolver, &new);
-    service.set_policy(call_policy(&new));
     settings.store(Arc::new(new));
 }
 
@@ -254,13 +249,6 @@ fn announce_restart(old: &Settings, new: &Settings) {
             "{} changed in the config; that takes effect with the next restart",
             names.join(", ")
         );
-    }
-}
-
-fn call_policy(settings: &Settings) -> Policy {
-    Policy {
-        rules: settings.rules.clone(),
-        timeout: settings.timeout,
     }
 }
 
