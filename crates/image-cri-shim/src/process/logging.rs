@@ -30,12 +30,16 @@ pub(crate) enum LogFormat {
     Journald,
 }
 
-const OUR_CRATES: [&str; 10] = [
+/// Crates that may say more than warnings.
+const OUR_CRATES: [&str; 13] = [
+    "cache",
     "cluster",
+    "config",
     "credentials",
     "cri",
     "image_cri_shim",
     "inspection",
+    "listener",
     "policy",
     "registry",
     "resolver",

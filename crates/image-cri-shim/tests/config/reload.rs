@@ -56,13 +56,19 @@ async fn a_bad_file_is_warned_about_once_per_content() {
         .wait_for_log("keeping the last good config")
         .await;
     assert!(said.contains("WARN"), "{said}");
-    world.shim.wait_for_log("error: timeout: `soon`").await;
+    world
+        .shim
+        .wait_for_log("error: timeout: not a duration")
+        .await;
     for _ in 0..3 {
         world.shim.signal(rustix::process::Signal::HUP).unwrap();
         world.shim.client().version().await.unwrap();
     }
-    world.write("timeout: never");
-    world.shim.wait_for_log("error: timeout: `never`").await;
+    world.write("probeTimeout: never");
+    world
+        .shim
+        .wait_for_log("error: probeTimeout: not a duration")
+        .await;
     assert_eq!(
         world.shim.log_lines("keeping the last good config").len(),
         2
