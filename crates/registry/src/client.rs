@@ -8,6 +8,8 @@ use http::HeaderValue;
 
 use crate::auth::token::Tokens;
 use crate::exchange::Shared;
+use crate::fetch::{FetchOptions, Repository};
+use crate::http::guard::AddressGuard;
 use crate::http::proxy::ProxySettings;
 use crate::http::tls::CertsDirs;
 use crate::http::transport::Transport;
@@ -26,6 +28,8 @@ pub struct ClientOptions {
     pub certs_dirs: CertsDirs,
     /// Proxies. Default: [`ProxySettings::from_env`].
     pub proxies: ProxySettings,
+    /// Which addresses may be connected to. Default: any, as a container runtime has it.
+    pub guard: Option<AddressGuard>,
     /// How long what was learnt about a registry is used, and how often its certificate files are
     /// read again. Default 10 minutes (`cache.domainCacheTTL`).
     pub domain_cache_ttl: Duration,
@@ -42,6 +46,7 @@ impl Default for ClientOptions {
             user_agent: USER_AGENT.to_owned(),
             certs_dirs: CertsDirs::default(),
             proxies: ProxySettings::from_env(),
+            guard: None,
             domain_cache_ttl: Duration::from_secs(10 * 60),
             concurrency_per_registry: 32,
         }
@@ -77,6 +82,7 @@ impl Client {
                     user_agent,
                     options.certs_dirs,
                     options.proxies,
+                    options.guard,
                     ttl.clone(),
                 ),
                 tokens: Tokens::new(),
@@ -105,6 +111,12 @@ impl Client {
     /// slot. It says nothing about any image. Bounded and cancelled as [`Self::probe`].
     pub async fn ping(&self, registry: &Registry, deadline: Duration) -> Ping {
         probe::ping(&self.shared, registry, deadline).await
+    }
+
+    /// A repository of a registry, to be read: manifests, blobs, lists. `name` is as the registry knows
+    /// it, the endpoint's path included. Nothing is asked yet.
+    pub fn repository(&self, registry: Registry, name: &str, options: FetchOptions) -> Repository {
+        Repository::new(self.shared.clone(), registry, name, options)
     }
 
     /// Changes [`ClientOptions::domain_cache_ttl`]. What is known stays, and is judged by the new time.

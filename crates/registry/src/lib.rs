@@ -9,13 +9,15 @@
 //! text it makes, and none crosses hosts.
 //!
 //! ```text
-//! client ──▶ probe ──▶ exchange ──▶ auth ──▶ http
+//! client ──▶ {probe, fetch} ──▶ exchange ──▶ auth ──▶ http
 //! ```
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `client` | options, the public face |
 //! | `probe` | one question for a manifest, or for life: HEAD or GET, verdict |
+//! | `fetch` | manifests with their bodies, blobs as they arrive, lists |
+//! | `manifest` | what counts as a manifest |
 //! | `exchange` | the scheme, a free slot, challenges and their answers; gives a response |
 //! | `auth` | what a registry asks for, and what it is given |
 //! | `http` | one request: connections, TLS per host, proxies, redirects, why it failed |
@@ -45,8 +47,10 @@
 mod auth;
 mod client;
 mod exchange;
+mod fetch;
 mod http;
 mod knowledge;
+mod manifest;
 mod outcome;
 mod probe;
 mod progress;
@@ -55,8 +59,14 @@ mod ttl;
 
 pub use self::auth::Scope;
 pub use self::client::{Client, ClientOptions};
+pub use self::fetch::{
+    Blob, BlobSize, FetchOptions, Manifest, ManifestHead, Page, PageRequest, Repository,
+    referrers_tag,
+};
+pub use self::http::guard::AddressGuard;
 pub use self::http::proxy::ProxySettings;
 pub use self::http::tls::CertsDirs;
 pub use self::knowledge::ClientStats;
+pub use self::manifest::MAX_MANIFEST;
 pub use self::outcome::{Cause, ExchangeError, Failure, MAX_RETRY_AFTER, Outcome, Ping, Probe};
 pub use self::registry::{ManifestName, Registry};

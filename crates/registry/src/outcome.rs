@@ -108,6 +108,8 @@ pub enum Cause {
     Unreachable,
     /// The host name has no address.
     Dns,
+    /// The host is at an address that may not be connected to ([`crate::AddressGuard`]).
+    Address,
     /// The TLS handshake failed: an untrusted certificate, or a server that speaks no TLS.
     Tls,
     /// A status that is neither an answer nor covered by another outcome.
@@ -130,6 +132,7 @@ impl Cause {
             Self::Reset => "reset",
             Self::Unreachable => "unreachable",
             Self::Dns => "dns",
+            Self::Address => "address",
             Self::Tls => "tls",
             Self::Status(_) => "status",
             Self::Protocol => "protocol",

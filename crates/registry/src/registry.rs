@@ -3,6 +3,8 @@
 use policy::{Credentials, Endpoint, Scheme, TlsOptions};
 use url::Url;
 
+use crate::manifest::as_digest;
+
 /// One registry, as an entry of the config describes it.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -40,6 +42,9 @@ impl Registry {
             .clear()
             .push("v2")
             .extend(&path.segments);
+        if !path.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&path.query);
+        }
         Some(url)
     }
 }
@@ -60,7 +65,7 @@ impl ManifestName {
 
     /// The digest that is asked for, where it is one and not a tag.
     pub(crate) fn digest(&self) -> Option<&str> {
-        self.reference.contains(':').then_some(&self.reference)
+        as_digest(&self.reference)
     }
 }
 
@@ -68,6 +73,7 @@ impl ManifestName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiPath {
     segments: Vec<String>,
+    query: Vec<(String, String)>,
 }
 
 impl ApiPath {
@@ -75,6 +81,7 @@ impl ApiPath {
     pub(crate) fn root() -> Self {
         Self {
             segments: vec![String::new()],
+            query: Vec::new(),
         }
     }
 
@@ -89,7 +96,13 @@ impl ApiPath {
                 .chain(rest)
                 .map(str::to_owned)
                 .collect(),
+            query: Vec::new(),
         }
+    }
+
+    /// The same with a query.
+    pub(crate) fn with_query(self, query: Vec<(String, String)>) -> Self {
+        Self { query, ..self }
     }
 }
 
@@ -157,5 +170,11 @@ mod tests {
             "https://h:8443/v2/p/a/manifests/..%2Fx%3Fy%23z"
         );
         assert_eq!(url("h.io", &ApiPath::root()), "https://h.io/v2/");
+        let tags = ApiPath::of_repository("a", ["tags", "list"]);
+        let second = tags.with_query(vec![("last".into(), "b&c".into())]);
+        assert_eq!(
+            url("h.io", &second),
+            "https://h.io/v2/a/tags/list?last=b%26c"
+        );
     }
 }

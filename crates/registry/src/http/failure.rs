@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
-use super::dns::NoAddress;
+use super::dns::{ForbiddenAddress, NoAddress};
 use super::tls;
 use crate::outcome::{Cause, ExchangeError, Failure};
 use policy::text::one_line;
@@ -57,7 +57,7 @@ impl SendError {
     /// Whether the registry itself can't be asked, whatever the question.
     pub(crate) fn is_registrys(&self) -> bool {
         let registrys = match self.cause {
-            Cause::Refused | Cause::Unreachable | Cause::Dns | Cause::Tls => true,
+            Cause::Refused | Cause::Unreachable | Cause::Dns | Cause::Address | Cause::Tls => true,
             Cause::Timeout | Cause::Reset => self.connecting,
             Cause::Queue
             | Cause::Status(_)
@@ -116,6 +116,9 @@ pub(crate) fn classify(error: &reqwest::Error, context: &Context<'_>) -> SendErr
         }
         if cause.is::<NoAddress>() {
             return SendError::new(Cause::Dns, format!("{cause}{via}"));
+        }
+        if cause.is::<ForbiddenAddress>() {
+            return SendError::new(Cause::Address, cause.to_string());
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
             io_kind = Some(error.kind());

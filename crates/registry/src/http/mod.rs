@@ -2,6 +2,7 @@
 
 pub(crate) mod dns;
 pub(crate) mod failure;
+pub(crate) mod guard;
 pub(crate) mod proxy;
 pub(crate) mod redirect;
 pub(crate) mod retry_after;

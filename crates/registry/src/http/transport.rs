@@ -1,6 +1,7 @@
 //! One request and its redirects, with the TLS that each host needs and credentials that stay
 //! where they belong.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
-use tokio::sync::OnceCell;
-use url::Url;
+use url::{Host, Url};
 
-use super::dns::SystemResolver;
+use super::dns::{self, ForbiddenAddress, SystemResolver};
 use super::failure::{Context, SendError, classify};
+use super::guard::{AddressGuard, Reach, is_local};
 use super::proxy::{ProxySettings, masked};
 use super::redirect::{Trail, host_of, is_redirect};
 use super::tls::{CertsDirs, Secured, TlsStore, Wanted};
@@ -108,7 +109,7 @@ pub(crate) struct Received {
 pub(crate) struct Transport {
     tls: TlsStore,
     proxies: ProxySettings,
-    plain: OnceCell<Arc<reqwest::Client>>,
+    guard: Option<AddressGuard>,
 }
 
 impl Transport {
@@ -116,10 +117,11 @@ impl Transport {
         user_agent: HeaderValue,
         dirs: CertsDirs,
         proxies: ProxySettings,
+        guard: Option<AddressGuard>,
         ttl: Ttl,
     ) -> Self {
         let for_clients = proxies.clone();
-        let make_client = Box::new(move |config: rustls::ClientConfig| {
+        let make_client = Box::new(move |config: rustls::ClientConfig, reach: &Reach| {
             let proxies = for_clients.clone();
             reqwest::Client::builder()
                 .tls_backend_preconfigured(config)
@@ -130,7 +132,9 @@ impl Transport {
                 .proxy(reqwest::Proxy::custom(move |url| {
                     proxies.for_url(url).cloned()
                 }))
-                .dns_resolver(SystemResolver)
+                .dns_resolver(SystemResolver {
+                    reach: reach.clone(),
+                })
                 .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -141,7 +145,7 @@ impl Transport {
         Self {
             tls: TlsStore::new(dirs, ttl, make_client),
             proxies,
-            plain: OnceCell::new(),
+            guard,
         }
     }
 
@@ -250,18 +254,50 @@ impl Transport {
     }
 
     async fn client_for(&self, url: &Url, request: &HttpRequest<'_>) -> Result<Secured, SendError> {
+        let reach = self.reach(url, request.context).await?;
         let client = if url.scheme() == "http" && !self.proxies.speaks_tls() {
-            self.plain
-                .get_or_try_init(|| async { self.tls.plain_client().map(Arc::new) })
-                .await
-                .map(|http| Secured {
-                    http: http.clone(),
-                    problems: Arc::default(),
-                })
+            self.tls.plain_client(&reach).map(|http| Secured {
+                http,
+                problems: Arc::default(),
+            })
         } else {
-            self.tls.client(Self::wanted(url, request)).await
+            let wanted = Self::wanted(url, request);
+            self.tls.client(Wanted { reach, ..wanted }).await
         };
         client.map_err(|error| SendError::new(Cause::Tls, error.to_string()))
+    }
+
+    /// Where a request for `url` may be sent. Names are checked when they are resolved; an address in
+    /// the URL never is, so it is checked here.
+    async fn reach(&self, url: &Url, context: &RegistryContext) -> Result<Reach, SendError> {
+        let Some(guard) = &self.guard else {
+            return Ok(Reach::Anywhere);
+        };
+        let host = url.host_str().unwrap_or_default();
+        if guard.is_named(host) {
+            return Ok(Reach::Anywhere);
+        }
+        let mut also = Vec::new();
+        // What is on the registry's own address is where the config has sent us already.
+        if guard.is_named(&context.host) && url.host_str() != Some(&context.host) {
+            also = local_addresses(&context.host).await;
+        }
+        let reach = Reach::Outside(also);
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            Some(Host::Domain(_)) | None => None,
+        };
+        if let Some(address) = address.filter(|address| !reach.allows(*address)) {
+            let host = host.to_owned();
+            let error = ForbiddenAddress { host, address };
+            return Err(SendError::new(Cause::Address, error.to_string()));
+        }
+        // A proxy resolves names itself, and may be on this machine.
+        if self.proxies.for_url(url).is_some() {
+            return Ok(Reach::Anywhere);
+        }
+        Ok(reach)
     }
 
     /// The entry's options are for the entry's host. Every other host is checked as the system and
@@ -283,6 +319,23 @@ impl Transport {
             }
         }
     }
+}
+
+/// Those addresses of a host that are local, in a fixed order.
+async fn local_addresses(host: &str) -> Vec<IpAddr> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let mut found = match bare.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) => match dns::look_up(bare).await {
+            Ok(found) => found.iter().map(|address| address.ip()).collect(),
+            Err(_) => Vec::new(),
+        },
+    };
+    found = found.iter().map(IpAddr::to_canonical).collect();
+    found.retain(|address| is_local(*address));
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// Reads a whole body of at most `limit` bytes.

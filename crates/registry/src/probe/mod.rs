@@ -8,11 +8,12 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::time::Instant;
 
-use self::judge::{Found, MANIFEST_TYPES, MAX_MANIFEST, judge_found, refuses_head};
+use self::judge::{Found, judge_found};
 use crate::auth::Scope;
 use crate::exchange::{Call, Exchange, Shared};
 use crate::http::status::refusal;
 use crate::http::transport::{Received, drain, read_body};
+use crate::manifest::{MANIFEST_TYPES, MAX_MANIFEST, refuses_head};
 use crate::outcome::{Cause, ExchangeError, Outcome, Ping, Probe};
 use crate::progress::Progress;
 use crate::registry::{ApiPath, ManifestName, Registry};

@@ -1,4 +1,4 @@
-//! Probes against registries that behave and that do not: what comes out, how many requests it takes,
+//! Questions to registries that behave and that do not: what comes out, how many requests it takes,
 //! and who gets to see which credentials.
 
 #![allow(
@@ -8,8 +8,10 @@
     reason = "a panic is how a test fails"
 )]
 
+mod addresses;
 mod answers;
 mod auth;
+mod fetching;
 mod ping;
 mod proxies;
 mod real;

@@ -47,6 +47,18 @@ pub enum Behaviour {
     Endless,
     /// 200 with a page of HTML, as from a captive portal.
     CaptivePortal,
+    /// 200 with a body that breaks off its flow after a few bytes, without ending. (HEAD: only its
+    /// headers.)
+    Stalled,
+    /// Exactly this, with these headers beside those that HTTP adds.
+    Answer {
+        /// The status.
+        status: StatusCode,
+        /// Names and values.
+        headers: Vec<(&'static str, String)>,
+        /// The body; a HEAD is told its length.
+        body: Bytes,
+    },
     /// A good answer, after this long.
     Slow(Duration),
     /// A good answer without its `Docker-Content-Digest` header.
@@ -90,6 +102,20 @@ pub(crate) async fn misbehave<B>(
         Behaviour::HangUp => return Err(HangUp),
         Behaviour::Truncated => truncated(),
         Behaviour::Endless => endless(),
+        Behaviour::Stalled => stalled(),
+        Behaviour::Answer {
+            status,
+            headers,
+            body,
+        } => {
+            let mut response = Response::new(full(body.clone()));
+            *response.status_mut() = *status;
+            for (name, value) in headers {
+                let value = HeaderValue::from_str(value).map_err(|_| HangUp)?;
+                response.headers_mut().append(*name, value);
+            }
+            response
+        }
     };
     Ok(Some(response))
 }
@@ -123,6 +149,15 @@ fn truncated() -> Response<Body> {
     });
     let body = stream::iter([Ok(Frame::data(start))]).chain(broken);
     let body = StreamBody::new(body).boxed_unsync();
+    let mut response = answer(StatusCode::OK, MANIFEST, body);
+    let length = HeaderValue::from_static("10000");
+    response.headers_mut().insert(CONTENT_LENGTH, length);
+    response
+}
+
+fn stalled() -> Response<Body> {
+    let start = stream::once(async { Ok(Frame::data(Bytes::from_static(b"{\"schema"))) });
+    let body = StreamBody::new(start.chain(stream::pending())).boxed_unsync();
     let mut response = answer(StatusCode::OK, MANIFEST, body);
     let length = HeaderValue::from_static("10000");
     response.headers_mut().insert(CONTENT_LENGTH, length);

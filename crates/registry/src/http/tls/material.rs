@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::certs_d::{self, CertsDirs, HostTls, read_bounded};
+use crate::http::guard::Reach;
 use crate::registry::Registry;
 
 /// Whose TLS is wanted, and what its entry says.
@@ -25,6 +26,8 @@ pub(crate) struct Wanted {
     /// registries without a scheme. They are spoken to plainly if TLS fails, so checking would
     /// guard nothing.
     pub(crate) lenient: bool,
+    /// What the client may connect to.
+    pub(crate) reach: Reach,
     /// A registry whose CAs are trusted here as well: it named this host as its token service.
     pub(crate) trusts_cas_of: Option<Box<Wanted>>,
 }
@@ -42,6 +45,7 @@ impl Wanted {
             also_known_as,
             options: registry.tls.clone(),
             lenient: endpoint.scheme() == Scheme::HttpsThenHttp,
+            reach: Reach::Anywhere,
             trusts_cas_of: None,
         }
     }
@@ -57,6 +61,7 @@ impl Wanted {
             also_known_as: Vec::new(),
             options: TlsOptions::default(),
             lenient: false,
+            reach: Reach::Anywhere,
             trusts_cas_of: None,
         }
     }
@@ -209,6 +214,7 @@ mod tests {
             also_known_as: Vec::new(),
             options: TlsOptions::default(),
             lenient: false,
+            reach: Reach::Anywhere,
             trusts_cas_of: None,
         }
     }

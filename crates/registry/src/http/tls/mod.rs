@@ -23,6 +23,7 @@ pub(crate) use material::Wanted;
 use material::{Fingerprint, Material};
 use verify::{AcceptAny, VerifyOrPinned};
 
+use crate::http::guard::Reach;
 use crate::ttl::Ttl;
 
 /// Hosts whose setup is remembered: the registries of a config and where they redirect to.
@@ -49,9 +50,9 @@ pub(crate) struct Secured {
     pub(crate) problems: Arc<[String]>,
 }
 
-/// Makes an HTTP client that uses a TLS configuration.
+/// Makes an HTTP client that uses a TLS configuration and connects to some addresses only.
 pub(crate) type MakeClient =
-    Box<dyn Fn(ClientConfig) -> Result<reqwest::Client, reqwest::Error> + Send + Sync>;
+    Box<dyn Fn(ClientConfig, &Reach) -> Result<reqwest::Client, reqwest::Error> + Send + Sync>;
 
 /// The setups of all hosts. Nothing is read until the first TLS connection, and everything is read
 /// again after the time to live, so that a CA that an operator installs is seen without a restart.
@@ -59,6 +60,7 @@ pub(crate) struct TlsStore {
     shared: Arc<Shared>,
     ttl: Ttl,
     hosts: Mutex<HashMap<Wanted, Host>>,
+    plain: Mutex<HashMap<Reach, Arc<reqwest::Client>>>,
 }
 
 struct Host {
@@ -73,8 +75,8 @@ struct Shared {
     provider: Arc<CryptoProvider>,
     make_client: MakeClient,
     roots: OnceCell<Arc<RootCertStore>>,
-    /// Clients in use by what they trust: registries with the same setup share one.
-    clients: Mutex<HashMap<Fingerprint, Weak<reqwest::Client>>>,
+    /// Clients in use by what they trust and reach: registries with the same setup share one.
+    clients: Mutex<HashMap<(Fingerprint, Reach), Weak<reqwest::Client>>>,
     warned: Mutex<HashSet<String>>,
 }
 
@@ -91,6 +93,7 @@ impl TlsStore {
             }),
             ttl,
             hosts: Mutex::new(HashMap::new()),
+            plain: Mutex::new(HashMap::new()),
         }
     }
 
@@ -126,11 +129,21 @@ impl TlsStore {
     ///
     /// # Errors
     /// As [`Self::client`].
-    pub(crate) fn plain_client(&self) -> Result<reqwest::Client, TlsError> {
+    pub(crate) fn plain_client(&self, reach: &Reach) -> Result<Arc<reqwest::Client>, TlsError> {
+        let mut clients = self.plain.lock();
+        if let Some(client) = clients.get(reach) {
+            return Ok(client.clone());
+        }
         let config = self
             .shared
             .configure(&Material::default(), &RootCertStore::empty())?;
-        self.shared.make(config)
+        let client = Arc::new(self.shared.make(config, reach)?);
+        // One for everything, and one per registry that is at a local address itself.
+        if clients.len() >= MAX_HOSTS {
+            clients.clear();
+        }
+        clients.insert(reach.clone(), client.clone());
+        Ok(client)
     }
 
     fn slot(
@@ -175,7 +188,7 @@ impl Shared {
                 tracing::warn!(host = %wanted.domain, "tls: {problem}");
             }
         }
-        let http = self.shared_client(&material, roots)?;
+        let http = self.shared_client(&material, &wanted.reach, roots)?;
         Ok(Secured {
             http,
             problems: material.problems.into(),
@@ -185,9 +198,10 @@ impl Shared {
     fn shared_client(
         &self,
         material: &Material,
+        reach: &Reach,
         roots: &RootCertStore,
     ) -> Result<Arc<reqwest::Client>, TlsError> {
-        let fingerprint = material.fingerprint();
+        let fingerprint = (material.fingerprint(), reach.clone());
         if let Some(client) = self
             .clients
             .lock()
@@ -196,7 +210,7 @@ impl Shared {
         {
             return Ok(client);
         }
-        let client = Arc::new(self.make(self.configure(material, roots)?)?);
+        let client = Arc::new(self.make(self.configure(material, roots)?, reach)?);
         let mut clients = self.clients.lock();
         clients.retain(|_, client| client.strong_count() > 0);
         // Another host may have built the same meanwhile.
@@ -207,8 +221,8 @@ impl Shared {
         Ok(client)
     }
 
-    fn make(&self, config: ClientConfig) -> Result<reqwest::Client, TlsError> {
-        (self.make_client)(config).map_err(|error| TlsError::Setup(error.to_string()))
+    fn make(&self, config: ClientConfig, reach: &Reach) -> Result<reqwest::Client, TlsError> {
+        (self.make_client)(config, reach).map_err(|error| TlsError::Setup(error.to_string()))
     }
 
     fn configure(
