@@ -33,6 +33,8 @@ pub(super) struct Journal {
     file: File,
     lines: usize,
     live: usize,
+    /// It can be appended to.
+    is_clean: bool,
 }
 
 impl Journal {
@@ -58,19 +60,29 @@ impl Journal {
             Err(error) => return Err(fail(error)),
         };
         let (records, lost) = read(&bytes);
-        let mut journal = Self {
+        let journal = Self {
             file: open_for_append(&path).map_err(fail)?,
             path: path.clone(),
             lines: records.len() + lost,
             live: records.len(),
+            is_clean: bytes.starts_with(HEADER.as_bytes()) && bytes.ends_with(b"\n") && lost == 0,
         };
-        let clean = bytes.starts_with(HEADER.as_bytes()) && bytes.ends_with(b"\n") && lost == 0;
-        if !clean {
-            // Also gives a new file its header, and cuts off a torn last line before anything is
-            // appended to it.
-            journal.rewrite(&records).map_err(fail)?;
-        }
         Ok((journal, records, lost))
+    }
+
+    /// Leaves only `live` in the file, where there is more: history of earlier starts, or what can't be read.
+    /// Also gives a new file its header, and cuts off a torn last line before anything is appended to it.
+    ///
+    /// # Errors
+    /// The file is not fit to be appended to. History that can't be removed is none.
+    pub(super) fn compact(&mut self, live: &[Record]) -> Result<(), (PathBuf, io::Error)> {
+        if self.is_clean && self.lines == live.len() {
+            return Ok(());
+        }
+        match self.rewrite(live) {
+            Err(error) if !self.is_clean => Err((self.path.clone(), error)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether, with `more` lines, most of the file would be history.
@@ -107,6 +119,7 @@ impl Journal {
         self.file = open_for_append(&self.path)?;
         self.lines = live.len();
         self.live = live.len();
+        self.is_clean = true;
         Ok(())
     }
 }

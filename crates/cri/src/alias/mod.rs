@@ -68,22 +68,25 @@ impl Aliases {
     /// the map works; [`Opened`] says what to tell the operator.
     pub fn open(dir: &Path) -> (Self, Opened) {
         let aliases = Self::default();
-        let opened = match Journal::open(dir) {
-            Ok((journal, records, lost)) => {
-                for record in records {
-                    aliases.apply(record);
-                }
-                let read = aliases.inner.map.lock().images.len();
-                *aliases.inner.journal.lock() = Some(journal);
-                if lost == 0 {
-                    Opened::Read(read)
-                } else {
-                    Opened::Damaged { read, lost }
-                }
-            }
+        let opened = match aliases.read(dir) {
+            Ok((read, 0)) => Opened::Read(read),
+            Ok((read, lost)) => Opened::Damaged { read, lost },
             Err((path, error)) => Opened::Unusable { path, error },
         };
         (aliases, opened)
+    }
+
+    /// How many aliases the file had, and how many of its lines could not be read. It is left without
+    /// history, which would otherwise grow from start to start.
+    fn read(&self, dir: &Path) -> Result<(usize, usize), (PathBuf, io::Error)> {
+        let (mut journal, records, lost) = Journal::open(dir)?;
+        for record in records {
+            self.apply(record);
+        }
+        let live = self.live();
+        journal.compact(&live)?;
+        *self.inner.journal.lock() = Some(journal);
+        Ok((live.len(), lost))
     }
 
     /// What `name` (canonical) was last pulled as.

@@ -1,6 +1,7 @@
 //! The map and its file, and everything that can be wrong with a file.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use super::*;
 
@@ -117,6 +118,37 @@ fn the_file_is_bounded_and_private() {
         open(dir.path()).get("a.io/x:7").as_deref(),
         Some("b.io/x:49")
     );
+}
+
+#[test]
+fn the_file_does_not_grow_from_start_to_start() {
+    let dir = dir();
+    let path = dir.path().join("aliases");
+    let lines = || fs::read_to_string(&path).unwrap().lines().count();
+    for start in 0..20 {
+        let aliases = open(dir.path());
+        // A header, and one line for each alias that there is.
+        assert_eq!(
+            lines(),
+            if start == 0 { 1 } else { 1 + 10 },
+            "start {start}"
+        );
+        for n in 0..10 {
+            aliases.set(&format!("a.io/x:{n}"), &format!("b.io/x:{start}"));
+        }
+        aliases.set("gone.io/x:1", "b.io/x:1");
+        aliases.save().unwrap();
+        aliases.remove("gone.io/x:1");
+        aliases.save().unwrap();
+    }
+    assert_eq!(
+        open(dir.path()).get("a.io/x:7").as_deref(),
+        Some("b.io/x:19")
+    );
+    // Nothing to do: nothing is written.
+    let before = fs::metadata(&path).unwrap().ino();
+    open(dir.path());
+    assert_eq!(fs::metadata(&path).unwrap().ino(), before);
 }
 
 #[test]
