@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::listener::Listener;
@@ -18,7 +17,6 @@ const RETRY_INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duratio
 pub(crate) async fn accept_all(
     listener: &Listener,
     service: &Arc<Service>,
-    draining: &watch::Receiver<()>,
     connections: &mut JoinSet<()>,
 ) {
     let mut pause = RETRY_INTERVAL.0;
@@ -33,7 +31,7 @@ pub(crate) async fn accept_all(
                     if std::mem::take(&mut failing) {
                         tracing::info!("connections are accepted again");
                     }
-                    connections.spawn(Arc::clone(service).connection(stream, draining.clone()));
+                    connections.spawn(Arc::clone(service).connection(stream));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {

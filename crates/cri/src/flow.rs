@@ -63,13 +63,14 @@ pub(crate) async fn send(
 
 /// Moves the whole body, its trailers included, and gives the gRPC code that they had. The sender gets
 /// new window only for what the receiver took, so that a slow reader slows down the sender and fills
-/// no memory.
+/// no memory. `watch` sees all that goes.
 ///
 /// # Errors
 /// [`PumpError::From`] when the sender broke off, [`PumpError::To`] when the receiver did.
 pub(crate) async fn pump(
     from: &mut RecvStream,
     to: &mut SendStream<Bytes>,
+    mut watch: impl FnMut(&Bytes),
 ) -> Result<Option<Code>, PumpError> {
     let mut is_first = true;
     while let Some(chunk) = poll_fn(|cx| {
@@ -87,6 +88,7 @@ pub(crate) async fn pump(
     {
         let length = chunk.len();
         let last = from.is_end_stream();
+        watch(&chunk);
         if length > 0 || last {
             let sent = if is_first {
                 send_first(to, chunk, last).await

@@ -10,50 +10,46 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::poll_fn;
-use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 
 use crate::body::{Collected, collect};
 use crate::call::{CallHead, ImageCalls, PassThrough, UnaryCall, Waited};
-use crate::forward::{self, Forwarded, forward};
+use crate::forward::{self, Call, Forwarded, forward};
 use crate::grpc::{Code, Message, Status};
 use crate::method::ImageMethod;
 use crate::upstream::{Upstream, strip_connection_headers};
 
-/// Answers an image call that began at `began`. `None` where the client was gone before it had said
-/// what it wants.
+/// Answers an image call. `None` where the client was gone before it had said what it wants.
 pub(crate) async fn image_call(
     upstream: &Upstream,
     calls: &dyn ImageCalls,
-    began: Instant,
     method: ImageMethod,
-    head: Parts,
-    mut body: RecvStream,
-    respond: SendResponse<Bytes>,
+    mut call: Call,
 ) -> Option<Forwarded> {
-    let prefix = match collect(&mut body).await.ok()? {
+    match collect(&mut call.body).await.ok()? {
         Collected::Whole(received) => {
-            // Compressed in a way we do not know: the runtime may.
-            match Message::parse(&received).and_then(|message| message.decode(&head.headers)) {
+            let message = Message::parse(&received);
+            match message.and_then(|message| message.decode(&call.head.headers)) {
                 Ok(message) => {
                     let request = Request {
                         method,
-                        head,
+                        head: call.head,
                         received,
                         message,
                     };
-                    return Some(answer(upstream, calls, request, respond).await);
+                    return Some(answer(upstream, calls, request, call.respond).await);
                 }
+                // Compressed in a way we do not know: the runtime may.
                 Err(error) => {
                     tracing::debug!(method = method.name(), %error, "forwarding a call unread");
-                    vec![received]
+                    call.prefix = vec![received];
                 }
             }
         }
-        Collected::Other(prefix) => prefix,
-    };
-    Some(forward(upstream, began, head, prefix, body, respond).await)
+        Collected::Other(prefix) => call.prefix = prefix,
+    }
+    Some(forward(upstream, call).await)
 }
 
 /// A request that was read whole.

@@ -14,7 +14,9 @@
 //! | [`listener`] | the socket: made privately, shared like the runtime's, removed at the end |
 //! | `accept` | accepts connections |
 //! | `authority` | lets `h2` serve clients whose `:authority` is malformed |
-//! | [`server`] | connections, routing of calls, draining |
+//! | [`server`] | connections, routing of calls, how serving ends |
+//! | `stop` | calls in flight, and which of them the end of serving ends |
+//! | `budget` | how many unread bytes all clients may hold |
 //! | [`method`] | which methods are image calls |
 //! | `forward`, `flow` | calls that pass through, and the moving of their bodies |
 //! | `image_call`, `body` | one image call: read, answered, sent |
@@ -57,6 +59,7 @@ mod accept;
 pub mod alias;
 mod authority;
 mod body;
+mod budget;
 pub mod call;
 mod client;
 mod flow;
@@ -69,6 +72,7 @@ pub mod inspect;
 pub mod listener;
 pub mod method;
 pub mod server;
+mod stop;
 pub mod upstream;
 pub mod wire;
 

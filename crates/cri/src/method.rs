@@ -1,6 +1,8 @@
 //! The method table: which gRPC methods the shim takes into its own hands.
 
-/// The image calls that are answered by our own logic; every other method is forwarded as it is.
+use crate::wire;
+
+/// The calls about an image that are answered by our own logic; every other method is forwarded as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ImageMethod {
     /// `ImageService.PullImage`.
@@ -9,6 +11,8 @@ pub enum ImageMethod {
     Status,
     /// `ImageService.RemoveImage`.
     Remove,
+    /// `RuntimeService.CreateContainer`, whose config names an image.
+    Create,
 }
 
 impl ImageMethod {
@@ -25,6 +29,8 @@ impl ImageMethod {
             | "/runtime.v1alpha2.ImageService/ImageStatus" => Some(Self::Status),
             "/runtime.v1.ImageService/RemoveImage"
             | "/runtime.v1alpha2.ImageService/RemoveImage" => Some(Self::Remove),
+            "/runtime.v1.RuntimeService/CreateContainer"
+            | "/runtime.v1alpha2.RuntimeService/CreateContainer" => Some(Self::Create),
             _ => None,
         }
     }
@@ -35,6 +41,15 @@ impl ImageMethod {
             Self::Pull => "PullImage",
             Self::Status => "ImageStatus",
             Self::Remove => "RemoveImage",
+            Self::Create => "CreateContainer",
+        }
+    }
+
+    /// Where the image's name is in the method's request.
+    pub(crate) fn name_path(self) -> &'static [u32] {
+        match self {
+            Self::Pull | Self::Status | Self::Remove => wire::IMAGE_NAME,
+            Self::Create => wire::CONTAINER_IMAGE_NAME,
         }
     }
 }
@@ -83,14 +98,23 @@ const KNOWN: [&str; 40] = [
     "Version",
 ];
 
-/// A path's method as a label: its name in the CRI, `other` for what isn't in there.
+/// The label of every method that isn't in the CRI.
+pub const OTHER: &str = "other";
+
+/// Whether a method, by its label, is a stream that only a client's or a server's end ends. The other
+/// streams of the CRI are lists in pieces.
+pub(crate) fn is_endless(label: &str) -> bool {
+    label == "GetContainerEvents"
+}
+
+/// A path's method as a label: its name in the CRI, [`OTHER`] for what isn't in there.
 pub fn label(path: &str) -> &'static str {
     path.strip_prefix("/runtime.")
         .and_then(|path| path.rsplit_once("Service/"))
         .and_then(|(_, name)| KNOWN.binary_search(&name).ok())
         .and_then(|at| KNOWN.get(at))
         .copied()
-        .unwrap_or("other")
+        .unwrap_or(OTHER)
 }
 
 #[cfg(test)]
@@ -116,16 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_of_the_three_calls_and_nothing_else() {
+    fn both_versions_of_the_four_calls_and_nothing_else() {
         for version in ["v1", "v1alpha2"] {
-            for method in [ImageMethod::Pull, ImageMethod::Status, ImageMethod::Remove] {
-                let path = format!("/runtime.{version}.ImageService/{}", method.name());
+            for (service, method) in [
+                ("ImageService", ImageMethod::Pull),
+                ("ImageService", ImageMethod::Status),
+                ("ImageService", ImageMethod::Remove),
+                ("RuntimeService", ImageMethod::Create),
+            ] {
+                let path = format!("/runtime.{version}.{service}/{}", method.name());
                 assert_eq!(ImageMethod::from_path(&path), Some(method));
             }
         }
         for other in [
             "/runtime.v1.ImageService/ListImages",
             "/runtime.v1.RuntimeService/PullImage",
+            "/runtime.v1.ImageService/CreateContainer",
             "/runtime.v2.ImageService/PullImage",
             "/runtime.v1.ImageService/PullImage/",
             "runtime.v1.ImageService/PullImage",

@@ -21,20 +21,26 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::accept::accept_all;
 use crate::authority::AuthorityFix;
 use crate::body::{Collected, collect};
+use crate::budget::{Budget, Share};
 use crate::call::ImageCalls;
-use crate::forward::{Forwarded, forward};
+use crate::forward::{Call, Forwarded, forward};
 use crate::grpc::{self, Code, Status};
 use crate::http2::Http2Tuning;
 use crate::image_call::image_call;
 use crate::inspect::{self, Inspect};
 use crate::listener::Listener;
 use crate::method::{self, ImageMethod};
+use crate::stop::{Ending, InFlight, Phase};
 use crate::upstream::{UnaryReply, Upstream};
 
 /// Below the two minutes that a kubelet gives most of its calls.
 const TICK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a client that has connected may take to say anything once the server is to end.
+/// How long a client that has connected may take to say anything once the server closes.
 const HELLO_TIMEOUT: Duration = Duration::from_millis(250);
+/// When the calls in flight end within this, none of them is one to wait for: the server may close.
+const QUIET_INTERVAL: Duration = Duration::from_millis(250);
+/// How long clients get to take what was sent to them, where the time for calls is up.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What answers calls that are not just forwarded, and what counts all of them.
 #[derive(Clone)]
@@ -47,10 +53,12 @@ pub struct Services {
     pub telemetry: Telemetry,
 }
 
-/// Serves clients until `shutdown` is ready.
+/// Serves clients until `shutdown` is ready, and ends in three steps.
 ///
-/// Then the socket file is removed, no connection is accepted any more, clients are told to make no
-/// new calls (GOAWAY), and calls in flight have `drain` to end; what is left then is cut off.
+/// Streams that never end by themselves end at once, with UNAVAILABLE. Calls in flight have `drain` to end;
+/// meanwhile connections and calls are taken as before, so that nobody is without a runtime because one
+/// pull is long. Then the socket file is removed, clients are asked to make no new calls (GOAWAY), and
+/// what is left after `drain` is cut off.
 ///
 /// Must run inside a tokio runtime; it and its calls run as tasks of that runtime, which is best a
 /// current-thread one: passing a call between threads costs more than the call.
@@ -61,39 +69,55 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
+    let (phase, phases) = watch::channel(Phase::Serving);
     let service = Arc::new(Service {
         upstream,
         services,
-        http2: Http2Tuning::SHIM.server(),
+        phases,
+        in_flight: InFlight::default(),
+        budget: Budget::new(&Http2Tuning::SHIM),
     });
     let _ticking = AbortOnDropHandle::new(tokio::spawn(tick()));
-    // Sender dropped means: drain.
-    let (running, draining) = watch::channel(());
     let mut connections = JoinSet::new();
-    {
+    let deadline = {
         let mut sharing = pin!(listener.share().fuse());
         // At once, so that nobody whom the socket answers finds it with the wrong owner.
         let _ = sharing.as_mut().now_or_never();
+        let mut serving = pin!(async {
+            // Sharing ends, and then accepting goes on.
+            tokio::join!(
+                accept_all(&listener, &service, &mut connections),
+                sharing.as_mut()
+            )
+        });
         tokio::select! {
             biased;
             () = shutdown => {}
-            () = accept_all(&listener, &service, &draining, &mut connections) => {}
-            // Ends, and then the others go on.
-            () = sharing.then(|()| std::future::pending()) => {}
+            _ = serving.as_mut() => {}
         }
-    }
+        let deadline = Instant::now() + drain;
+        phase.send_replace(Phase::Stopping);
+        tokio::select! {
+            biased;
+            () = service.wait_for_calls(drain) => {}
+            () = tokio::time::sleep_until(deadline.into()) => {}
+            _ = serving.as_mut() => {}
+        }
+        deadline
+    };
     // Whoever connected before the file was gone was let in.
     for stream in listener.retire() {
-        connections.spawn(service.clone().connection(stream, draining.clone()));
+        connections.spawn(Arc::clone(&service).connection(stream));
     }
-    drop((running, draining));
-    let drained = tokio::time::timeout(drain, async {
+    phase.send_replace(Phase::Closing);
+    let deadline = deadline.max(Instant::now() + CLOSE_TIMEOUT);
+    let closed = tokio::time::timeout_at(deadline.into(), async {
         while connections.join_next().await.is_some() {}
     });
-    if drained.await.is_err() {
+    if closed.await.is_err() {
         tracing::warn!(
-            connections = connections.len(),
-            "calls were still in flight after {drain:?}; cutting them off"
+            "calls were still in flight after {drain:?}; cutting them off: {}",
+            service.in_flight
         );
         connections.shutdown().await;
     }
@@ -111,38 +135,74 @@ async fn tick() {
 
 /// What every connection needs.
 pub(crate) struct Service {
+    /// The runtime; each client gets a connection of its own to it.
     upstream: Upstream,
     services: Services,
-    http2: h2::server::Builder,
+    /// How far the end has come.
+    phases: watch::Receiver<Phase>,
+    in_flight: InFlight,
+    budget: Budget,
+}
+
+/// One connected client, for as long as it is or one of its calls is under way.
+struct Client {
+    service: Arc<Service>,
+    /// Its own connection to the runtime: what it doesn't read holds up nobody else.
+    upstream: Upstream,
+    /// What the windows of its connections come out of.
+    _share: Share,
 }
 
 impl Service {
-    /// Serves one client until it goes away, or until all its calls are done after the drain began.
-    pub(crate) async fn connection(
-        self: Arc<Self>,
-        stream: UnixStream,
-        mut draining: watch::Receiver<()>,
-    ) {
-        let state = draining.clone();
-        let mut drain = pin!(async move { while draining.changed().await.is_ok() {} });
-        let handshake = self.http2.handshake::<_, Bytes>(AuthorityFix::new(stream));
+    /// Ends when no call is in flight but such as come and go. Says what it waits for.
+    async fn wait_for_calls(&self, most: Duration) {
+        let calls = self.in_flight.to_string();
+        if calls.is_empty() {
+            return tracing::info!("stopping: no call is in flight");
+        }
+        tracing::info!("stopping: waiting up to {most:?} for calls in flight: {calls}");
+        loop {
+            let began = Instant::now();
+            self.in_flight.wait_for_present().await;
+            // Those that have begun meanwhile may be long ones too.
+            if began.elapsed() < QUIET_INTERVAL {
+                return;
+            }
+        }
+    }
+
+    /// Serves one client until it goes away, or until all its calls are done after the server has closed.
+    pub(crate) async fn connection(self: Arc<Self>, stream: UnixStream) {
+        let share = self.budget.share();
+        let http2 = Http2Tuning::SHIM.server(share.window());
+        let mut phases = self.phases.clone();
+        let mut closing = pin!(async move {
+            // An error is the end of the server itself.
+            let _ = phases.wait_for(|phase| *phase == Phase::Closing).await;
+        });
+        let handshake = http2.handshake::<_, Bytes>(AuthorityFix::new(stream));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
             // A client that connected just before gets its answer, one that only connected does not
             // hold up the end.
-            () = drain.as_mut().then(|()| tokio::time::sleep(HELLO_TIMEOUT)) => return,
+            () = closing.as_mut().then(|()| tokio::time::sleep(HELLO_TIMEOUT)) => return,
         };
         let mut connection = match handshake {
             Ok(connection) => connection,
             Err(error) => return tracing::debug!(%error, "a client does not speak HTTP/2"),
         };
-        let mut notified = state.has_changed().is_err();
+        let client = Arc::new(Client {
+            upstream: self.upstream.separate(share.window()),
+            _share: share,
+            service: self,
+        });
+        let mut notified = *client.service.phases.borrow() == Phase::Closing;
         if notified {
             connection.graceful_shutdown();
         }
         loop {
             let accepted = poll_fn(|cx| {
-                if !notified && drain.as_mut().poll(cx).is_ready() {
+                if !notified && closing.as_mut().poll(cx).is_ready() {
                     notified = true;
                     connection.graceful_shutdown();
                 }
@@ -151,7 +211,7 @@ impl Service {
             match accepted.await {
                 None => return,
                 Some(Ok((request, respond))) => {
-                    tokio::spawn(self.clone().call(request, respond));
+                    tokio::spawn(Arc::clone(&client).call(request, respond));
                 }
                 Some(Err(error)) => {
                     return tracing::debug!(%error, "a client's connection ended");
@@ -159,32 +219,44 @@ impl Service {
             }
         }
     }
+}
 
+impl Client {
     async fn call(self: Arc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let began = Instant::now();
+        let service = &*self.service;
         let (head, body) = request.into_parts();
         let path = head.uri.path();
+        let label = method::label(path);
+        let _in_flight = (!method::is_endless(label)).then(|| service.in_flight.begin(label));
         if let Some(name) = path.strip_prefix(inspect::SERVICE) {
             let name = name.to_owned();
-            return self.inspect(&name, &head, body, respond).await;
+            return service.inspect(&name, &head, body, respond).await;
         }
-        let label = method::label(path);
         let method = ImageMethod::from_path(path).filter(|_| head.method == http::Method::POST);
-        let upstream = &self.upstream;
+        let call = Call {
+            began,
+            head,
+            prefix: Vec::new(),
+            body,
+            respond,
+            ending: Ending::new(service.phases.clone(), label),
+        };
         let ended = match method {
             Some(method) => {
-                let calls = &*self.services.calls;
-                image_call(upstream, calls, began, method, head, body, respond).await
+                image_call(&self.upstream, &*service.services.calls, method, call).await
             }
-            None => Some(forward(upstream, began, head, Vec::new(), body, respond).await),
+            None => Some(forward(&self.upstream, call).await),
         };
-        let metrics = self.services.telemetry.metrics();
+        let metrics = service.services.telemetry.metrics();
         if let Some(Forwarded { code, added }) = ended {
             metrics.call(label, code.0);
             metrics.added(label, added);
         }
     }
+}
 
+impl Service {
     /// Answers a call of the shim's own service.
     async fn inspect(
         &self,

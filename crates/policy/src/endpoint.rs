@@ -205,6 +205,23 @@ impl Endpoint {
             &self.host
         }
     }
+
+    /// The URL that credentials for this place are marked with in a pull request: its host and port are
+    /// those that containerd asks when it pulls a name of this place. A containerd that is led elsewhere by
+    /// mirror settings of its own then keeps the credentials to itself.
+    pub fn server_address(&self) -> String {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https | Scheme::HttpsThenHttp => "https",
+        };
+        let domain = self.domain();
+        let asked = if domain == self.host {
+            self.api_host()
+        } else {
+            &domain
+        };
+        format!("{scheme}://{asked}")
+    }
 }
 
 impl fmt::Display for Endpoint {
@@ -449,6 +466,15 @@ mod tests {
     #[test]
     fn docker_hub_answers_elsewhere() {
         assert_eq!(endpoint("docker.io").api_host(), "registry-1.docker.io");
+        for (address, expected) in [
+            ("index.docker.io", "https://registry-1.docker.io"),
+            ("http://sealos.hub:5000/path", "http://sealos.hub:5000"),
+            ("https://harbor.corp:443", "https://harbor.corp:443"),
+            ("http://harbor", "http://harbor:80"),
+            ("[::1]:5000", "https://[::1]:5000"),
+        ] {
+            assert_eq!(endpoint(address).server_address(), expected);
+        }
         assert_eq!(endpoint("quay.io").api_host(), "quay.io");
     }
 

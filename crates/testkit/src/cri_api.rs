@@ -146,6 +146,46 @@ pub struct VersionResponse {
     pub runtime_api_version: String,
 }
 
+/// `runtime.v1.CreateContainerRequest`; the sandbox config is opaque here.
+#[derive(Clone, PartialEq, Message)]
+pub struct CreateContainerRequest {
+    #[prost(string, tag = "1")]
+    pub pod_sandbox_id: String,
+    #[prost(message, optional, tag = "2")]
+    pub config: Option<ContainerConfig>,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub sandbox_config: Option<Vec<u8>>,
+}
+
+/// `runtime.v1.ContainerConfig`, as far as tests fill it in.
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerConfig {
+    #[prost(message, optional, tag = "1")]
+    pub metadata: Option<ContainerMetadata>,
+    #[prost(message, optional, tag = "2")]
+    pub image: Option<ImageSpec>,
+    #[prost(string, repeated, tag = "3")]
+    pub command: Vec<String>,
+    #[prost(string, tag = "11")]
+    pub log_path: String,
+}
+
+/// `runtime.v1.ContainerMetadata`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerMetadata {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+}
+
+/// `runtime.v1.CreateContainerResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct CreateContainerResponse {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+}
+
 /// `google.rpc.Status`, as it travels in `grpc-status-details-bin`.
 #[derive(Clone, PartialEq, Message)]
 pub struct RpcStatus {

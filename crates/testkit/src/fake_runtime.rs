@@ -4,7 +4,6 @@
 //! Images are names in a set; a pull adds one, a removal takes it away.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +22,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cri_api::{
-    Empty, Image, ImageSpec, ImageStatusRequest, ImageStatusResponse, ListImagesResponse,
-    PullImageRequest, PullImageResponse, RemoveImageRequest, RpcStatus, VersionResponse,
+    CreateContainerRequest, CreateContainerResponse, Empty, Image, ImageSpec, ImageStatusRequest,
+    ImageStatusResponse, ListImagesResponse, PullImageRequest, PullImageResponse,
+    RemoveImageRequest, RpcStatus, VersionResponse,
 };
 use crate::cri_client::frame;
 use crate::images::digest;
@@ -59,6 +59,10 @@ struct Shared {
     forgetful: AtomicBool,
     /// Changes when all connections are to be told to go away.
     retirements: watch::Sender<()>,
+    /// Changes when a method is answered again.
+    releases: watch::Sender<()>,
+    /// Bytes of answers that clients had room for.
+    sent: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -70,6 +74,9 @@ struct State {
     delays: HashMap<String, Duration>,
     hanging: HashSet<String>,
     resets: HashMap<String, Reason>,
+    /// Names that ImageStatus and RemoveImage fail for.
+    refused: HashMap<String, RpcStatus>,
+    runtime_name: Option<String>,
 }
 
 impl FakeRuntime {
@@ -152,7 +159,19 @@ impl FakeRuntime {
             .insert(method.to_owned(), delay);
     }
 
-    /// Never answers a method.
+    /// Fails ImageStatus and RemoveImage of an image name with a status, as CRI-O does with short names.
+    pub fn refuse_name(&self, name: &str, status: RpcStatus) {
+        lock(&self.shared.state)
+            .refused
+            .insert(name.to_owned(), status);
+    }
+
+    /// Who it says it is in `Version`; `fake` at first.
+    pub fn set_runtime_name(&self, name: &str) {
+        lock(&self.shared.state).runtime_name = Some(name.to_owned());
+    }
+
+    /// Answers no call of a method until [`FakeRuntime::answer`].
     pub fn hang(&self, method: &str) {
         lock(&self.shared.state).hanging.insert(method.to_owned());
     }
@@ -170,13 +189,15 @@ impl FakeRuntime {
         self.shared.retirements.send_replace(());
     }
 
-    /// Answers a method again, at once.
+    /// Answers a method again, at once; calls that hang as well.
     pub fn answer(&self, method: &str) {
         let mut state = lock(&self.shared.state);
         state.hanging.remove(method);
         state.delays.remove(method);
         state.failures.remove(method);
         state.resets.remove(method);
+        drop(state);
+        self.shared.releases.send_replace(());
     }
 
     /// Whether requests are kept for [`FakeRuntime::requests`]: on at first, off for a bench.
@@ -193,6 +214,21 @@ impl FakeRuntime {
     /// Forgets all requests so far.
     pub fn clear_requests(&self) {
         lock(&self.shared.state).received.clear();
+    }
+
+    /// Requests of a method so far.
+    #[must_use]
+    pub fn count(&self, method: &str) -> usize {
+        let is_of_method = |path: &str| path.rsplit('/').next() == Some(method);
+        let state = lock(&self.shared.state);
+        let of_method = state.received.iter().filter(|r| is_of_method(&r.path));
+        of_method.count()
+    }
+
+    /// Bytes of answers that its clients had room for so far.
+    #[must_use]
+    pub fn sent(&self) -> usize {
+        self.shared.sent.load(Ordering::Relaxed)
     }
 
     /// Calls that the client reset before they were answered.
@@ -247,7 +283,8 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
     };
     let message = received.get(5..).map(Bytes::copy_from_slice);
     let message = message.unwrap_or_default();
-    let (hangs, delay) = {
+    let mut releases = shared.releases.subscribe();
+    let delay = {
         let mut state = lock(&shared.state);
         if !shared.forgetful.load(Ordering::Relaxed) {
             state.received.push(Received {
@@ -258,16 +295,15 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
                 message: message.clone(),
             });
         }
-        (
-            state.hanging.contains(&method),
-            state.delays.get(&method).copied(),
-        )
+        state.delays.get(&method).copied()
     };
     let wait = async {
-        match (hangs, delay) {
-            (true, _) => pending().await,
-            (false, Some(delay)) => tokio::time::sleep(delay).await,
-            (false, None) => {}
+        while lock(&shared.state).hanging.contains(&method) {
+            // The sender lives as long as the fake.
+            let _ = releases.changed().await;
+        }
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
         }
     };
     tokio::select! {
@@ -281,14 +317,16 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
     if let Some(reason) = reset {
         return respond.send_reset(reason);
     }
-    if method == "Stream" {
-        return stream(respond, &shared).await;
+    match method.as_str() {
+        "Stream" => return stream(respond, &shared).await,
+        "GetContainerEvents" | "Silent" => return silent_stream(respond, &shared).await,
+        _ => {}
     }
     let answer = answer(&method, &message, &shared);
     match answer {
         Ok(message) => {
             if let Some(mut to) = begin(&mut respond) {
-                if send(&mut to, frame(&message)).await.is_err() {
+                if send(&mut to, frame(&message), &shared.sent).await.is_err() {
                     shared.cancellations.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
@@ -324,6 +362,9 @@ fn answer(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, Rpc
         "ImageStatus" => {
             let request = ImageStatusRequest::decode(message.clone()).map_err(bad)?;
             let name = name(request.image);
+            if let Some(status) = state.refused.get(&name) {
+                return Err(status.clone());
+            }
             let image = state
                 .images
                 .iter()
@@ -335,10 +376,29 @@ fn answer(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, Rpc
         "RemoveImage" => {
             let request = RemoveImageRequest::decode(message.clone()).map_err(bad)?;
             let name = name(request.image);
+            if let Some(status) = state.refused.get(&name) {
+                return Err(status.clone());
+            }
             state
                 .images
                 .retain(|known, id| *known != name && *id != name);
             Empty {}.encode_to_vec()
+        }
+        "CreateContainer" => {
+            let request = CreateContainerRequest::decode(message.clone()).map_err(bad)?;
+            let name = name(request.config.unwrap_or_default().image);
+            let known = |(known, id): (&String, &String)| *known == name || *id == name;
+            if !state.images.iter().any(known) {
+                return Err(RpcStatus {
+                    code: 5,
+                    message: format!("failed to resolve image {name:?}: not found"),
+                    details: Vec::new(),
+                });
+            }
+            CreateContainerResponse {
+                container_id: format!("container of {name}"),
+            }
+            .encode_to_vec()
         }
         "ListImages" => {
             let images = state.images.iter().map(|(name, id)| image(name, id));
@@ -349,7 +409,7 @@ fn answer(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, Rpc
         }
         "Version" => VersionResponse {
             version: "0.1.0".into(),
-            runtime_name: "fake".into(),
+            runtime_name: state.runtime_name.clone().unwrap_or_else(|| "fake".into()),
             runtime_version: "1.0".into(),
             runtime_api_version: "v1".into(),
         }
@@ -395,7 +455,7 @@ async fn echo(headers: &HeaderMap, mut body: RecvStream, mut respond: SendRespon
     };
     while let Some(Ok(chunk)) = poll_fn(|cx| body.poll_data(cx)).await {
         let _ = body.flow_control().release_capacity(chunk.len());
-        if send(&mut to, chunk).await.is_err() {
+        if send(&mut to, chunk, &AtomicUsize::new(0)).await.is_err() {
             return;
         }
     }
@@ -414,10 +474,22 @@ async fn stream(mut respond: SendResponse<Bytes>, shared: &Shared) {
             std::task::Poll::Ready(_) => std::task::Poll::Ready(true),
             std::task::Poll::Pending => std::task::Poll::Ready(false),
         });
-        if ended.await || send(&mut to, frame(&n.to_be_bytes())).await.is_err() {
+        let message = frame(&n.to_be_bytes());
+        if ended.await || send(&mut to, message, &shared.sent).await.is_err() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shared.cancellations.fetch_add(1, Ordering::Relaxed);
+}
+
+/// One message, and then nothing until the client goes away.
+async fn silent_stream(mut respond: SendResponse<Bytes>, shared: &Shared) {
+    let Some(mut to) = begin(&mut respond) else {
+        return;
+    };
+    if send(&mut to, frame(b"event"), &shared.sent).await.is_ok() {
+        let _ = poll_fn(|cx| to.poll_reset(cx)).await;
     }
     shared.cancellations.fetch_add(1, Ordering::Relaxed);
 }
@@ -460,14 +532,21 @@ fn trailers(code: i32, message: &str) -> HeaderMap {
     trailers
 }
 
-async fn send(to: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+/// Sends as the receiver has room; `sent` counts what it had room for.
+async fn send(
+    to: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    sent: &AtomicUsize,
+) -> Result<(), h2::Error> {
     while !data.is_empty() {
         to.reserve_capacity(data.len());
         let room = match poll_fn(|cx| to.poll_capacity(cx)).await {
             Some(room) => room?,
             None => return Err(h2::Reason::CANCEL.into()),
         };
-        to.send_data(data.split_to(room.min(data.len())), false)?;
+        let piece = data.split_to(room.min(data.len()));
+        sent.fetch_add(piece.len(), Ordering::Relaxed);
+        to.send_data(piece, false)?;
     }
     Ok(())
 }

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::call::UnaryCall;
 use crate::grpc::{Code, Status};
+use crate::method::ImageMethod;
 use crate::upstream::{Outgoing, UnaryReply, UpstreamError};
-use crate::wire::{self, AuthEdit};
+use crate::wire::{self, AuthEdit, WireError};
 
 /// Why an attempt got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub(super) enum AttemptError {
     /// The runtime gave none.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// The request can't be read.
+    #[error(transparent)]
+    Wire(#[from] WireError),
     /// `timeout` of the config has passed, or the caller's deadline.
     #[error("no answer within {} (`timeout` in the config, or the caller's own deadline)", policy::duration::format(*.0))]
     TimedOut(Duration),
@@ -27,6 +31,8 @@ pub(super) type Answer = Result<UnaryReply, AttemptError>;
 /// A call, and the time by which it has to be over.
 pub(super) struct Attempts {
     call: UnaryCall,
+    /// The request with nothing changed.
+    unchanged: Outgoing,
     allowed: Duration,
     bounded_by_config: bool,
     deadline: Instant,
@@ -38,6 +44,7 @@ impl Attempts {
         let left = call.head.remaining();
         let allowed = left.map_or(timeout, |left| left.min(timeout));
         Self {
+            unchanged: call.unchanged(),
             call,
             allowed,
             bounded_by_config: left.is_none_or(|left| left > timeout),
@@ -67,19 +74,30 @@ impl Attempts {
 
     /// Sends the request as it came.
     pub(super) async fn unchanged(&self) -> Answer {
-        self.send(&self.call.unchanged()).await
+        self.send(&self.unchanged).await
     }
 
     /// Sends the request with another image name. One that can't be edited goes as it came.
     pub(super) async fn with_image(&self, image: &str) -> Answer {
-        self.with_image_and_auth(image, AuthEdit::Keep).await
+        let path = self.call.method.name_path();
+        self.edited(wire::replace_text(&self.call.message, path, image))
+            .await
     }
 
     /// Sends the pull request with another image name and other credentials. One that can't be edited
     /// goes as it came.
     pub(super) async fn with_image_and_auth(&self, image: &str, auth: AuthEdit<'_>) -> Answer {
-        match wire::replace_image_and_auth(&self.call.message, image, auth) {
-            Ok(message) => self.send(&Outgoing::message(&message)?).await,
+        self.edited(wire::replace_image_and_auth(
+            &self.call.message,
+            image,
+            auth,
+        ))
+        .await
+    }
+
+    async fn edited(&self, message: Result<impl AsRef<[u8]>, WireError>) -> Answer {
+        match message {
+            Ok(message) => self.send(&Outgoing::message(message.as_ref())?).await,
             Err(error) => {
                 tracing::debug!("{} goes as it came: {error}", self.call.method.name());
                 self.unchanged().await
@@ -87,18 +105,23 @@ impl Attempts {
         }
     }
 
-    /// The same question as an ImageStatus: for a RemoveImage that has to know what it removes.
-    pub(super) fn as_image_status(&self) -> Self {
-        let path = self.call.head.path.as_str();
-        let status = match path.rsplit_once('/') {
-            Some((service, _method)) => format!("{service}/ImageStatus"),
-            None => path.to_owned(),
-        };
+    /// The same question as an ImageStatus: for a call that has to know what its name stands for.
+    ///
+    /// # Errors
+    /// The request can't be read with certainty.
+    pub(super) fn as_image_status(&self) -> Result<Self, AttemptError> {
         let mut call = self.call.clone();
-        if let Ok(path) = PathAndQuery::try_from(status) {
-            call.head.path = path;
-        }
-        Self { call, ..*self }
+        // The name stands in the ImageSpec.
+        let (_name, spec) = call.method.name_path().split_last().unwrap_or((&0, &[]));
+        let message: Bytes = wire::image_status_request(&call.message, spec)?.into();
+        call.head.path = image_status_path(&call.head.path);
+        call.method = ImageMethod::Status;
+        call.message = message.clone();
+        Ok(Self {
+            unchanged: Outgoing::message(&message)?,
+            call,
+            ..*self
+        })
     }
 
     async fn send(&self, message: &Outgoing) -> Answer {
@@ -107,6 +130,17 @@ impl Attempts {
             Err(_elapsed) => Err(self.timed_out()),
         }
     }
+}
+
+/// The path of ImageStatus in the version of the CRI that `path` is of.
+fn image_status_path(path: &PathAndQuery) -> PathAndQuery {
+    let version = path
+        .path()
+        .rsplit_once('/')
+        .and_then(|(service, _method)| service.rsplit_once('.'))
+        .map_or("/runtime.v1", |(version, _service)| version);
+    PathAndQuery::try_from(format!("{version}.ImageService/ImageStatus"))
+        .unwrap_or_else(|_| path.clone())
 }
 
 /// What the caller gets: the runtime's answer, or the status that says why there is none.
@@ -119,6 +153,7 @@ impl AttemptError {
     pub(super) fn status(&self) -> Status {
         match self {
             Self::Upstream(error) => error.status(),
+            Self::Wire(error) => Status::new(Code::INVALID_ARGUMENT, error.to_string()),
             Self::TimedOut(_) => Status::new(Code::DEADLINE_EXCEEDED, self.to_string()),
         }
     }

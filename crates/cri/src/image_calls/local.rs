@@ -1,4 +1,5 @@
-//! ImageStatus and RemoveImage: what a name stands for on this node. Neither touches the network.
+//! ImageStatus, RemoveImage and CreateContainer: what a name stands for on this node. None touches the
+//! network.
 //!
 //! A name is looked for as what it was last pulled as, then as it was written, then as every
 //! candidate of its plan: an image that a registry served yesterday is present today, whether or
@@ -9,6 +10,7 @@ use policy::{Plan, Reference};
 
 use super::Shared;
 use super::attempt::{Answer, Attempts, reply};
+use crate::grpc::Code;
 use crate::upstream::UnaryReply;
 use crate::wire;
 
@@ -29,8 +31,10 @@ pub(super) async fn remove(
     attempts: &Attempts,
     reference: &Reference,
 ) -> UnaryReply {
-    let questions = attempts.as_image_status();
-    let found = find(shared, settings, &questions, reference).await;
+    let found = match attempts.as_image_status() {
+        Ok(questions) => find(shared, settings, &questions, reference).await,
+        Err(error) => Found::unknown(Err(error)),
+    };
     if found.answer.is_err() {
         return reply(found.answer);
     }
@@ -40,7 +44,7 @@ pub(super) async fn remove(
         None => attempts.unchanged().await,
     };
     if answer.as_ref().is_ok_and(|answer| answer.status().is_ok()) {
-        shared.remember(&reference.canonical(), None);
+        shared.remember(&Plan::key_of(&settings.rules, reference), None);
         tracing::debug!(
             "rewrite action=RemoveImage cache_hit=true source=local original={reference} result={} replaced={}",
             found.name.as_deref().unwrap_or(reference.as_written()),
@@ -50,13 +54,45 @@ pub(super) async fn remove(
     reply(answer)
 }
 
+/// CreateContainer by an image's name: people's, since kubelet passes the ID.
+pub(super) async fn create(
+    shared: &Shared,
+    settings: &Settings,
+    attempts: &Attempts,
+    reference: &Reference,
+) -> UnaryReply {
+    let found = match attempts.as_image_status() {
+        Ok(questions) => find(shared, settings, &questions, reference).await,
+        Err(error) => Found::unknown(Err(error)),
+    };
+    let name = found
+        .name
+        .filter(|_| Said::of(&found.answer) == Said::Present);
+    reply(match name {
+        Some(name) => {
+            tracing::debug!(
+                "rewrite action=CreateContainer cache_hit=true source=local original={reference} result={name} replaced=true"
+            );
+            attempts.with_image(&name).await
+        }
+        // As it was written; or absent, and then the answer is the runtime's own.
+        None => attempts.unchanged().await,
+    })
+}
+
 /// What the runtime says about a name.
 struct Found {
-    /// What it knows the image as; `None` where that is the name as written, or where it has no such
-    /// image.
+    /// The spelling that `answer` is about; `None` for the name as it was written.
     name: Option<String>,
-    /// Its answer: for `name`, else for the name as written.
+    /// The runtime's answer: that the image is present; else "not present", in whatever spelling it could
+    /// say so; else why it can't say.
     answer: Answer,
+}
+
+impl Found {
+    fn unknown(answer: Answer) -> Self {
+        Self { name: None, answer }
+    }
 }
 
 async fn find(
@@ -65,48 +101,84 @@ async fn find(
     attempts: &Attempts,
     reference: &Reference,
 ) -> Found {
-    let key = reference.canonical();
-    let alias = shared.aliases.get(&key);
+    let alias = shared
+        .aliases
+        .get(&Plan::key_of(&settings.rules, reference));
     if let Some(alias) = alias.clone() {
         let answer = attempts.with_image(&alias).await;
-        // A runtime that can't be reached is not asked again by every other name.
-        if is_present(&answer) || answer.is_err() {
+        // A runtime that can't answer is not asked again by every other name.
+        if matches!(Said::of(&answer), Said::Present | Said::Nothing) {
             return Found {
                 name: Some(alias),
                 answer,
             };
         }
     }
-    let as_written = attempts.unchanged().await;
-    if is_present(&as_written) || as_written.is_err() {
-        return Found {
-            name: None,
-            answer: as_written,
-        };
+    let as_written = Found::unknown(attempts.unchanged().await);
+    let said = Said::of(&as_written.answer);
+    if matches!(said, Said::Present | Said::Nothing) {
+        return as_written;
     }
+    // An error is about this spelling only: CRI-O has them for short names.
+    let mut best = as_written;
+    let mut is_answered = said == Said::Absent;
     let plan = Plan::new(&settings.rules, reference);
-    for candidate in plan.candidates {
-        if Some(&candidate.image) == alias.as_ref() || candidate.image == key {
-            continue;
-        }
-        let answer = attempts.with_image(&candidate.image).await;
-        if is_present(&answer) {
-            return Found {
-                name: Some(candidate.image),
-                answer,
-            };
+    let meant = plan.meaning.canonical();
+    let canonical = (!is_answered && meant != reference.as_written()).then(|| meant.clone());
+    let candidates = plan.candidates.into_iter();
+    let candidates = candidates
+        .map(|candidate| candidate.image)
+        .filter(|image| Some(image) != alias.as_ref() && *image != meant);
+    for name in canonical.into_iter().chain(candidates) {
+        let answer = attempts.with_image(&name).await;
+        let said = Said::of(&answer);
+        let found = Found {
+            name: Some(name),
+            answer,
+        };
+        match said {
+            Said::Present => return found,
+            Said::Absent if !is_answered => {
+                is_answered = true;
+                best = found;
+            }
+            _ => {}
         }
     }
-    Found {
-        name: None,
-        answer: as_written,
-    }
+    best
 }
 
-fn is_present(answer: &Answer) -> bool {
-    answer
-        .as_ref()
-        .ok()
-        .and_then(|answer| answer.message().ok())
-        .is_some_and(|message| matches!(wire::status_image_id(&message), Ok(Some(_))))
+/// What an answer to an ImageStatus says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// The image is there.
+    Present,
+    /// It is not.
+    Absent,
+    /// Nothing about the image, but that the runtime does not know this spelling.
+    Refused,
+    /// Nothing at all: the runtime can't be reached, has no time, or does not know the call.
+    Nothing,
+}
+
+impl Said {
+    fn of(answer: &Answer) -> Self {
+        let Ok(reply) = answer else {
+            return Self::Nothing;
+        };
+        match reply.status().code {
+            Code::OK => {
+                let message = reply.message();
+                let id = message.as_deref().map(wire::status_image_id);
+                match id {
+                    Ok(Ok(Some(_))) => Self::Present,
+                    _ => Self::Absent,
+                }
+            }
+            Code::CANCELLED | Code::DEADLINE_EXCEEDED | Code::UNAVAILABLE | Code::UNIMPLEMENTED => {
+                Self::Nothing
+            }
+            _ => Self::Refused,
+        }
+    }
 }

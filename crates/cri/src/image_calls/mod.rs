@@ -1,8 +1,8 @@
-//! The three image calls that the shim understands.
+//! The calls about an image that the shim understands.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `local` | ImageStatus and RemoveImage: what a name stands for on this node |
+//! | `local` | ImageStatus, RemoveImage, CreateContainer: what a name stands for on this node |
 //! | `pull` | PullImage: candidates in order until one succeeds |
 //! | `attempt` | one request to the runtime, within what is left of the caller's time |
 //! | `record` | what a pull leaves behind: history, counters, its line in the log |
@@ -101,6 +101,9 @@ impl ImageCalls for ImageService {
                 ImageMethod::Remove => {
                     local::remove(&shared, &settings, &attempts, &reference).await
                 }
+                ImageMethod::Create => {
+                    local::create(&shared, &settings, &attempts, &reference).await
+                }
             }
         })
     }
@@ -135,8 +138,8 @@ impl Shared {
 /// The name that a request is about, where it is one that rules can apply to: not an image ID, and
 /// a valid reference.
 fn reference(method: ImageMethod, message: &[u8]) -> Option<Reference> {
-    let name = match wire::image_name(message) {
-        Ok(name) => name,
+    let name = match wire::text_at(message, method.name_path()) {
+        Ok(name) => name.unwrap_or_default(),
         Err(error) => {
             tracing::debug!("{} is forwarded as it came: {error}", method.name());
             return None;

@@ -183,7 +183,10 @@ impl Pull<'_> {
         let answer = match &candidate.credentials {
             _ if is_original => self.attempts.unchanged().await,
             CredentialChoice::Configured(credentials) => {
-                let auth = AuthEdit::Replace(credentials);
+                let auth = AuthEdit::Replace {
+                    credentials,
+                    server_address: &candidate.endpoint.server_address(),
+                };
                 self.edited(candidate, auth).await
             }
             CredentialChoice::Callers => self.edited(candidate, AuthEdit::Keep).await,

@@ -1,4 +1,4 @@
-//! The client side: one multiplexed HTTP/2 connection to the container runtime's socket.
+//! The client side: a multiplexed HTTP/2 connection to the container runtime's socket.
 //!
 //! The connection is made when the first call needs it, shared by all calls, and made anew when the
 //! runtime went away or said so (GOAWAY). A call that finds no runtime fails at once with a status
@@ -51,10 +51,20 @@ struct Shared {
 impl Upstream {
     /// A runtime that listens on `socket`. Nothing is opened before the first call.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self::with_window(socket.into(), Http2Tuning::SHIM.connection_window)
+    }
+
+    /// The same runtime by a connection of its own, on which this many bytes may wait unread: whoever
+    /// doesn't read his answers then holds up nobody else's.
+    pub(crate) fn separate(&self, connection_window: u32) -> Self {
+        Self::with_window(self.shared.socket.clone(), connection_window)
+    }
+
+    fn with_window(socket: PathBuf, connection_window: u32) -> Self {
         Self {
             shared: Arc::new(Shared {
-                socket: socket.into(),
-                http2: Http2Tuning::SHIM.client(),
+                socket,
+                http2: Http2Tuning::SHIM.client(connection_window),
                 current: Mutex::new(None),
                 connecting: tokio::sync::Mutex::new(()),
             }),

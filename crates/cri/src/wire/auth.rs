@@ -1,4 +1,4 @@
-//! The credentials of a PullImageRequest.
+//! The credentials of a PullImageRequest, read and replaced.
 
 use std::fmt;
 
@@ -8,13 +8,31 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use policy::Credentials;
 
 use super::AUTH;
-use super::fields::{Fields, WireError, WireType, text};
+use super::fields::{Fields, WireError, WireType, put_field, text};
 
 /// Go clients pad, hand-written ones sometimes do not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// What becomes of `PullImageRequest.auth`.
+#[derive(Debug, Clone, Copy)]
+pub enum AuthEdit<'a> {
+    /// Stays as it came, byte for byte.
+    Keep,
+    /// Every occurrence is removed, whatever it holds: the pull is anonymous.
+    Remove,
+    /// Every occurrence is removed, unknown fields inside it too (they may be secrets of a newer
+    /// kubelet), and one with these credentials stands where the last one was.
+    Replace {
+        /// User name and password.
+        credentials: &'a Credentials,
+        /// The URL of the host that they are for. containerd compares its host and port with those of
+        /// each host that asks for credentials; without it, it gives them to any.
+        server_address: &'a str,
+    },
+}
 
 /// `AuthConfig`: what kubelet sent for the host that the user wrote. Nothing of it is ever shown.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -94,6 +112,51 @@ pub fn request_auth(request: &[u8]) -> Result<Option<RequestAuth>, WireError> {
         }
     }
     Ok(found)
+}
+
+/// The request with its credentials as `edit` says; everything else as it was.
+///
+/// # Errors
+/// Any [`WireError`]: the message can't be read with certainty.
+pub(super) fn replace_auth(request: Vec<u8>, edit: AuthEdit<'_>) -> Result<Vec<u8>, WireError> {
+    if matches!(edit, AuthEdit::Keep) {
+        return Ok(request);
+    }
+    let mut last = None;
+    for field in Fields::of(&request) {
+        let field = field?;
+        if field.number == AUTH {
+            field.expect(WireType::Len)?;
+            last = Some(field.span.start);
+        }
+    }
+    let mut out = Vec::with_capacity(request.len() + 128);
+    for field in Fields::of(&request) {
+        let field = field?;
+        if field.number != AUTH {
+            out.extend_from_slice(request.get(field.span).unwrap_or_default());
+        } else if last == Some(field.span.start) {
+            put_auth(edit, &mut out);
+        }
+    }
+    if last.is_none() {
+        put_auth(edit, &mut out);
+    }
+    Ok(out)
+}
+
+fn put_auth(edit: AuthEdit<'_>, out: &mut Vec<u8>) {
+    if let AuthEdit::Replace {
+        credentials,
+        server_address,
+    } = edit
+    {
+        let mut config = Vec::new();
+        put_field(1, credentials.username().as_bytes(), &mut config);
+        put_field(2, credentials.expose_password().as_bytes(), &mut config);
+        put_field(4, server_address.as_bytes(), &mut config);
+        put_field(AUTH, &config, out);
+    }
 }
 
 #[cfg(test)]

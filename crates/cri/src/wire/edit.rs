@@ -1,22 +1,10 @@
-//! Replacing the image name and the credentials of a request.
+//! Replacing the image name of a request, and with it the credentials.
 
 use bytes::Bytes;
-use policy::Credentials;
 
+use super::IMAGE_NAME;
+use super::auth::{AuthEdit, replace_auth};
 use super::fields::{Field, Fields, WireError, WireType, put_field, text};
-use super::{AUTH, IMAGE, IMAGE_NAME};
-
-/// What becomes of `PullImageRequest.auth`.
-#[derive(Debug, Clone, Copy)]
-pub enum AuthEdit<'a> {
-    /// Stays as it came, byte for byte.
-    Keep,
-    /// Every occurrence is removed, whatever it holds: the pull is anonymous.
-    Remove,
-    /// Every occurrence is removed, unknown fields inside it too (they may be secrets of a newer
-    /// kubelet), and one with this user name and password stands where the last one was.
-    Replace(&'a Credentials),
-}
 
 /// The request with another image name (field 1.1) and its credentials (field 2) as `auth` says;
 /// everything else as it was.
@@ -28,109 +16,74 @@ pub fn replace_image_and_auth(
     name: &str,
     auth: AuthEdit<'_>,
 ) -> Result<Bytes, WireError> {
-    let targets = Targets::find(request, matches!(auth, AuthEdit::Keep))?;
-    let mut out = Vec::with_capacity(request.len() + name.len() + 64);
-    let mut copied = 0;
-    for field in Fields::of(request) {
+    let named = replace_text(request, IMAGE_NAME, name)?;
+    Ok(replace_auth(named, auth)?.into())
+}
+
+/// The message with another text at `path`, a field number for each level; everything else as it was.
+/// Where a level is missing it is added at the end of its message.
+///
+/// # Errors
+/// Any [`WireError`]: the message can't be read with certainty; forward it as it came.
+pub fn replace_text(message: &[u8], path: &[u32], value: &str) -> Result<Vec<u8>, WireError> {
+    let Some((number, rest)) = path.split_first() else {
+        return Ok(value.as_bytes().to_vec());
+    };
+    let (start, end, inner) = match find(message, path)? {
+        Some(Found { field, .. }) => (field.span.start, field.span.end, field.value),
+        None => (message.len(), message.len(), &[][..]),
+    };
+    let mut out = Vec::with_capacity(message.len() + value.len() + 16);
+    out.extend_from_slice(message.get(..start).unwrap_or_default());
+    put_field(*number, &replace_text(inner, rest, value)?, &mut out);
+    out.extend_from_slice(message.get(end..).unwrap_or_default());
+    Ok(out)
+}
+
+/// A field on the way to a text.
+struct Found<'a> {
+    field: Field<'a>,
+    /// The text is in it.
+    has_text: bool,
+}
+
+/// Of the fields that occur several times, the one that counts for a decoder: the last one that has
+/// the text in it, else the last one. Also checks everything that is going to be relied upon, so that an
+/// edit never makes a message readable that was not.
+fn find<'a>(message: &'a [u8], path: &[u32]) -> Result<Option<Found<'a>>, WireError> {
+    let Some((number, rest)) = path.split_first() else {
+        return Ok(None);
+    };
+    let mut last: Option<Found<'a>> = None;
+    for field in Fields::of(message) {
         let field = field?;
-        let is_image = targets.image == Some(field.span.start);
-        let is_auth = field.number == AUTH && !matches!(auth, AuthEdit::Keep);
-        if !is_image && !is_auth {
+        if field.number != *number {
             continue;
         }
-        out.extend_from_slice(request.get(copied..field.span.start).unwrap_or_default());
-        copied = field.span.end;
-        if is_image {
-            put_field(IMAGE, &edit_spec(field.value, targets.name, name), &mut out);
-        } else if targets.auth == Some(field.span.start) {
-            put_auth(auth, &mut out);
-        }
-    }
-    out.extend_from_slice(request.get(copied..).unwrap_or_default());
-    if targets.image.is_none() {
-        put_field(IMAGE, &edit_spec(&[], None, name), &mut out);
-    }
-    if targets.auth.is_none() {
-        put_auth(auth, &mut out);
-    }
-    Ok(Bytes::from(out))
-}
-
-/// The fields to change, by where they start. Of fields that occur several times it is the
-/// occurrence that counts for a decoder: the last.
-struct Targets {
-    /// The ImageSpec (part) to edit: the last one that has a name, else the last one.
-    image: Option<usize>,
-    /// The name's span inside that part.
-    name: Option<(usize, usize)>,
-    /// The last AuthConfig (part).
-    auth: Option<usize>,
-}
-
-impl Targets {
-    /// Also checks everything that is going to be relied upon, so that an edit never makes a message
-    /// readable that was not.
-    fn find(request: &[u8], keep_auth: bool) -> Result<Self, WireError> {
-        let mut targets = Self {
-            image: None,
-            name: None,
-            auth: None,
+        let value = field.expect(WireType::Len)?;
+        let has_text = if rest.is_empty() {
+            text(value)?;
+            true
+        } else {
+            find(value, rest)?.is_some_and(|found| found.has_text)
         };
-        for field in Fields::of(request) {
-            let field = field?;
-            match field.number {
-                IMAGE => {
-                    let name = last_name(field.expect(WireType::Len)?)?;
-                    if name.is_some() || targets.name.is_none() {
-                        targets.image = Some(field.span.start);
-                        targets.name = name.map(|name| (name.span.start, name.span.end));
-                    }
-                }
-                AUTH if !keep_auth => {
-                    field.expect(WireType::Len)?;
-                    targets.auth = Some(field.span.start);
-                }
-                _ => {}
-            }
-        }
-        Ok(targets)
-    }
-}
-
-fn last_name(spec: &[u8]) -> Result<Option<Field<'_>>, WireError> {
-    let mut last = None;
-    for field in Fields::of(spec) {
-        let field = field?;
-        if field.number == IMAGE_NAME {
-            text(field.expect(WireType::Len)?)?;
-            last = Some(field);
+        if has_text || !last.as_ref().is_some_and(|last| last.has_text) {
+            last = Some(Found { field, has_text });
         }
     }
     Ok(last)
 }
 
-fn edit_spec(spec: &[u8], old: Option<(usize, usize)>, name: &str) -> Vec<u8> {
-    let (start, end) = old.unwrap_or((spec.len(), spec.len()));
-    let mut out = Vec::with_capacity(spec.len() + name.len() + 8);
-    out.extend_from_slice(spec.get(..start).unwrap_or_default());
-    put_field(IMAGE_NAME, name.as_bytes(), &mut out);
-    out.extend_from_slice(spec.get(end..).unwrap_or_default());
-    out
-}
-
-fn put_auth(auth: AuthEdit<'_>, out: &mut Vec<u8>) {
-    if let AuthEdit::Replace(credentials) = auth {
-        let mut config = Vec::new();
-        put_field(1, credentials.username().as_bytes(), &mut config);
-        put_field(2, credentials.expose_password().as_bytes(), &mut config);
-        put_field(AUTH, &config, out);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use policy::Credentials;
+    use prost::Message;
+    use testkit::cri_api::{ImageSpec, ImageStatusRequest};
+
     use super::*;
-    use crate::wire::{image_name, request_auth};
+    use crate::wire::{AUTH, CONTAINER_IMAGE_NAME, image_name, request_auth, text_at};
+
+    const IMAGE: u32 = 1;
 
     /// A submessage that is split in two, the first part with the name: the second part must stay.
     #[test]
@@ -160,12 +113,49 @@ mod tests {
         assert_eq!(edited[..], [0x0a, 3, 0x0a, 1, b'j']);
 
         let credentials = Credentials::new("x", "y:z");
-        let edited =
-            replace_image_and_auth(&request, "j", AuthEdit::Replace(&credentials)).unwrap();
+        let replacement = AuthEdit::Replace {
+            credentials: &credentials,
+            server_address: "https://registry.example.com:5000",
+        };
+        let edited = replace_image_and_auth(&request, "j", replacement).unwrap();
+        let auth = request_auth(&edited).unwrap().unwrap();
+        assert_eq!(auth.server_address, "https://registry.example.com:5000");
+        assert_eq!(auth.basic(), Some(credentials));
+    }
+
+    #[test]
+    fn the_name_in_a_containers_config_is_replaced_and_nothing_beside_it() {
+        let spec = ImageSpec {
+            image: "a:1".into(),
+            user_specified_image: "a:1".into(),
+            ..ImageSpec::default()
+        };
+        let mut config = vec![0x0a, 2, 0x0a, 0]; // metadata
+        put_field(2, &spec.encode_to_vec(), &mut config);
+        put_field(100, b"not known", &mut config);
+        let mut request = Vec::new();
+        put_field(1, b"sandbox", &mut request);
+        put_field(2, &config, &mut request);
+        put_field(3, b"a:1", &mut request);
+        let name =
+            |message: &[u8]| text_at(message, CONTAINER_IMAGE_NAME).map(|n| n.map(str::to_owned));
+        assert_eq!(name(&request).unwrap().as_deref(), Some("a:1"));
+        let edited = replace_text(&request, CONTAINER_IMAGE_NAME, "mirror/a:1").unwrap();
+        assert_eq!(name(&edited).unwrap().as_deref(), Some("mirror/a:1"));
         assert_eq!(
-            request_auth(&edited).unwrap().unwrap().basic(),
-            Some(credentials)
+            replace_text(&edited, CONTAINER_IMAGE_NAME, "a:1").unwrap(),
+            request
         );
+        let status = crate::wire::image_status_request(&edited, &[2, 2]).unwrap();
+        let status = ImageStatusRequest::decode(&status[..]).unwrap();
+        let expected = ImageSpec {
+            image: "mirror/a:1".into(),
+            ..spec
+        };
+        assert_eq!(status.image, Some(expected));
+        assert!(name(&[0x12, 1, 0x12]).is_err());
+        assert!(replace_text(&[0x12, 1, 0x12], CONTAINER_IMAGE_NAME, "a").is_err());
+        assert_eq!(name(&[]).unwrap(), None);
     }
 
     /// `ImageStatusRequest.verbose` has the number that `auth` has in a pull.

@@ -17,28 +17,28 @@ mod fields;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{RequestAuth, request_auth};
-pub use edit::{AuthEdit, replace_image_and_auth};
+pub use auth::{AuthEdit, RequestAuth, request_auth};
+pub use edit::{replace_image_and_auth, replace_text};
 pub use fields::WireError;
 
 pub(crate) use fields::{Fields, WireType, put_field};
 
 use fields::text;
 
-/// `PullImageRequest.image`, `ImageStatusRequest.image`, `RemoveImageRequest.image`.
-const IMAGE: u32 = 1;
-/// `ImageSpec.image`.
-const IMAGE_NAME: u32 = 1;
+/// Where the name is in PullImageRequest, ImageStatusRequest and RemoveImageRequest: `image.image`.
+pub const IMAGE_NAME: &[u32] = &[1, 1];
+/// Where the name is in CreateContainerRequest: `config.image.image`.
+pub const CONTAINER_IMAGE_NAME: &[u32] = &[2, 2, 1];
 /// `PullImageRequest.auth`.
 const AUTH: u32 = 2;
 
-/// The image name (field 1.1) of a PullImageRequest, ImageStatusRequest or RemoveImageRequest;
-/// empty when there is none.
+/// The image name of a PullImageRequest, ImageStatusRequest or RemoveImageRequest; empty when there is
+/// none.
 ///
 /// # Errors
 /// Any [`WireError`]: the message can't be read with certainty.
 pub fn image_name(request: &[u8]) -> Result<&str, WireError> {
-    Ok(nested_string(request, IMAGE, IMAGE_NAME)?.unwrap_or_default())
+    Ok(text_at(request, IMAGE_NAME)?.unwrap_or_default())
 }
 
 /// What an ImageStatusResponse says: `None` when the image is not present (field 1 absent), else
@@ -47,25 +47,69 @@ pub fn image_name(request: &[u8]) -> Result<&str, WireError> {
 /// # Errors
 /// Any [`WireError`]: the message can't be read with certainty.
 pub fn status_image_id(response: &[u8]) -> Result<Option<&str>, WireError> {
-    nested_string(response, 1, 1)
+    text_at(response, &[1, 1])
 }
 
-/// String `inner` of message field `outer`; `None` when `outer` never occurs.
-fn nested_string(message: &[u8], outer: u32, inner: u32) -> Result<Option<&str>, WireError> {
+/// The text at `path`, a field number for each level. `None` when the message that should hold it
+/// never occurs; empty when that is there without it.
+///
+/// # Errors
+/// Any [`WireError`]: the message can't be read with certainty.
+pub fn text_at<'a>(message: &'a [u8], path: &[u32]) -> Result<Option<&'a str>, WireError> {
     let mut found = None;
+    find_text(message, path, &mut found)?;
+    Ok(found)
+}
+
+fn find_text<'a>(
+    message: &'a [u8],
+    path: &[u32],
+    found: &mut Option<&'a str>,
+) -> Result<(), WireError> {
+    let Some((number, rest)) = path.split_first() else {
+        return Ok(());
+    };
     for field in Fields::of(message) {
         let field = field?;
-        if field.number != outer {
+        if field.number != *number {
             continue;
         }
-        let part = field.expect(WireType::Len)?;
-        let name = found.get_or_insert("");
-        for field in Fields::of(part) {
-            let field = field?;
-            if field.number == inner {
-                *name = text(field.expect(WireType::Len)?)?;
+        let value = field.expect(WireType::Len)?;
+        match rest.len() {
+            0 => *found = Some(text(value)?),
+            1 => {
+                found.get_or_insert("");
+                find_text(value, rest, found)?;
             }
+            _ => find_text(value, rest, found)?,
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// An ImageStatusRequest for the ImageSpec that is at `path` in another request, whatever that has in it.
+///
+/// # Errors
+/// Any [`WireError`]: the message can't be read with certainty.
+pub(crate) fn image_status_request(request: &[u8], path: &[u32]) -> Result<Vec<u8>, WireError> {
+    let mut spec = Vec::new();
+    collect_parts(request, path, &mut spec)?;
+    let mut out = Vec::with_capacity(spec.len() + 8);
+    put_field(1, &spec, &mut out);
+    Ok(out)
+}
+
+/// The parts of the message at `path`, one after another, which is what merging them means.
+fn collect_parts(message: &[u8], path: &[u32], out: &mut Vec<u8>) -> Result<(), WireError> {
+    let Some((number, rest)) = path.split_first() else {
+        out.extend_from_slice(message);
+        return Ok(());
+    };
+    for field in Fields::of(message) {
+        let field = field?;
+        if field.number == *number {
+            collect_parts(field.expect(WireType::Len)?, rest, out)?;
+        }
+    }
+    Ok(())
 }

@@ -140,7 +140,10 @@ proptest! {
         let auth = match edit {
             0 => AuthEdit::Keep,
             1 => AuthEdit::Remove,
-            _ => AuthEdit::Replace(&credentials),
+            _ => AuthEdit::Replace {
+                credentials: &credentials,
+                server_address: "https://r.io:5000",
+            },
         };
         let edited = replace_image_and_auth(&message, &name, auth).unwrap();
 
@@ -152,6 +155,7 @@ proptest! {
             _ => expected.auth = Some(AuthConfig {
                 username: "robot$x".into(),
                 password: "p:w".into(),
+                server_address: "https://r.io:5000".into(),
                 ..AuthConfig::default()
             }),
         }

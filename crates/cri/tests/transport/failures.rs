@@ -51,15 +51,20 @@ async fn resets_become_statuses() {
     }
 }
 
-/// An image call whose stream was refused was not carried out, so it is sent again.
+/// A call whose stream was refused was not carried out, so it is sent again: image calls and others.
 #[tokio::test]
-async fn a_refused_image_call_is_tried_again() {
+async fn a_refused_call_is_tried_again() {
     let world = World::start().await;
-    world.runtime.reset("PullImage", Reason::REFUSED_STREAM);
-    let client = world.client().await;
-    let reply = client.call(PULL, &[], frame(false, b"")).await;
-    assert_eq!(reply.code(), "14");
-    assert_eq!(world.runtime.requests().len(), 3);
+    for (path, method) in [(PULL, "PullImage"), (VERSION, "Version")] {
+        world.runtime.reset(method, Reason::REFUSED_STREAM);
+        let client = world.client().await;
+        let reply = client.call(path, &[], frame(false, b"request")).await;
+        assert_eq!(reply.code(), "14");
+        let requests = world.runtime.requests();
+        let sent: Vec<_> = requests.iter().filter(|r| r.path == path).collect();
+        assert_eq!(sent.len(), 3);
+        assert!(sent.iter().all(|request| request.message == "request"));
+    }
 }
 
 #[tokio::test]

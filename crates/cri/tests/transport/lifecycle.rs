@@ -4,40 +4,153 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri::call::PassThrough;
+use futures_util::future::poll_fn;
 use testkit::wait::until;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
-use crate::world::{Client, World, frame, patiently};
+use crate::world::{Client, World, frame, next, patiently};
 
 const VERSION: &str = "/runtime.v1.RuntimeService/Version";
+const PULL: &str = "/runtime.v1.ImageService/PullImage";
+const EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvents";
 
+async fn arrived(world: &World, method: &str, count: usize) {
+    until("calls to arrive", || async {
+        (world.runtime.count(method) == count).then_some(())
+    })
+    .await;
+}
+
+/// Whoever comes while one call is waited for must find a runtime.
 #[tokio::test]
-async fn calls_in_flight_finish_and_no_new_ones_are_taken() {
+async fn calls_in_flight_finish_and_others_are_served_meanwhile() {
     let mut world = World::start().await;
-    world
-        .runtime
-        .set_delay("Version", Duration::from_millis(300));
+    world.runtime.hang("PullImage");
     let client = world.client().await;
     let idle = world.client().await;
     let silent = UnixStream::connect(&world.socket).await.unwrap();
-    let mut call = client.open(VERSION, &[]).await;
-    call.send(frame(false, b""), true).await;
-    until("the call to arrive", || async {
-        (world.runtime.requests().len() == 1).then_some(())
-    })
-    .await;
+    let mut pull = client.open(PULL, &[]).await;
+    pull.send(frame(false, b""), true).await;
+    arrived(&world, "PullImage", 1).await;
     world.stop();
-    until("the socket to be removed", || async {
-        (!world.socket.exists()).then_some(())
-    })
-    .await;
-    let reply = patiently("the answer", call.reply()).await.unwrap();
-    assert_eq!(reply.code(), "0");
+    // However often: it is not the first call after the stop that counts.
+    for _ in 0..50 {
+        let new = world.client().await;
+        for client in [&client, &idle, &new] {
+            let reply = patiently("an answer", client.call(VERSION, &[], frame(false, b""))).await;
+            assert_eq!(reply.code(), "0");
+        }
+    }
+    // Another pull that began meanwhile is waited for too.
+    let mut second = idle.open(PULL, &[]).await;
+    second.send(frame(false, b""), true).await;
+    arrived(&world, "PullImage", 2).await;
+    assert!(world.socket.exists());
+    world.runtime.answer("PullImage");
+    for call in [pull, second] {
+        let reply = patiently("the answer", call.reply()).await.unwrap();
+        assert_eq!(reply.code(), "0");
+    }
     patiently("the end", &mut world.server).await.unwrap();
+    assert!(!world.socket.exists());
     assert!(idle.0.ready().await.is_err());
     assert!(client.0.ready().await.is_err());
     drop(silent);
+}
+
+/// Nothing but the drain's time, an hour here, would end these.
+#[tokio::test]
+async fn streams_that_never_end_by_themselves_end_with_the_server() {
+    let mut world = World::with(Arc::new(PassThrough), Duration::from_secs(3600)).await;
+    let client = world.client().await;
+    let mut streams = Vec::new();
+    for path in [EVENTS, "/test.Fake/Silent"] {
+        let mut call = client.open(path, &[]).await;
+        call.send(frame(false, b""), true).await;
+        let mut body = patiently("the head", call.response)
+            .await
+            .unwrap()
+            .into_body();
+        patiently("an event", next(&mut body))
+            .await
+            .unwrap()
+            .unwrap();
+        streams.push(body);
+    }
+    // containerd sends no head before the first event.
+    world.runtime.hang("GetContainerEvents");
+    let mut without_event = client.open(EVENTS, &[]).await;
+    without_event.send(frame(false, b""), true).await;
+    arrived(&world, "GetContainerEvents", 2).await;
+    world.stop();
+    let reply = patiently("the answer", without_event.reply()).await;
+    assert_eq!(reply.unwrap().code(), "14");
+    for mut body in streams {
+        let more = patiently("the end of the events", next(&mut body)).await;
+        assert!(more.is_none(), "{more:?}");
+        let trailers = poll_fn(|cx| body.poll_trailers(cx)).await.unwrap().unwrap();
+        assert_eq!(trailers["grpc-status"], "14");
+    }
+    patiently("the end", &mut world.server).await.unwrap();
+    world.cancellations(3).await;
+}
+
+#[tokio::test]
+async fn events_end_at_once_and_once_only_while_a_pull_is_waited_for() {
+    let mut world = World::with(Arc::new(PassThrough), Duration::from_secs(3600)).await;
+    world.runtime.hang("PullImage");
+    let client = world.client().await;
+    let mut pull = client.open(PULL, &[]).await;
+    pull.send(frame(false, b""), true).await;
+    let mut events = client.open(EVENTS, &[]).await;
+    events.send(frame(false, b""), true).await;
+    arrived(&world, "PullImage", 1).await;
+    arrived(&world, "GetContainerEvents", 1).await;
+    world.stop();
+    let reply = patiently("the end of the events", events.reply()).await;
+    assert_eq!(reply.unwrap().code(), "14");
+    // The client watches on. It is not turned away again and again.
+    let mut events = client.open(EVENTS, &[]).await;
+    events.send(frame(false, b""), true).await;
+    let mut body = patiently("the head", events.response)
+        .await
+        .unwrap()
+        .into_body();
+    let event = patiently("an event", next(&mut body)).await;
+    event.unwrap().unwrap();
+    for _ in 0..20 {
+        let reply = patiently("an answer", client.call(VERSION, &[], frame(false, b""))).await;
+        assert_eq!(reply.code(), "0");
+    }
+    assert_eq!(world.runtime.cancellations(), 1);
+    world.runtime.answer("PullImage");
+    let reply = patiently("the answer", pull.reply()).await.unwrap();
+    assert_eq!(reply.code(), "0");
+    let more = patiently("the end of the events", next(&mut body)).await;
+    assert!(more.is_none(), "{more:?}");
+    patiently("the end", &mut world.server).await.unwrap();
+}
+
+/// What moves is not cut off: a list in pieces ends by itself.
+#[tokio::test]
+async fn an_answer_that_moves_is_waited_for() {
+    let mut world = World::with(Arc::new(PassThrough), Duration::from_secs(3)).await;
+    let client = world.client().await;
+    let mut call = client.open("/test.Fake/Stream", &[]).await;
+    call.send(frame(false, b""), true).await;
+    let mut body = patiently("the head", call.response)
+        .await
+        .unwrap()
+        .into_body();
+    world.stop();
+    let mut messages = 0;
+    // Until the drain's time is over and the connection with it.
+    while let Some(Ok(_)) = patiently("a message", next(&mut body)).await {
+        messages += 1;
+    }
+    assert!(messages > 10, "{messages}");
+    patiently("the end", &mut world.server).await.unwrap();
 }
 
 /// Their connections may still be in the kernel's queue.
@@ -67,10 +180,7 @@ async fn calls_that_take_too_long_are_cut_off() {
     let client = world.client().await;
     let mut call = client.open(VERSION, &[]).await;
     call.send(frame(false, b""), true).await;
-    until("the call to arrive", || async {
-        (world.runtime.requests().len() == 1).then_some(())
-    })
-    .await;
+    arrived(&world, "Version", 1).await;
     world.stop();
     patiently("the end", &mut world.server).await.unwrap();
     assert!(patiently("an error", call.reply()).await.is_err());

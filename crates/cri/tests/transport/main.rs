@@ -12,5 +12,6 @@ mod counting;
 mod failures;
 mod forwarding;
 mod image_calls;
+mod isolation;
 mod lifecycle;
 mod world;

@@ -9,7 +9,9 @@ use testkit::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use testkit::fake_registry::FakeRegistry;
 use testkit::fake_runtime::FakeRuntime;
+use testkit::recording::Recorded;
 use testkit::shim::{Options, Shim};
 
 use crate::world::{BINARY, World, registry_with};
@@ -89,6 +91,45 @@ async fn the_same_host_in_the_config_gets_kubelets_credentials() {
     // Another pod without the secret doesn't profit from what that one was told.
     registry.recording().clear();
     world.client().pull(&name, None).await.unwrap_err();
+}
+
+/// A site's own hosts.toml may send containerd elsewhere first. Who asks for credentials there gets none.
+#[tokio::test]
+async fn configured_credentials_go_to_no_mirror_of_containerds_own() {
+    let image = Image::new("with a stranger before it");
+    let registry = DockerRegistry::with_password("robot", "secret-of-ours")
+        .await
+        .unwrap();
+    registry.push(&image, "team/app", "1").await.unwrap();
+    let stranger = FakeRegistry::start().unwrap();
+    stranger.require_basic("anybody", "at all");
+    let config = format!("address: {}\nauth: 'robot:secret-of-ours'", registry.url());
+    let world = World::start(&config, &[]).await;
+    let hosts = format!(
+        "server = \"{}\"\n\n[host.\"{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+        registry.url(),
+        stranger.url()
+    );
+    world
+        .containerd
+        .write_hosts(&registry.host(), &hosts)
+        .unwrap();
+    world
+        .client()
+        .pull("ghcr.io/team/app:1", None)
+        .await
+        .unwrap();
+    let asked = stranger.requests();
+    assert!(!asked.is_empty(), "containerd asked it first");
+    assert!(asked.iter().all(|r| r.authorization().is_none()));
+    let with_password = |r: &&Recorded| r.has_basic("robot", "secret-of-ours");
+    assert!(
+        registry
+            .requests()
+            .iter()
+            .filter(with_password)
+            .any(|request| request.is_from_containerd())
+    );
 }
 
 /// A forward proxy that connects to nobody and notes whom it was asked for.

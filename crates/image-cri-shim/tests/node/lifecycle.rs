@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use testkit::cri_client::CriClient;
 use testkit::images::Image;
 use testkit::wait;
 
@@ -25,6 +26,45 @@ async fn sigterm_lets_calls_in_flight_finish_and_removes_the_socket() {
     let pulled = pull.await.unwrap();
     assert!(pulled.is_ok(), "{pulled:?}\n{}", shim.log());
     assert!(!shim.socket().exists());
+}
+
+#[tokio::test]
+async fn sigterm_says_what_is_waited_for_and_serves_meanwhile() {
+    let (mut shim, runtime) = with_fake_runtime("").await;
+    runtime.hang("PullImage");
+    let client = shim.client();
+    let pulling = client.clone();
+    let pull = tokio::spawn(async move { pulling.pull("ghcr.io/team/app:1", None).await });
+    wait::until("the pull has reached the runtime", async || {
+        (runtime.count("PullImage") == 1).then_some(())
+    })
+    .await;
+    let events = client.clone();
+    let events = tokio::spawn(async move {
+        let path = events.path("RuntimeService", "GetContainerEvents");
+        events
+            .unary(&path, Default::default(), Default::default())
+            .await
+    });
+    wait::until("the events are watched", async || {
+        (runtime.count("GetContainerEvents") == 1).then_some(())
+    })
+    .await;
+    shim.signal(Signal::TERM).unwrap();
+    let line = shim.wait_for_log("stopping:").await;
+    assert!(
+        line.contains("waiting up to 20s for calls in flight: PullImage 1"),
+        "{line}"
+    );
+    let ended = events.await.unwrap().unwrap_err();
+    assert_eq!(ended.code(), Some(14), "{ended:?}");
+    client.version().await.unwrap();
+    CriClient::new(shim.socket()).version().await.unwrap();
+    runtime.answer("PullImage");
+    pull.await.unwrap().unwrap();
+    assert!(shim.wait().await.unwrap().success());
+    assert!(!shim.socket().exists());
+    assert_eq!(shim.log_lines("cutting them off"), Vec::<String>::new());
 }
 
 #[tokio::test]

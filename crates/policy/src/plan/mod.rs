@@ -103,8 +103,7 @@ impl Plan {
         match rules.short_names.meaning(reference) {
             Meaning::Image(meaning) => Self::of(rules, reference, meaning),
             Meaning::Unclear(why) => Self {
-                // Not the key of Docker Hub's image of that name, which is another one.
-                key: format!("{}{}", reference.written_repository(), reference.suffix()),
+                key: unclear_key(reference),
                 reference: reference.clone(),
                 meaning: reference.clone(),
                 untouched: Some(why),
@@ -112,6 +111,14 @@ impl Plan {
                 left_out: Vec::new(),
                 fallback_to_origin: rules.fallback_to_origin,
             },
+        }
+    }
+
+    /// The key of the plan for `reference`, without the plan.
+    pub fn key_of(rules: &Rules, reference: &Reference) -> String {
+        match rules.short_names.meaning(reference) {
+            Meaning::Image(meaning) => meaning.canonical(),
+            Meaning::Unclear(_) => unclear_key(reference),
         }
     }
 
@@ -157,6 +164,11 @@ impl Plan {
     pub fn is_original(&self, candidate: &Candidate) -> bool {
         candidate.image == self.key && candidate.credentials == CredentialChoice::Callers
     }
+}
+
+/// Not the key of Docker Hub's image of that name, which is another one.
+fn unclear_key(reference: &Reference) -> String {
+    format!("{}{}", reference.written_repository(), reference.suffix())
 }
 
 impl LeftOut {

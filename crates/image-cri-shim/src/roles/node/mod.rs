@@ -213,7 +213,6 @@ impl Node {
             async {
                 shutdown.await;
                 systemd::stopping();
-                tracing::info!("stopping: calls in flight may take {DRAIN_TIMEOUT:?} to finish");
             },
             DRAIN_TIMEOUT,
         )
