@@ -7,7 +7,12 @@
 //! | [`index`] | tags, references, links, pins, and when something was used; eviction |
 
 pub mod digest;
+#[cfg(test)]
+mod fake;
 pub mod index;
 pub mod manifest;
 pub mod name;
+pub mod pull_through;
+pub mod storage;
 pub mod store;
+pub mod upstream;

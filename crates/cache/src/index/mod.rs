@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use redb::{
     Database, Durability, MultimapTableDefinition, ReadTransaction, ReadableDatabase,
-    ReadableTable, TableDefinition, WriteTransaction,
+    ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -129,6 +129,22 @@ impl Index {
         let database = Database::builder()
             .set_cache_size(PAGE_CACHE)
             .create_with_backend(redb::backends::InMemoryBackend::new())?;
+        Self::prepare(database)
+    }
+
+    /// The same, with what a file of an index holds.
+    ///
+    /// # Errors
+    /// Where the content is damaged, or of a newer version.
+    pub fn in_memory_copy(content: &[u8]) -> Result<Self> {
+        let backend = redb::backends::InMemoryBackend::new();
+        let copied = backend
+            .set_len(content.len() as u64)
+            .and_then(|()| backend.write(0, content));
+        copied.map_err(redb::StorageError::from)?;
+        let database = Database::builder()
+            .set_cache_size(PAGE_CACHE)
+            .create_with_backend(backend)?;
         Self::prepare(database)
     }
 

@@ -1,0 +1,505 @@
+//! One blob, or a part of it, as a stream that outlives its sources: where one breaks off, the next
+//! goes on from there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use super::Liars;
+use crate::digest::Digest;
+use crate::store::BlobStore;
+use crate::upstream::{Asker, BlobBody, Failure, Failures, Place, Upstream};
+
+/// A source that sends nothing for this long is left for the next.
+const SOURCE_SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// When no source makes progress for this long, the transfer ends.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause before all sources are tried again; it grows to the second value.
+const RETRY_INTERVALS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Transfers of one upstream host that run at once; more wait, in the order they came.
+const TRANSFERS_PER_HOST: usize = 16;
+/// How long the shared store may take to answer.
+const SHARED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Transfers that may run at once, per upstream host. Manifests and HEADs don't wait here.
+#[derive(Debug, Default)]
+pub struct HostLimits {
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl HostLimits {
+    async fn acquire(&self, host: String) -> Option<OwnedSemaphorePermit> {
+        let semaphore = {
+            let mut hosts = self.hosts.lock();
+            if hosts.len() > 1024 {
+                hosts.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
+            }
+            let entry = hosts
+                .entry(host)
+                .or_insert_with(|| Arc::new(Semaphore::new(TRANSFERS_PER_HOST)));
+            Arc::clone(entry)
+        };
+        // Never closed, so this only ever waits.
+        semaphore.acquire_owned().await.ok()
+    }
+}
+
+/// Which blob is fetched, on whose behalf, and from where.
+#[derive(Clone)]
+pub struct Wanted {
+    /// Who is asked.
+    pub upstream: Arc<dyn Upstream>,
+    /// What is fetched.
+    pub digest: Digest,
+    /// The places, best first.
+    pub places: Vec<Place>,
+    /// For whom.
+    pub asker: Asker,
+    /// The shared store, which is looked at first.
+    pub shared: Option<Arc<dyn BlobStore>>,
+    /// How many transfers a host takes.
+    pub limits: Arc<HostLimits>,
+    /// Who has sent wrong bytes.
+    pub liars: Arc<Liars>,
+}
+
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wanted")
+            .field("digest", &self.digest)
+            .field("places", &self.places)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the shared store is called where places are.
+pub const SHARED: &str = "the shared store";
+
+/// A stream of one blob from one offset on.
+#[derive(Debug)]
+pub struct Fetch {
+    wanted: Arc<Wanted>,
+    /// The next byte that [`Fetch::next`] gives.
+    at: u64,
+    end: Option<u64>,
+    total: Option<u64>,
+    open: Option<Open>,
+    /// Sources by number: the shared store is 0, the places come after it.
+    ruled_out: Vec<bool>,
+    /// The source that is tried first.
+    preferred: usize,
+    failures: Failures,
+    last_progress: Instant,
+    retry: Duration,
+    /// Whether anything has ever arrived: until then nothing is tried twice.
+    arrived: bool,
+    contributors: Vec<usize>,
+    /// The open body is known to have ended; with why, where it broke.
+    ended: Option<String>,
+    /// A source that gives everything from the beginning is of no use.
+    parts_only: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    source: usize,
+    body: BlobBody,
+    /// Bytes that come before what is wanted.
+    skip: u64,
+    received: u64,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Fetch {
+    /// From byte `from`, to byte `end` (not included) where that is given.
+    pub fn new(wanted: Arc<Wanted>, from: u64, end: Option<u64>) -> Self {
+        let sources = wanted.places.len() + 1;
+        let mut ruled_out = vec![false; sources];
+        if wanted.shared.is_none()
+            && let Some(shared) = ruled_out.first_mut()
+        {
+            *shared = true;
+        }
+        Self {
+            wanted,
+            at: from,
+            end,
+            total: None,
+            open: None,
+            ruled_out,
+            preferred: 0,
+            failures: Failures::default(),
+            last_progress: Instant::now(),
+            retry: RETRY_INTERVALS.0,
+            arrived: from > 0,
+            contributors: Vec::new(),
+            ended: None,
+            parts_only: false,
+        }
+    }
+
+    /// Uses only sources that give the part that is asked for.
+    #[must_use]
+    pub fn parts_only(mut self) -> Self {
+        self.parts_only = true;
+        self
+    }
+
+    /// Where it ends, where it does not go to the blob's end.
+    pub fn end(&self) -> Option<u64> {
+        self.end
+    }
+
+    /// The sources that are of no use for this blob.
+    pub fn ruled_out(&self) -> Vec<usize> {
+        let all = self.ruled_out.iter().enumerate();
+        all.filter(|(_, out)| **out).map(|(at, _)| at).collect()
+    }
+
+    /// Tries this source first. Numbers as [`Fetch::contributors`] gives them.
+    #[must_use]
+    pub fn preferring(mut self, source: usize) -> Self {
+        self.preferred = source.min(self.ruled_out.len().saturating_sub(1));
+        self
+    }
+
+    /// Never uses these sources.
+    #[must_use]
+    pub fn without(mut self, sources: &[usize]) -> Self {
+        for &source in sources {
+            self.rule_out(source);
+        }
+        self
+    }
+
+    /// The next byte that will come.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The length of the whole blob, once a source has said it.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// The sources that bytes came from.
+    pub fn contributors(&self) -> &[usize] {
+        &self.contributors
+    }
+
+    /// The source that bytes come from now.
+    pub fn source(&self) -> Option<usize> {
+        self.open.as_ref().map(|open| open.source)
+    }
+
+    /// Opens a source, if none is open yet. True where it gives the part that was asked for; false
+    /// where it gives everything from the beginning.
+    ///
+    /// # Errors
+    /// Why no source could be opened.
+    pub async fn open(&mut self) -> Result<bool, Failures> {
+        if self.open.is_none() {
+            self.reopen().await?;
+        }
+        let gives_all = self.end.is_some() && self.open.as_ref().is_none_or(|o| !o.body.is_part);
+        Ok(!gives_all)
+    }
+
+    /// Goes on to the end of the blob.
+    pub fn unbounded(&mut self) {
+        self.end = None;
+    }
+
+    /// Ends earlier: somebody else fetches the rest.
+    pub fn shorten(&mut self, end: u64) {
+        self.end = Some(self.end.map_or(end, |known| known.min(end)));
+    }
+
+    /// What has arrived already, without waiting.
+    pub fn ready(&mut self) -> Option<Bytes> {
+        if self.is_complete() || self.ended.is_some() {
+            return None;
+        }
+        match self.open.as_mut()?.body.body.next().now_or_never()? {
+            Some(Ok(bytes)) => self.take(bytes),
+            ended => {
+                self.ended = Some(ended.transpose().err().unwrap_or_default());
+                None
+            }
+        }
+    }
+
+    /// The next bytes; None at the end.
+    ///
+    /// # Errors
+    /// Why no source goes on.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failures> {
+        loop {
+            if self.is_complete() {
+                return Ok(None);
+            }
+            if self.open.is_none() {
+                if self.last_progress.elapsed() > PROGRESS_TIMEOUT {
+                    return Err(self.failures.clone());
+                }
+                self.reopen().await?;
+            }
+            let Some(open) = &mut self.open else {
+                continue;
+            };
+            let next = match self.ended.take() {
+                Some(detail) if detail.is_empty() => Ok(None),
+                Some(detail) => Ok(Some(Err(detail))),
+                None => timeout(SOURCE_SILENCE_TIMEOUT, open.body.body.next()).await,
+            };
+            match next {
+                Ok(Some(Ok(bytes))) => {
+                    if let Some(bytes) = self.take(bytes) {
+                        return Ok(Some(bytes));
+                    }
+                }
+                Ok(None) => {
+                    let known = self.end.or(self.total);
+                    if known.is_none() {
+                        // A length was never announced: this is the end, and the digest will tell.
+                        self.total = Some(self.at);
+                        return Ok(None);
+                    }
+                    if !self.is_complete() {
+                        self.broke("the body ended early".to_owned());
+                    }
+                }
+                Ok(Some(Err(detail))) => self.broke(detail),
+                Err(_) => self.broke(format!(
+                    "sent nothing for {} s",
+                    SOURCE_SILENCE_TIMEOUT.as_secs()
+                )),
+            }
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        let end = match (self.end, self.total) {
+            (Some(end), Some(total)) => Some(end.min(total)),
+            (end, total) => end.or(total),
+        };
+        end.is_some_and(|end| self.at >= end)
+    }
+
+    /// What of a received chunk is wanted.
+    fn take(&mut self, mut bytes: Bytes) -> Option<Bytes> {
+        let open = self.open.as_mut()?;
+        self.last_progress = Instant::now();
+        self.retry = RETRY_INTERVALS.0;
+        open.received += bytes.len() as u64;
+        let skipped = open.skip.min(bytes.len() as u64);
+        open.skip -= skipped;
+        let _ = bytes.split_to(usize::try_from(skipped).unwrap_or(bytes.len()));
+        let limit = match (self.end, self.total) {
+            (Some(end), Some(total)) => Some(end.min(total)),
+            (end, total) => end.or(total),
+        };
+        if let Some(limit) = limit {
+            let left = usize::try_from(limit.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            bytes.truncate(left);
+        }
+        if bytes.is_empty() {
+            return None;
+        }
+        self.arrived = true;
+        self.at += bytes.len() as u64;
+        if !self.contributors.contains(&open.source) {
+            self.contributors.push(open.source);
+        }
+        Some(bytes)
+    }
+
+    /// The open source has failed in the middle. One that had sent something is asked again.
+    fn broke(&mut self, detail: String) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        tracing::debug!(
+            "{} of {} broke off at byte {}: {detail}",
+            self.name(open.source),
+            self.wanted.digest.short(),
+            self.at
+        );
+        self.failures
+            .note(&self.name(open.source), Failure::Silent(detail));
+        self.ended = None;
+        if open.received > 0 {
+            self.preferred = open.source;
+        } else {
+            self.preferred = open.source + 1;
+            if !self.arrived {
+                self.rule_out(open.source);
+            }
+        }
+    }
+
+    /// Opens the next source that can go on, waiting where none can at the moment.
+    async fn reopen(&mut self) -> Result<(), Failures> {
+        loop {
+            let count = self.ruled_out.len();
+            // Those whose circuit is open come last: they may be back.
+            for with_silent in [false, true] {
+                for step in 0..count {
+                    let source = (self.preferred + step) % count;
+                    let is_out = self.ruled_out.get(source).copied().unwrap_or(true);
+                    if is_out || self.is_silent(source) != with_silent {
+                        continue;
+                    }
+                    match self.try_open(source).await {
+                        Ok(open) => {
+                            self.open = Some(open);
+                            return Ok(());
+                        }
+                        Err(failure) => self.note(source, failure),
+                    }
+                }
+            }
+            let is_hopeless = self.ruled_out.iter().all(|out| *out);
+            if is_hopeless || !self.arrived || self.last_progress.elapsed() > PROGRESS_TIMEOUT {
+                return Err(self.failures.clone());
+            }
+            tokio::time::sleep(self.retry).await;
+            self.retry = (self.retry * 2).min(RETRY_INTERVALS.1);
+        }
+    }
+
+    fn note(&mut self, source: usize, failure: Failure) {
+        match &failure {
+            // These may pass by themselves.
+            Failure::Silent(_) | Failure::RateLimited(_) if self.arrived => {}
+            _ => self.rule_out(source),
+        }
+        if source > 0 {
+            self.failures.note(&self.name(source), failure);
+        }
+    }
+
+    fn rule_out(&mut self, source: usize) {
+        if let Some(out) = self.ruled_out.get_mut(source) {
+            *out = true;
+        }
+    }
+
+    fn is_silent(&self, source: usize) -> bool {
+        self.place(source)
+            .is_some_and(|place| self.wanted.upstream.is_silent(place).is_some())
+    }
+
+    fn place(&self, source: usize) -> Option<&Place> {
+        self.wanted.places.get(source.checked_sub(1)?)
+    }
+
+    fn name(&self, source: usize) -> String {
+        self.place(source)
+            .map_or_else(|| SHARED.to_owned(), |place| place.name.clone())
+    }
+
+    async fn try_open(&mut self, source: usize) -> Result<Open, Failure> {
+        let wanted = Arc::clone(&self.wanted);
+        let Some(place) = source
+            .checked_sub(1)
+            .and_then(|number| wanted.places.get(number))
+        else {
+            return self.open_shared(&wanted, source).await;
+        };
+        let queued = Instant::now();
+        let permit = wanted.limits.acquire(place.endpoint.domain()).await;
+        // Waiting for a turn is nobody's silence.
+        self.last_progress += queued.elapsed();
+        if wanted.liars.is_one(&place.name, &wanted.digest) {
+            let wrong = "sent other bytes than asked for a moment ago".to_owned();
+            return Err(Failure::Wrong(wrong));
+        }
+        let (digest, asker) = (&wanted.digest, &wanted.asker);
+        let body = wanted
+            .upstream
+            .get_blob(place, digest, self.at, self.end, asker)
+            .await?;
+        if self.parts_only && !body.is_part {
+            return Err(Failure::Wrong("gives only the whole blob".to_owned()));
+        }
+        if body.start > self.at {
+            return Err(Failure::Wrong(format!(
+                "asked for byte {} on and sent byte {} on",
+                self.at, body.start
+            )));
+        }
+        if let (Some(known), Some(total)) = (self.total, body.total)
+            && known != total
+        {
+            return Err(Failure::Wrong(format!(
+                "says that the blob has {total} bytes, and another source {known}"
+            )));
+        }
+        if let Some(total) = body.total {
+            if total < self.at {
+                return Err(Failure::Wrong(format!("has only {total} bytes of it")));
+            }
+            self.total = Some(total);
+        }
+        if let Some(named) = &body.digest
+            && named != digest
+        {
+            tracing::warn!(
+                "{} names {} in its header when asked for {digest}; what counts is the content",
+                place.name,
+                named.short()
+            );
+        }
+        Ok(Open {
+            source,
+            skip: self.at - body.start,
+            body,
+            received: 0,
+            _permit: permit,
+        })
+    }
+
+    async fn open_shared(&mut self, wanted: &Wanted, source: usize) -> Result<Open, Failure> {
+        let Some(shared) = &wanted.shared else {
+            return Err(Failure::NotFound);
+        };
+        let asked = async {
+            let total = shared.stat(&wanted.digest).await?;
+            let read = match total {
+                Some(_) => shared.read(&wanted.digest, self.at).await?,
+                None => None,
+            };
+            Ok::<_, crate::store::StoreError>(total.zip(read))
+        };
+        let found = timeout(SHARED_TIMEOUT, asked)
+            .await
+            .map_err(|_| Failure::Silent("no answer in time".to_owned()))?
+            .map_err(|error| Failure::Silent(error.to_string()))?;
+        let (total, stream) = found.ok_or(Failure::NotFound)?;
+        if self.total.is_some_and(|known| known != total) {
+            return Err(Failure::Wrong(format!("has {total} bytes of it")));
+        }
+        self.total = Some(total);
+        let body = stream.map(|chunk| chunk.map_err(|error| error.to_string()));
+        Ok(Open {
+            source,
+            skip: 0,
+            body: BlobBody {
+                start: self.at,
+                is_part: true,
+                total: Some(total),
+                digest: None,
+                body: body.boxed(),
+            },
+            received: 0,
+            _permit: None,
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! Reading a blob, whole or while it grows.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use rustix::io::ReadWriteFlags;
+use tokio::sync::watch;
+
+use super::fetch::Fetch;
+use super::transfer::{Progress, State, Transfer};
+use crate::digest::Hasher;
+use crate::store::ByteStream;
+use crate::upstream::Failure;
+
+/// Read and sent at a time.
+const READ_SIZE: usize = 128 * 1024;
+/// The end of a blob that is held back until all of it is verified. The bytes of a blob that is
+/// shorter than this are all its last chunk.
+const LAST_CHUNK: u64 = 64 * 1024;
+
+/// Reads at an offset. What is in the page cache is read at once; the rest where blocking is fine.
+async fn read_at(file: &Arc<File>, at: u64, most: u64) -> io::Result<Bytes> {
+    let length = usize::try_from(most).unwrap_or(READ_SIZE).min(READ_SIZE);
+    let mut buffer = vec![0; length];
+    let ready = rustix::io::preadv2(
+        file,
+        &mut [IoSliceMut::new(&mut buffer)],
+        at,
+        ReadWriteFlags::NOWAIT,
+    );
+    if let Ok(read) = ready
+        && read > 0
+    {
+        buffer.truncate(read);
+        return Ok(buffer.into());
+    }
+    let file = Arc::clone(file);
+    let read = tokio::task::spawn_blocking(move || {
+        let read = file.read_at(&mut buffer, at)?;
+        buffer.truncate(read);
+        Ok(Bytes::from(buffer))
+    });
+    read.await
+        .unwrap_or_else(|ended| Err(io::Error::other(ended)))
+}
+
+/// The bytes of a whole file from `from` to `to` (not included).
+pub fn read_file(file: File, from: u64, to: u64) -> ByteStream {
+    let file = Arc::new(file);
+    stream::try_unfold((file, from), move |(file, at)| async move {
+        if at >= to {
+            return Ok(None);
+        }
+        let bytes = read_at(&file, at, to - at).await?;
+        if bytes.is_empty() {
+            // Shorter than it was when it was opened.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let next = at + bytes.len() as u64;
+        Ok(Some((bytes, (file, next))))
+    })
+    .boxed()
+}
+
+/// Reads along with a download, from `from` to `to` (not included) or to the end.
+///
+/// The stream ends with an error, which closes the client's connection, when the download fails, and
+/// when bytes that were handed out have turned out to be wrong.
+pub fn read_along(transfer: Arc<Transfer>, from: u64, to: Option<u64>) -> ByteStream {
+    let reader = Reader {
+        progress: transfer.watch(),
+        transfer,
+        at: from,
+        from,
+        to,
+        generation: None,
+        direct: None,
+    };
+    stream::try_unfold(reader, |mut reader| async move {
+        let bytes = reader.next().await?;
+        Ok(bytes.map(|bytes| (bytes, reader)))
+    })
+    .boxed()
+}
+
+struct Reader {
+    transfer: Arc<Transfer>,
+    progress: watch::Receiver<Progress>,
+    at: u64,
+    from: u64,
+    to: Option<u64>,
+    /// Which content the bytes that were handed out are from.
+    generation: Option<u32>,
+    direct: Option<Direct>,
+}
+
+/// What to do next.
+enum Step {
+    Read(Arc<File>, u64),
+    End,
+    Wait,
+    /// The rest is not stored; it is fetched for this reader alone.
+    Alone {
+        hashed: u64,
+        hasher: Hasher,
+    },
+}
+
+impl Reader {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            if let Some(direct) = &mut self.direct {
+                return direct.next(&mut self.at, self.to).await;
+            }
+            let step = self.step()?;
+            match step {
+                Step::End => return Ok(None),
+                Step::Read(file, limit) => {
+                    let bytes = read_at(&file, self.at, limit - self.at).await?;
+                    if bytes.is_empty() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    self.at += bytes.len() as u64;
+                    return Ok(Some(bytes));
+                }
+                Step::Wait => {
+                    let changed = self.progress.changed().await;
+                    changed.map_err(|_| io::Error::other("the download ended"))?;
+                }
+                Step::Alone { hashed, hasher } => {
+                    self.direct = Some(Direct::new(&self.transfer, self.at, hashed, hasher));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> io::Result<Step> {
+        let progress = self.progress.borrow_and_update();
+        if self.at > self.from {
+            // Bytes of a content that has turned out to be wrong were handed out.
+            if self
+                .generation
+                .is_some_and(|known| known != progress.generation)
+            {
+                return Err(io::Error::other("what was sent so far was wrong"));
+            }
+        } else {
+            self.generation = Some(progress.generation);
+        }
+        let reach = progress.ranges.reach(self.at);
+        let (limit, end) = match &progress.state {
+            State::Failed(failures) => return Err(io::Error::other(failures.to_string())),
+            State::Whole => (progress.total.unwrap_or(reach), progress.total),
+            State::Unstored { hashed, hasher } => {
+                let limit = self.to.map_or(*hashed, |to| to.min(*hashed));
+                return Ok(match &progress.file {
+                    Some(file) if self.at < limit => Step::Read(Arc::clone(file), limit),
+                    _ if self.to.is_some_and(|to| self.at >= to) => Step::End,
+                    _ => Step::Alone {
+                        hashed: *hashed,
+                        hasher: hasher.clone(),
+                    },
+                });
+            }
+            State::Opening | State::Arriving => {
+                let verified_later = match progress.total {
+                    Some(total) => total.saturating_sub(LAST_CHUNK),
+                    None => reach.saturating_sub(LAST_CHUNK),
+                };
+                (reach.min(verified_later), progress.total)
+            }
+        };
+        let end = match (self.to, end) {
+            (Some(to), Some(end)) => Some(to.min(end)),
+            (to, end) => to.or(end),
+        };
+        // The last byte of a part is held back like the last byte of the whole.
+        let is_verified = matches!(progress.state, State::Whole);
+        if is_verified && end.is_some_and(|end| self.at >= end) {
+            return Ok(Step::End);
+        }
+        let mut limit = end.map_or(limit, |end| limit.min(end));
+        if !is_verified && Some(limit) == end {
+            limit = limit.saturating_sub(1);
+        }
+        match &progress.file {
+            Some(file) if self.at < limit => Ok(Step::Read(Arc::clone(file), limit)),
+            _ => Ok(Step::Wait),
+        }
+    }
+}
+
+/// The rest of a blob that can't be stored, for one reader.
+struct Direct {
+    fetch: Fetch,
+    transfer: Arc<Transfer>,
+    /// None where only a part is fetched, which can't be verified.
+    hasher: Option<Hasher>,
+    /// What is held back until more has come, or all is verified.
+    held: Option<Bytes>,
+    done: bool,
+}
+
+impl Direct {
+    fn new(transfer: &Arc<Transfer>, at: u64, hashed: u64, hasher: Hasher) -> Self {
+        let wanted = Arc::clone(transfer.wanted());
+        // A part from the middle: its reader computes the digest of the whole himself.
+        let is_part = at > hashed;
+        let from = if is_part { at } else { hashed };
+        Self {
+            fetch: Fetch::new(wanted, from, None),
+            transfer: Arc::clone(transfer),
+            hasher: (!is_part).then_some(hasher),
+            held: None,
+            done: false,
+        }
+    }
+
+    async fn next(&mut self, at: &mut u64, to: Option<u64>) -> io::Result<Option<Bytes>> {
+        loop {
+            if self.done || (self.held.is_none() && to.is_some_and(|to| *at >= to)) {
+                return Ok(None);
+            }
+            let next = self.fetch.next().await;
+            let next = next.map_err(|failures| io::Error::other(failures.to_string()))?;
+            let ready = match next {
+                Some(mut bytes) => {
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&bytes);
+                    }
+                    let left = to.map_or(u64::MAX, |to| to.saturating_sub(*at));
+                    let held = self.held.as_ref().map_or(0, Bytes::len) as u64;
+                    bytes
+                        .truncate(usize::try_from(left.saturating_sub(held)).unwrap_or(usize::MAX));
+                    if bytes.is_empty() && self.hasher.is_none() {
+                        self.done = true;
+                        self.held.take()
+                    } else if bytes.is_empty() {
+                        None
+                    } else {
+                        self.held.replace(bytes)
+                    }
+                }
+                None => {
+                    self.verify()?;
+                    self.done = true;
+                    self.held.take()
+                }
+            };
+            if let Some(bytes) = ready {
+                *at += bytes.len() as u64;
+                return Ok(Some(bytes));
+            }
+        }
+    }
+
+    fn verify(&mut self) -> io::Result<()> {
+        let digest = self.transfer.digest();
+        let is_right = self
+            .hasher
+            .take()
+            .is_none_or(|hasher| hasher.finish() == *digest);
+        if is_right {
+            return Ok(());
+        }
+        let wanted = self.transfer.wanted();
+        for &source in self.fetch.contributors() {
+            let place = source
+                .checked_sub(1)
+                .and_then(|number| wanted.places.get(number));
+            if let Some(place) = place {
+                wanted.liars.note(&place.name, digest);
+            }
+        }
+        let wrong = Failure::Wrong("sent other bytes than asked for".to_owned());
+        Err(io::Error::other(wrong.to_string()))
+    }
+}

@@ -1,0 +1,393 @@
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::fake::{FakeUpstream, Sending};
+use crate::name::Repository;
+use crate::storage::SizeLimits;
+use crate::upstream::{Asker, Upstream};
+
+const SEQUENTIAL: Parallelism = Parallelism {
+    connections: 1,
+    above: u64::MAX,
+};
+
+struct World {
+    upstream: FakeUpstream,
+    storage: Arc<Storage>,
+    transfers: Transfers,
+    limits: Arc<HostLimits>,
+    liars: Arc<Liars>,
+    dir: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            upstream: FakeUpstream::default(),
+            storage: Arc::new(Storage::open(dir.path()).unwrap()),
+            transfers: Transfers::default(),
+            limits: Arc::default(),
+            liars: Arc::default(),
+            dir,
+        }
+    }
+
+    fn has(&self, place: &str, content: &[u8], sending: Sending) -> Digest {
+        let digest = Digest::of(content);
+        let priority = 100 - u32::from(place.as_bytes()[0] - b'a');
+        self.upstream.with(place, |fake| {
+            fake.priority = priority;
+            fake.sending = sending;
+            fake.blobs.insert(digest.clone(), content.to_vec().into());
+        });
+        digest
+    }
+
+    fn join(&self, digest: &Digest, hint: Option<u64>, how: Parallelism) -> Arc<Transfer> {
+        let repository = Repository::new("a.test", "x").unwrap();
+        let wanted = Wanted {
+            upstream: Arc::new(self.upstream.clone()),
+            digest: digest.clone(),
+            places: self.upstream.places(&repository),
+            asker: Asker::default(),
+            shared: None,
+            limits: Arc::clone(&self.limits),
+            liars: Arc::clone(&self.liars),
+        };
+        let done = |_: &Transfer| ();
+        self.transfers
+            .join(wanted, &self.storage, hint, how, done)
+            .0
+    }
+
+    async fn pull(&self, digest: &Digest) -> Result<Vec<u8>, String> {
+        collect(&self.join(digest, None, SEQUENTIAL), 0, None).await
+    }
+
+    fn is_stored(&self, digest: &Digest) -> bool {
+        self.storage.disk().open_blob(digest).unwrap().is_some()
+    }
+}
+
+async fn collect(transfer: &Arc<Transfer>, from: u64, to: Option<u64>) -> Result<Vec<u8>, String> {
+    let mut stream = read_along(Arc::clone(transfer), from, to);
+    let mut content = Vec::new();
+    while let Some(bytes) = stream.next().await {
+        content.extend_from_slice(&bytes.map_err(|error| error.to_string())?);
+    }
+    Ok(content)
+}
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_clients_are_one_transfer_and_see_the_first_byte_before_the_last() {
+    let world = World::new();
+    let blob = content(3_000_000);
+    let digest = world.has("a", &blob, Sending::Well);
+    world
+        .upstream
+        .with("a", |fake| fake.pace = Duration::from_millis(1));
+    let transfer = world.join(&digest, None, SEQUENTIAL);
+    let mut first = read_along(Arc::clone(&transfer), 0, None);
+    assert!(first.next().await.unwrap().is_ok());
+    assert!(matches!(transfer.watch().borrow().state, State::Arriving));
+    drop(first);
+    let readers = (0..64).map(|_| world.pull(&digest));
+    for read in futures_util::future::join_all(readers).await {
+        assert_eq!(read.unwrap(), blob);
+    }
+    assert_eq!(world.upstream.sent(), blob.len() as u64);
+    assert!(world.is_stored(&digest));
+    assert!(world.storage.verify().unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transfer_is_finished_when_all_have_left() {
+    let world = World::new();
+    let digest = world.has("a", &content(1_000_000), Sending::Well);
+    let transfer = world.join(&digest, None, SEQUENTIAL);
+    drop(read_along(Arc::clone(&transfer), 0, None));
+    assert!(transfer.finished().await);
+    assert!(world.is_stored(&digest));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cut_at_every_tenth_no_byte_comes_twice() {
+    let blob = content(2_000_000);
+    for tenth in 0..10u64 {
+        let world = World::new();
+        let cut = tenth * 200_000;
+        let digest = world.has("a", &blob, Sending::CutAt(vec![cut]));
+        world.has("b", &blob, Sending::Well);
+        assert_eq!(world.pull(&digest).await.unwrap(), blob, "cut at {cut}");
+        assert_eq!(world.upstream.sent(), blob.len() as u64, "cut at {cut}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_stalls_is_left_for_the_next() {
+    let world = World::new();
+    let blob = content(1_000_000);
+    let digest = world.has("a", &blob, Sending::StallAt(400_000));
+    world.has("b", &blob, Sending::Well);
+    assert_eq!(world.pull(&digest).await.unwrap(), blob);
+    assert_eq!(world.upstream.sent(), blob.len() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_without_ranges_is_read_from_the_start_and_skipped() {
+    let world = World::new();
+    let blob = content(1_000_000);
+    let digest = world.has("a", &blob, Sending::CutAfter(300_000));
+    world.has("b", &blob, Sending::WithoutRanges);
+    world.upstream.with("a", |fake| fake.failure = None);
+    let transfer = world.join(&digest, None, SEQUENTIAL);
+    // After its first answer, `a` refuses.
+    let mut early = read_along(Arc::clone(&transfer), 0, None);
+    early.next().await.unwrap().unwrap();
+    world.upstream.with("a", |fake| {
+        fake.failure = Some(crate::upstream::Failure::Silent("gone".into()));
+    });
+    assert_eq!(collect(&transfer, 0, None).await.unwrap(), blob);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_bytes_are_never_whole_and_the_next_source_is_used() {
+    let world = World::new();
+    let blob = content(50_000);
+    let digest = world.has("a", &blob, Sending::Wrongly);
+    world.has("b", &blob, Sending::Well);
+    // Shorter than what is held back: the client never sees a wrong byte.
+    assert_eq!(world.pull(&digest).await.unwrap(), blob);
+    assert!(world.liars.is_one("a", &digest));
+    assert!(!world.liars.is_one("b", &digest));
+
+    let long = content(1_000_000);
+    let digest = world.has("a", &long, Sending::Wrongly);
+    let read = world.pull(&digest).await;
+    // Bytes were handed out that turned out to be wrong: that client's answer breaks off.
+    assert!(read.is_err(), "{}", read.unwrap().len());
+    assert!(!world.is_stored(&digest));
+    world.has("b", &long, Sending::Well);
+    assert_eq!(world.pull(&digest).await.unwrap(), long);
+    assert!(world.is_stored(&digest));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_answer_is_no_blob() {
+    let world = World::new();
+    let blob = content(1000);
+    let digest = world.has("a", &blob, Sending::Nothing);
+    assert!(world.pull(&digest).await.is_err());
+    assert!(!world.is_stored(&digest));
+    world.has("b", &blob, Sending::Well);
+    assert_eq!(world.pull(&digest).await.unwrap(), blob);
+    let empty = world.has("b", b"", Sending::Well);
+    assert_eq!(world.pull(&empty).await.unwrap(), b"");
+    assert!(world.is_stored(&empty));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_length_the_digest_says_where_the_end_is() {
+    let world = World::new();
+    let blob = content(300_000);
+    let digest = world.has("a", &blob, Sending::WithoutLength);
+    assert_eq!(world.pull(&digest).await.unwrap(), blob);
+}
+
+#[tokio::test]
+async fn large_blobs_come_over_several_connections_from_all_who_have_them() {
+    let world = World::new();
+    let blob = content(40 * 1024 * 1024);
+    let digest = world.has("a", &blob, Sending::Well);
+    world.has("b", &blob, Sending::Well);
+    let how = Parallelism {
+        connections: 4,
+        above: 1024 * 1024,
+    };
+    let transfer = world.join(&digest, Some(blob.len() as u64), how);
+    assert!(collect(&transfer, 0, None).await.unwrap() == blob);
+    for place in ["a", "b"] {
+        let gets = world.upstream.read(place, |fake| fake.blob_gets);
+        assert!(gets > 1, "{place}: {gets}");
+    }
+    assert!(world.is_stored(&digest));
+    // Nothing was fetched twice, but for what was in flight when a chunk was shared.
+    let extra = world.upstream.sent() - blob.len() as u64;
+    assert!(extra < 4 * 1024 * 1024, "{extra}");
+}
+
+#[tokio::test]
+async fn one_of_several_sources_lies() {
+    let world = World::new();
+    let blob = content(24 * 1024 * 1024);
+    let digest = world.has("a", &blob, Sending::Well);
+    world.has("b", &blob, Sending::Wrongly);
+    let how = Parallelism {
+        connections: 4,
+        above: 1024 * 1024,
+    };
+    let hint = Some(blob.len() as u64);
+    let transfer = world.join(&digest, hint, how);
+    assert!(transfer.finished().await);
+    assert!(world.is_stored(&digest));
+    assert!(world.storage.verify().unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn a_hint_that_is_wrong_only_costs_the_ranges() {
+    for hint in [1, 100 * 1024 * 1024] {
+        let world = World::new();
+        let blob = content(9 * 1024 * 1024);
+        let digest = world.has("a", &blob, Sending::Well);
+        let how = Parallelism {
+            connections: 4,
+            above: 1024 * 1024,
+        };
+        let transfer = world.join(&digest, Some(hint), how);
+        assert!(collect(&transfer, 0, None).await.unwrap() == blob);
+        assert!(world.is_stored(&digest));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_while_it_arrives_and_a_client_that_hangs_up() {
+    let world = World::new();
+    let blob = content(2_000_000);
+    let digest = world.has("a", &blob, Sending::Well);
+    world
+        .upstream
+        .with("a", |fake| fake.pace = Duration::from_millis(1));
+    let transfer = world.join(&digest, None, SEQUENTIAL);
+    let mut open_ended = read_along(Arc::clone(&transfer), 500_000, None);
+    let chunk = open_ended.next().await.unwrap().unwrap();
+    assert_eq!(chunk[..], blob[500_000..500_000 + chunk.len()]);
+    drop(open_ended);
+    let part = collect(&transfer, 1_000_000, Some(1_500_000))
+        .await
+        .unwrap();
+    assert!(part == blob[1_000_000..1_500_000]);
+    assert!(transfer.finished().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_stored_passes_through_verified() {
+    let errno = [rustix::io::Errno::IO, rustix::io::Errno::NOSPC];
+    for errno in errno.map(rustix::io::Errno::raw_os_error) {
+        let world = World::new();
+        let blob = content(1_000_000);
+        let digest = world.has("a", &blob, Sending::Well);
+        world
+            .upstream
+            .with("a", |fake| fake.pace = Duration::from_millis(1));
+        // In the middle of the transfer.
+        let transfer = world.join(&digest, None, SEQUENTIAL);
+        let mut early = read_along(Arc::clone(&transfer), 0, None);
+        let mut got = early.next().await.unwrap().unwrap().to_vec();
+        world.storage.disk().set_fault(Some(errno));
+        while let Some(bytes) = early.next().await {
+            got.extend_from_slice(&bytes.unwrap());
+        }
+        assert!(got == blob);
+        // From the beginning.
+        assert!(world.pull(&digest).await.unwrap() == blob);
+        assert!(!world.is_stored(&digest));
+        let wrong = world.has("b", &content(900_000), Sending::Wrongly);
+        assert!(world.pull(&wrong).await.is_err());
+        // And it stores again.
+        world.storage.disk().set_fault(None);
+        assert!(world.pull(&digest).await.unwrap() == blob);
+        assert!(world.is_stored(&digest));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_larger_than_the_store_passes_through() {
+    let world = World::new();
+    world.storage.set_limits(SizeLimits {
+        max_size: 100_000,
+        min_free: 0,
+    });
+    let blob = content(500_000);
+    let digest = world.has("a", &blob, Sending::Well);
+    assert!(world.pull(&digest).await.unwrap() == blob);
+    assert!(!world.is_stored(&digest));
+    let transfer = world.join(&digest, None, SEQUENTIAL);
+    let part = collect(&transfer, 250_000, Some(300_000)).await.unwrap();
+    assert!(part == blob[250_000..300_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partial_download_survives_a_restart() {
+    let mut world = World::new();
+    let blob = content(2_000_000);
+    let digest = world.has("a", &blob, Sending::CutAt(vec![1_200_000]));
+    let gone = crate::upstream::Failure::Silent("gone".into());
+    let transfer = world.join(&digest, None, SEQUENTIAL);
+    let mut early = read_along(Arc::clone(&transfer), 0, None);
+    early.next().await.unwrap().unwrap();
+    world.upstream.with("a", |fake| fake.failure = Some(gone));
+    assert!(!transfer.finished().await);
+    drop((early, transfer));
+    let before = world.upstream.sent();
+    assert_eq!(before, 1_200_000);
+    // Another process.
+    world.storage = {
+        let path = world.dir.path().to_owned();
+        world.transfers = Transfers::default();
+        let old = std::mem::replace(
+            &mut world.storage,
+            Arc::new(Storage::open_read_only(&path).unwrap()),
+        );
+        testkit::wait::until("the old store is closed", || async {
+            (Arc::strong_count(&old) == 1).then_some(())
+        })
+        .await;
+        drop(old);
+        Arc::new(Storage::open(&path).unwrap())
+    };
+    world.upstream.with("a", |fake| fake.failure = None);
+    assert!(world.pull(&digest).await.unwrap() == blob);
+    assert_eq!(world.upstream.sent(), blob.len() as u64);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn cut_anywhere_the_pull_completes_with_no_byte_twice(
+        length in 1usize..600_000,
+        cuts in prop::collection::vec(0u64..600_000, 0..6),
+        readers in prop::collection::vec(0u64..600_000, 1..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            let blob = content(length);
+            let cuts: Vec<u64> = cuts.into_iter().filter(|cut| *cut < length as u64).collect();
+            let digest = world.has("a", &blob, Sending::CutAt(cuts));
+            world.has("b", &blob, Sending::Well);
+            let transfer = world.join(&digest, None, SEQUENTIAL);
+            for from in readers {
+                let from = from.min(length as u64);
+                let read = collect(&transfer, from, None).await.unwrap();
+                prop_assert!(read == blob[from as usize..]);
+            }
+            prop_assert_eq!(world.upstream.sent(), length as u64);
+            Ok(())
+        })?;
+    }
+}
