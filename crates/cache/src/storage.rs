@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -610,20 +609,6 @@ pub(crate) fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// Runs what blocks where blocking is fine.
-///
-/// # Errors
-/// What it says itself; an error, too, where the runtime ends under it.
-pub(crate) async fn blocking<T: Send + 'static>(
-    storage: &Arc<Storage>,
-    work: impl FnOnce(&Storage) -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    let storage = Arc::clone(storage);
-    tokio::task::spawn_blocking(move || work(&storage))
-        .await
-        .unwrap_or_else(|ended| Err(io::Error::other(ended).into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -686,7 +671,7 @@ mod tests {
         let (digest, _) = store_blob(&storage, b"content");
         std::fs::write(storage.disk().path(&digest), b"CONTENT").unwrap();
         let found = storage.verify().unwrap();
-        assert_eq!(found.damaged, [digest.clone()]);
+        assert_eq!(found.damaged, std::slice::from_ref(&digest));
         storage.forget(&digest).unwrap();
         assert!(storage.verify().unwrap().is_clean());
         assert_eq!((storage.stored_objects(), storage.stored_bytes()), (0, 0));

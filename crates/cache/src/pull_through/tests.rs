@@ -362,7 +362,7 @@ async fn a_partial_download_survives_a_restart() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn cut_anywhere_the_pull_completes_with_no_byte_twice(
         length in 1usize..600_000,
