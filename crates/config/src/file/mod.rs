@@ -6,13 +6,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use policy::config::{Diagnostic, RawConfig, Settings};
+use policy::config::{Diagnostic, MAX_FILE_BYTES, RawConfig, Settings};
 
 pub use self::replace::{Replaced, replace};
 use crate::{ConfigError, variable};
 
 /// More than any real config; a mistaken path (a device, an image) is refused instead of read.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+const MAX_FILE: u64 = MAX_FILE_BYTES as u64;
 
 /// A text and what it means. No `Debug`: the text holds credentials.
 pub struct Loaded {

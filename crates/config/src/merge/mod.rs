@@ -33,6 +33,8 @@ pub(crate) struct Merging {
     merged_problem: Option<String>,
     /// How the last look at the ConfigMap went, so that it is logged once.
     reported: Option<Reported>,
+    /// What the last merge warned about, so that it is logged once.
+    warned: Vec<String>,
     /// What the file should say.
     pending: Option<String>,
     /// Whether it was logged that it can't be written.
@@ -72,6 +74,7 @@ impl Merging {
             configmap_problem: None,
             merged_problem: None,
             reported: None,
+            warned: Vec::new(),
             pending: None,
             is_unwritable: false,
         }
@@ -213,10 +216,27 @@ impl Merging {
         self.repair();
         let base = self.repaired.as_ref().unwrap_or(&self.local);
         let merged = self.configmap.as_ref().map(|map| merge(&base.raw, map));
+        let warnings = merged.as_ref().map(|merged| merged.lost.clone());
+        let warnings = warnings.unwrap_or_default();
+        for line in warnings.iter().filter(|line| !self.warned.contains(line)) {
+            tracing::warn!("{line}");
+        }
+        self.warned = warnings;
         let merged = merged.filter(|merged| !merged.changed.is_empty());
         let text = match &merged {
             Some(merged) => rewrite(&base.text, &merged.config, &merged.changed),
-            None => base.text.clone(),
+            None => Ok(base.text.clone()),
+        };
+        let text = match text {
+            Ok(text) => text,
+            Err(problem) => {
+                if self.merged_problem.as_ref() != Some(&problem) {
+                    tracing::warn!("keeping the last good config: {problem}");
+                }
+                self.merged_problem = Some(problem);
+                self.pending = None;
+                return None;
+            }
         };
         let is_writable = self.file_problem.is_none() || self.repaired.is_some();
         let in_file = self.looked.as_ref().ok();
@@ -242,9 +262,6 @@ impl Merging {
         };
         for line in merged.iter().flat_map(|merged| &merged.lines) {
             tracing::info!("{line}");
-        }
-        for line in merged.iter().flat_map(|merged| &merged.lost) {
-            tracing::warn!("{line}");
         }
         self.merged_problem = None;
         self.pending = pending;

@@ -13,7 +13,10 @@ pub(super) fn without_replaced_values(text: &str, configmap: &RawConfig) -> Opti
             bad.push(key);
         }
     }
-    (!bad.is_empty()).then(|| rewrite(text, &raw, &bad))
+    if bad.is_empty() {
+        return None;
+    }
+    rewrite(text, &raw, &bad).ok()
 }
 
 /// The key that `configmap` sets and that has `field`, such as `cache.imageCacheTTL`, in it.

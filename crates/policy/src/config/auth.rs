@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
-use super::raw::{RawAuth, RawConfig};
+use super::raw::{RawAuth, RawConfig, is_variable};
 use super::settings::{CredentialPlugins, Reader};
 use super::webhook;
 use crate::yaml::Position;
@@ -118,10 +118,7 @@ impl Reader<'_> {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             expanded.push_str(before);
-            let is_name = |name: &str| {
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            };
-            match after.split_once('}').filter(|(name, _)| is_name(name)) {
+            match after.split_once('}').filter(|(name, _)| is_variable(name)) {
                 Some((name, tail)) => {
                     expanded.push_str(&(self.environment)(name).ok_or_else(|| name.to_owned())?);
                     rest = tail;

@@ -4,11 +4,11 @@
 //! Nothing in it can stop a node: a value that can't be used is left out, with a warning that names it.
 
 use super::diagnostic::{Diagnostic, Severity};
-use super::fields::{Fields, Located};
+use super::fields::{Fields, Located, is_nothing};
 use super::merge::Key;
 use super::node_cache::RawNodeCache;
 use super::raw::{self, RawCache, RawConfig};
-use super::settings::Settings;
+use super::settings::{Reader, Settings};
 use crate::yaml;
 
 /// Name of the ConfigMap.
@@ -51,13 +51,14 @@ impl ConfigMap {
     /// The text is not YAML, or no mapping: nothing of it can be used.
     pub fn read(text: &str) -> Result<(Self, Vec<Diagnostic>), Diagnostic> {
         let root = yaml::parse(text).map_err(Diagnostic::not_yaml)?;
-        if !matches!(root.value, yaml::Value::Mapping(_) | yaml::Value::Null) {
+        if !matches!(root.value, yaml::Value::Mapping(_)) && !is_nothing(&root.value) {
             let message = "expected fields (`name: value`)";
             return Err(Diagnostic::error(root.position, "", message));
         }
         let mut findings = Vec::new();
         let mut config = fields(root, &mut findings);
         drop_zeros(&mut config);
+        cut_lists(&mut config, &mut findings);
         // What parses may still mean nothing, such as an address with a blank in it.
         let (_, meant) = Settings::from_raw(&config, &|name| Some(format!("${{{name}}}")));
         for finding in meant.into_iter().filter(Diagnostic::is_error) {
@@ -164,6 +165,34 @@ fn drop_zeros(config: &mut RawConfig) {
     {
         size.value = -1;
     }
+}
+
+/// Cuts lists that are too long, so that the local file never gets more entries than are used.
+fn cut_lists(config: &mut RawConfig, findings: &mut Vec<Diagnostic>) {
+    let mut reader = Reader {
+        environment: &|_| None,
+        findings: Vec::new(),
+    };
+    let kept = reader
+        .entries(config.registries.as_ref(), "registries")
+        .len();
+    if let Some(list) = &mut config.registries {
+        list.value.truncate(kept);
+        for (at, entry) in list.value.iter_mut().enumerate() {
+            let field = format!("registries[{}].mirrorOf", at + 1);
+            let kept = reader.entries(entry.mirror_of.as_ref(), &field).len();
+            if let Some(hosts) = &mut entry.mirror_of {
+                hosts.value.truncate(kept);
+            }
+        }
+    }
+    let kept = reader
+        .entries(config.redirects.as_ref(), "imageRedirMapping")
+        .len();
+    if let Some(list) = &mut config.redirects {
+        list.value.truncate(kept);
+    }
+    findings.extend(reader.findings);
 }
 
 /// Takes the field out that `finding` is about.

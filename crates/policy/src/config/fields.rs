@@ -37,6 +37,16 @@ fn integer(text: &str) -> Option<i64> {
     }
 }
 
+/// Whether `value` is a way to write nothing where fields are expected.
+pub(crate) fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Scalar(text) => text.trim().is_empty(),
+        Value::Sequence(items) => items.is_empty(),
+        Value::Mapping(_) => false,
+    }
+}
+
 /// A field's name for messages. What doesn't look like one may be a secret that lost its colon or its
 /// quotes, and is not shown.
 pub(crate) fn shown_name(name: &str) -> &str {
@@ -70,6 +80,7 @@ impl<'d> Fields<'d> {
         let entries = match node.value {
             Value::Mapping(entries) => entries,
             Value::Null => Vec::new(),
+            ref nothing if is_nothing(nothing) => Vec::new(),
             _ => {
                 findings.push(Diagnostic::error(
                     node.position,
@@ -117,7 +128,13 @@ impl<'d> Fields<'d> {
             .position(|(key, _)| key.name == name)
             .or_else(|| self.miscased(name))?;
         let (_, node) = self.entries.swap_remove(at);
-        (!matches!(node.value, Value::Null)).then_some(node)
+        let is_nothing = match &node.value {
+            // An empty list is a list: it takes the place of another one.
+            Value::Null => true,
+            Value::Scalar(text) => text.trim().is_empty(),
+            Value::Sequence(_) | Value::Mapping(_) => false,
+        };
+        (!is_nothing).then_some(node)
     }
 
     /// The predecessor's JSON decoder took field names in any case.
@@ -138,7 +155,6 @@ impl<'d> Fields<'d> {
         let node = self.node(name)?;
         let position = node.position;
         match node.value {
-            Value::Scalar(value) if value.trim().is_empty() => None,
             Value::Scalar(value) => Some(Located { value, position }),
             _ => {
                 self.error(name, position, "expected text");
@@ -182,7 +198,7 @@ impl<'d> Fields<'d> {
             }),
             Err(duration::DurationError::Negative) => {
                 let path = self.path(name);
-                let message = "a duration below zero; the default is used";
+                let message = "a duration below zero means nothing; ignored";
                 self.findings
                     .push(Diagnostic::warning(text.position, path, message));
                 None

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::fields::Located;
 use super::merge::Key;
 use super::node_cache::NodeCache;
-use super::raw::{RawAuth, RawConfig};
+use super::raw::{RawAuth, RawCache, RawConfig};
 use super::settings::{CacheSettings, Settings};
 use crate::rules::{Origin, Redirect, Registry};
 use crate::{Credentials, Endpoint};
@@ -27,7 +27,7 @@ pub(super) fn differs(key: Key, a: &RawConfig, b: &RawConfig) -> bool {
         Key::Timeout => time(&a.timeout, 900) != time(&b.timeout, 900),
         Key::ReloadInterval => time(&a.reload_interval, 15) != time(&b.reload_interval, 15),
         Key::NodeCache => node_cache(a) != node_cache(b),
-        Key::Cache => cache(a) != cache(b) || text(&a.cache.prefix) != text(&b.cache.prefix),
+        Key::Cache => Cache::of(&a.cache) != Cache::of(&b.cache),
     }
 }
 
@@ -86,12 +86,41 @@ fn auth(config: &RawConfig) -> Option<Credentials> {
     }
 }
 
-fn cache(config: &RawConfig) -> CacheSettings {
-    settings(RawConfig {
-        cache: config.cache.clone(),
-        ..RawConfig::default()
-    })
-    .cache
+/// The `cache` group, each field for itself: one that another field makes idle is still somebody's choice.
+#[derive(PartialEq)]
+struct Cache<'a> {
+    size: i64,
+    times: [Duration; 4],
+    disable_stats: bool,
+    prefix: Option<&'a str>,
+}
+
+impl<'a> Cache<'a> {
+    fn of(cache: &'a RawCache) -> Self {
+        let default = CacheSettings::default();
+        let size = cache.image_cache_size.as_ref().map(|size| size.value);
+        let time = |written: &Option<Located<Duration>>, default: Duration| {
+            let written = written.as_ref().map(|written| written.value);
+            written.filter(|time| !time.is_zero()).unwrap_or(default)
+        };
+        Self {
+            size: match size {
+                None | Some(0) => i64::try_from(default.image_cache_size).unwrap_or(i64::MAX),
+                Some(size) => size.max(-1),
+            },
+            times: [
+                time(&cache.image_cache_ttl, default.image_cache_ttl),
+                time(&cache.domain_cache_ttl, default.domain_cache_ttl),
+                time(&cache.negative_ttl, default.negative_ttl),
+                time(
+                    &cache.stats_log_interval,
+                    default.stats_log_interval.unwrap_or_default(),
+                ),
+            ],
+            disable_stats: is_on(&cache.disable_stats),
+            prefix: text(&cache.prefix),
+        }
+    }
 }
 
 /// Each entry beside its priority as written: what is clamped to the same number is not the same.

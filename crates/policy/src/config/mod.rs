@@ -38,8 +38,10 @@ pub use node_cache::{
     CacheTls, ListenAddress, NodeCache, RawCacheTls, RawNodeCache, RawS3Credentials, RawS3Store,
     S3Credentials, S3Store, Size,
 };
-pub use raw::{RawAuth, RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
-pub use render::{masked, render, rewrite};
+pub use raw::{
+    RawAuth, RawCache, RawConfig, RawConfigMapEnv, RawNodeCacheUse, RawRedirect, RawRegistry,
+};
+pub use render::{MAX_FILE_BYTES, masked, render, rewrite};
 pub use routing::removes_all_routing;
 pub use settings::{CacheSettings, CredentialPlugins, Environment, Settings};
 pub use sources::{Found, Need};

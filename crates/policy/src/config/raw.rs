@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::diagnostic::Diagnostic;
 use super::fields::{self, Fields, Located};
@@ -36,6 +36,8 @@ pub struct RawConfig {
     pub use_node_cache: Option<Located<RawNodeCacheUse>>,
     /// `imageRedirMapping`.
     pub redirects: Option<Located<Vec<RawRedirect>>>,
+    /// Which variables the ConfigMap's `${NAME}` may name. Local file only.
+    pub config_map_env: Option<Located<RawConfigMapEnv>>,
     /// Start although the runtime's socket isn't there yet.
     pub force: Option<Located<bool>>,
     /// Debug logs.
@@ -64,6 +66,15 @@ pub struct RawConfig {
     pub cache: RawCache,
     /// The section `nodeCache`.
     pub node_cache: RawNodeCache,
+}
+
+/// `configMapEnv`: which variables of this node's environment a ConfigMap's `${NAME}` may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RawConfigMapEnv {
+    /// `all`, the default.
+    All,
+    /// These; `none` is an empty list.
+    Names(Vec<String>),
 }
 
 /// `useNodeCache`: `true`, `false`, or the address of the cache.
@@ -192,6 +203,7 @@ impl RawConfig {
             auth_secret: fields.text("authSecret"),
             use_node_cache: node_cache_use(&mut fields),
             offline_priority: fields.integer("offlinePriority"),
+            config_map_env: config_map_env(&mut fields),
             force: fields.boolean("force"),
             debug: fields.boolean("debug"),
             timeout: fields.duration("timeout"),
@@ -243,6 +255,51 @@ impl RawCache {
         };
         fields.finish();
         cache
+    }
+}
+
+fn config_map_env(fields: &mut Fields<'_>) -> Option<Located<RawConfigMapEnv>> {
+    const NAME: &str = "configMapEnv";
+    const EXPECTED: &str = "expected `all`, `none` or a list of variables' names";
+    let node = fields.node(NAME)?;
+    let position = node.position;
+    let value = match node.value {
+        Value::Scalar(text) if text.trim() == "all" => RawConfigMapEnv::All,
+        Value::Scalar(text) if text.trim() == "none" => RawConfigMapEnv::Names(Vec::new()),
+        Value::Sequence(items) => {
+            let mut names = Vec::new();
+            for item in items {
+                match item.value {
+                    Value::Scalar(name) if is_variable(name.trim()) => {
+                        names.push(name.trim().to_owned());
+                    }
+                    _ => fields.error(NAME, item.position, EXPECTED),
+                }
+            }
+            RawConfigMapEnv::Names(names)
+        }
+        _ => {
+            fields.error(NAME, position, EXPECTED);
+            return None;
+        }
+    };
+    Some(Located { value, position })
+}
+
+/// Whether `${name}` is read as a variable.
+pub(super) fn is_variable(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+impl RawAuth {
+    /// The texts in which variables may stand.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        match self {
+            Self::Pair(pair) => vec![pair.expose_secret()],
+            Self::Split { username, password } => {
+                vec![username.expose_secret(), password.expose_secret()]
+            }
+        }
     }
 }
 
@@ -334,7 +391,6 @@ pub(super) fn auth(fields: &mut Fields<'_>) -> Option<Located<RawAuth>> {
     let node = fields.node("auth")?;
     let position = node.position;
     let value = match node.value {
-        Value::Scalar(pair) if pair.trim().is_empty() => return None,
         Value::Scalar(pair) => RawAuth::Pair(SecretString::from(pair.trim().to_owned())),
         Value::Mapping(entries) => {
             let part = |name: &str| {
@@ -351,6 +407,7 @@ pub(super) fn auth(fields: &mut Fields<'_>) -> Option<Located<RawAuth>> {
                 },
             }
         }
+        Value::Sequence(items) if items.is_empty() => return None,
         _ => {
             // Never quotes what was written: it is somebody's password.
             fields.error("auth", position, "expected `user:password`");

@@ -10,29 +10,71 @@ use super::fields::Located;
 use super::meaning;
 use super::merge::Key;
 use super::node_cache::{RawNodeCache, RawS3Credentials};
-use super::raw::{RawAuth, RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
+use super::raw::{
+    RawAuth, RawCache, RawConfig, RawConfigMapEnv, RawNodeCacheUse, RawRedirect, RawRegistry,
+};
+use super::settings::Settings;
 use crate::duration;
 use crate::endpoint::without_credentials;
 use crate::yaml::{self, Node, Value};
 
-/// `text` with the fields `changed` as `merged` has them. The result means what `merged` means.
-pub fn rewrite(text: &str, merged: &RawConfig, changed: &[Key]) -> String {
+/// The longest text of a config file. More than any real one; a mistaken path (a device, an image) is
+/// refused instead of read.
+pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
+
+/// `text` with the fields `changed` as `merged` has them. The result was read again: it means what
+/// `merged` means, and can be used after a restart.
+///
+/// # Errors
+/// There is no such text, for example because it would hold more values than a config may. The reason
+/// is for people.
+pub fn rewrite(text: &str, merged: &RawConfig, changed: &[Key]) -> Result<String, String> {
+    if let Some(edited) = edit(text, merged, changed)
+        && check(&edited, merged).is_ok()
+    {
+        return Ok(edited);
+    }
+    let rendered = render(merged);
+    check(&rendered, merged)?;
+    Ok(rendered)
+}
+
+/// `text` with only the changed fields written anew; `None` where they don't stand apart.
+fn edit(text: &str, merged: &RawConfig, changed: &[Key]) -> Option<String> {
     let mut edited = text.to_owned();
     for key in changed {
-        match replace(&edited, *key, merged) {
-            Some(next) => edited = next,
-            None => return render(merged),
-        }
+        edited = replace(&edited, *key, merged)?;
     }
-    let (read, findings) = RawConfig::read(&edited);
-    let broken = findings.iter().any(super::Diagnostic::is_error);
-    let same = Key::ALL
+    Some(edited)
+}
+
+/// Reads `text` as the next start would.
+fn check(text: &str, merged: &RawConfig) -> Result<(), String> {
+    if text.len() > MAX_FILE_BYTES {
+        return Err(format!(
+            "what the file and the ConfigMap say together would be a file of {} bytes; {MAX_FILE_BYTES} are allowed",
+            text.len()
+        ));
+    }
+    let (read, mut findings) = RawConfig::read(text);
+    let (_, meant) = Settings::from_raw(&read, &|name| Some(format!("${{{name}}}")));
+    findings.extend(meant);
+    if let Some(error) = findings.into_iter().find(super::Diagnostic::is_error) {
+        return Err(format!(
+            "what the file and the ConfigMap say together can't be written as a config: {}: {}",
+            error.field, error.message
+        ));
+    }
+    let differs = Key::ALL
         .iter()
-        .all(|key| !meaning::differs(*key, &read, merged));
-    if broken || !same {
-        return render(merged);
+        .find(|key| meaning::differs(**key, &read, merged));
+    match differs {
+        Some(key) => Err(format!(
+            "`{}` can't be written so that it is read back as it is meant",
+            key.name()
+        )),
+        None => Ok(()),
     }
-    edited
 }
 
 /// The whole config in canonical form: every field that is set, in the order of the documentation.
@@ -141,6 +183,14 @@ impl Writer {
             if key.is_set(config) {
                 out.push_str(&self.key(config, key));
             }
+        }
+        if let Some(env) = &config.config_map_env {
+            let value = match &env.value {
+                RawConfigMapEnv::All => "all".to_owned(),
+                RawConfigMapEnv::Names(names) if names.is_empty() => "none".to_owned(),
+                RawConfigMapEnv::Names(names) => format!("[{}]", names.join(", ")),
+            };
+            field(&mut out, 0, "configMapEnv", &value);
         }
         time(&mut out, 0, "probeTimeout", &config.probe_timeout);
         plain(&mut out, 0, "fallbackToOrigin", &config.fallback_to_origin);

@@ -84,6 +84,18 @@ pub struct CacheSettings {
 /// Where the node cache of this node answers the shim (`useNodeCache: true`).
 const NODE_CACHE_ADDRESS: &str = "http://localhost:7439";
 
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            image_cache_size: 1024,
+            image_cache_ttl: bounds::IMAGE_CACHE_TTL.default,
+            domain_cache_ttl: bounds::DOMAIN_CACHE_TTL.default,
+            negative_ttl: bounds::NEGATIVE_TTL.default,
+            stats_log_interval: Some(bounds::STATS_LOG_INTERVAL.default),
+        }
+    }
+}
+
 const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7441);
 
 impl Settings {
@@ -187,7 +199,7 @@ impl Reader<'_> {
                 let used = self.number(written, "cache.imageCacheSize", i64::MIN, ceiling);
                 u64::try_from(used).unwrap_or(0)
             }
-            _ => 1024,
+            _ => CacheSettings::default().image_cache_size,
         };
         let interval = self.time(
             cache.stats_log_interval.as_ref(),
@@ -404,6 +416,11 @@ impl Reader<'_> {
                 return MirrorOf::Any;
             }
             if reference::is_domain(text) {
+                if !text.contains(['.', ':']) && !text.eq_ignore_ascii_case("localhost") {
+                    let message = "a host of one word; image names write it with its port, so no image is of this host: write `host:port`";
+                    self.findings
+                        .push(Diagnostic::warning(host.position, field, message));
+                }
                 known.push(canonical_host(text).to_owned());
             } else {
                 let message = "not a host; write `host[:port]` or `\"*\"`";

@@ -4,6 +4,8 @@
 //! range stays as it is. Whether anything changed is judged by what it *means*: `900s` is `15m`, and a
 //! default that is spelled out is no change.
 
+mod variables;
+
 use super::configmap::ConfigMap;
 use super::fields::Located;
 use super::meaning;
@@ -158,13 +160,16 @@ pub struct Merged {
     pub changed: Vec<Key>,
     /// The log lines of the contract, for everything that the ConfigMap says. Without credentials.
     pub lines: Vec<String>,
-    /// Warnings about options of local entries that a replaced list no longer has.
+    /// Warnings: options of local entries that a replaced list no longer has, and credentials that
+    /// `configMapEnv` forbids.
     pub lost: Vec<String>,
 }
 
 /// Merges. `local` must be free of errors: a broken file is not to be built upon.
 pub fn merge(local: &RawConfig, configmap: &ConfigMap) -> Merged {
-    let said = &configmap.config;
+    let mut said = configmap.config.clone();
+    let mut lost = variables::keep_allowed(&mut said, local.config_map_env.as_ref());
+    let said = &said;
     let mut config = local.clone();
     let mut changed = Vec::new();
     for key in Key::ALL.into_iter().filter(|key| key.is_set(said)) {
@@ -175,8 +180,9 @@ pub fn merge(local: &RawConfig, configmap: &ConfigMap) -> Merged {
             changed.push(key);
         }
     }
+    lost.extend(lost_options(local, &config, &changed));
     Merged {
-        lost: lost_options(local, &config, &changed),
+        lost,
         lines: lines(said),
         config,
         changed,
@@ -259,42 +265,42 @@ fn registry_line(entry: &RawRegistry) -> Option<String> {
 fn lost_options(local: &RawConfig, merged: &RawConfig, changed: &[Key]) -> Vec<String> {
     let mut lost = Vec::new();
     if changed.contains(&Key::Registries) {
-        let of = |config| entries(config).iter().filter_map(Options::of_registry);
+        let of = |config| entries(config).iter().filter_map(EntryOptions::of_registry);
         let old = of(&local.registries).collect();
         let new = of(&merged.registries).collect();
-        Options::note_lost("registries", "", old, new, &mut lost);
+        EntryOptions::note_lost("registries", "", old, new, &mut lost);
     }
     if changed.contains(&Key::Redirects) {
-        let of = |config| entries(config).iter().filter_map(Options::of_redirect);
+        let of = |config| entries(config).iter().filter_map(EntryOptions::of_redirect);
         let old = of(&local.redirects).collect();
         let new = of(&merged.redirects).collect();
-        Options::note_lost("redirects", "the one to ", old, new, &mut lost);
+        EntryOptions::note_lost("redirects", "the one to ", old, new, &mut lost);
     }
     lost
 }
 
 /// The options of one entry whose loss is worth a warning.
-struct Options<'a> {
+struct EntryOptions<'a> {
     place: &'a Located<String>,
     /// Name, whether it does something, and whether it is written at all.
-    all: [(&'static str, bool, bool); 3],
+    all: [(&'static str, bool, bool); 4],
 }
 
-impl<'a> Options<'a> {
+impl<'a> EntryOptions<'a> {
     fn of_registry(entry: &'a RawRegistry) -> Option<Self> {
-        let mirror_of = entry.mirror_of.is_some();
+        let written = (entry.mirror_of.is_some(), entry.layout.is_some());
         let (ca_file, skip) = (&entry.ca_file, &entry.insecure_skip_verify);
-        Some(Self::of(entry.address.as_ref()?, mirror_of, ca_file, skip))
+        Some(Self::of(entry.address.as_ref()?, written, ca_file, skip))
     }
 
     fn of_redirect(entry: &'a RawRedirect) -> Option<Self> {
         let (ca_file, skip) = (&entry.ca_file, &entry.insecure_skip_verify);
-        Some(Self::of(entry.to.as_ref()?, false, ca_file, skip))
+        Some(Self::of(entry.to.as_ref()?, (false, false), ca_file, skip))
     }
 
     fn of(
         place: &'a Located<String>,
-        mirror_of: bool,
+        (mirror_of, layout): (bool, bool),
         ca_file: &Option<Located<String>>,
         skip: &Option<Located<bool>>,
     ) -> Self {
@@ -302,6 +308,7 @@ impl<'a> Options<'a> {
             place,
             all: [
                 ("mirrorOf", mirror_of, mirror_of),
+                ("layout", layout, layout),
                 ("caFile", ca_file.is_some(), ca_file.is_some()),
                 ("insecureSkipVerify", is_on(skip), skip.is_some()),
             ],

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Diagnostic, RawConfig, masked, meaning, render, rewrite};
+use super::super::{Diagnostic, RawConfig, Settings, masked, meaning, render, rewrite};
 use super::*;
 
 fn read(text: &str) -> RawConfig {
@@ -18,7 +18,7 @@ fn merged(local: &str, configmap: &str) -> (String, Merged, Vec<String>) {
     let text = if merged.changed.is_empty() {
         local.to_owned()
     } else {
-        rewrite(local, &merged.config, &merged.changed)
+        rewrite(local, &merged.config, &merged.changed).unwrap()
     };
     let findings = findings
         .iter()
@@ -363,7 +363,7 @@ proptest! {
     fn merging_again_changes_nothing(local in config(false), said in config(true)) {
         let (configmap, _) = ConfigMap::read(&said).unwrap();
         let first = merge(&read(&local), &configmap);
-        let text = rewrite(&local, &first.config, &first.changed);
+        let text = rewrite(&local, &first.config, &first.changed).unwrap();
         prop_assert!(same(&read(&text), &first.config), "{local}\n---\n{said}\n---\n{text}");
         let second = merge(&read(&text), &configmap);
         prop_assert_eq!(second.changed, vec![], "{}\n---\n{}\n---\n{}", local, said, text);
@@ -384,4 +384,269 @@ fn regression_a_comment_before_the_only_field() {
         text("# ours\ndebug: false\n", "debug: true"),
         "# ours\ndebug: true\n"
     );
+}
+
+#[test]
+fn each_field_of_the_cache_is_judged_for_itself() {
+    let local = "cache:\n  disableStats: true\n";
+    assert_eq!(
+        text(local, "cache: {statsLogInterval: 5m}"),
+        "cache:\n  statsLogInterval: 5m0s\n  disableStats: true\n"
+    );
+    assert_eq!(
+        text("", "cache: {statsLogInterval: 5m, disableStats: true}"),
+        "cache:\n  statsLogInterval: 5m0s\n  disableStats: true\n"
+    );
+    // Off is off, however far below zero.
+    assert_eq!(
+        text(
+            "cache: {imageCacheSize: -1}\n",
+            "cache: {imageCacheSize: -7}"
+        ),
+        "cache: {imageCacheSize: -1}\n"
+    );
+}
+
+#[test]
+fn empty_null_and_missing_are_the_same() {
+    let local = "address: http://a.io\nregistries: [{address: b.io}]\nuseNodeCache: true\n";
+    for nothing in ["", "~", "null", "''", "'  '"] {
+        for field in [
+            "sealos",
+            "registries",
+            "imageRedirMapping",
+            "cache",
+            "nodeCache",
+            "useNodeCache",
+            "offlinePriority",
+            "force",
+            "debug",
+            "timeout",
+            "reloadInterval",
+        ] {
+            assert_eq!(
+                text(local, &format!("{field}: {nothing}")),
+                local,
+                "{field}: {nothing}"
+            );
+        }
+        for field in ["address", "auth"] {
+            assert_eq!(
+                text(local, &format!("sealos: {{{field}: {nothing}}}")),
+                local
+            );
+        }
+        assert_eq!(text(local, nothing), local);
+    }
+    for nothing in [
+        "sealos: {}",
+        "sealos: {auth: {}}",
+        "cache: {}",
+        "sealos: []",
+        "sealos: {auth: {username: '', password: ''}}",
+    ] {
+        assert_eq!(text(local, nothing), local, "{nothing}");
+    }
+}
+
+#[test]
+fn what_only_this_node_says_is_not_taken_from_a_configmap() {
+    let local = "configMapEnv: none\nfallbackToOrigin: false\n";
+    let (same, _, findings) = merged(
+        local,
+        "configMapEnv: all\nfallbackToOrigin: true\nshim: /x\n",
+    );
+    assert_eq!(same, local);
+    assert_eq!(findings.len(), 3, "{findings:?}");
+    assert!(
+        findings[0].contains("configMapEnv: is read from the node's own file only"),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn variables_that_a_configmap_may_not_name_are_left_out() {
+    let said = "sealos: {auth: '${CLOUD_KEY}:x'}\n\
+        registries: [{address: a.io, auth: {username: u, password: '${CLOUD_KEY}'}}, {address: b.io, auth: 'u:${PULL}'}, {address: c.io, auth: 'u:$X'}]\n\
+        imageRedirMapping: [{src: a.io, to: b.io, auth: 'u:${CLOUD_KEY}'}]\n\
+        nodeCache: {store: {s3: {bucket: b, credentials: {accessKeyId: k, secretAccessKey: '${CLOUD_KEY}'}}}}\n";
+    let (all, merge, _) = merged("auth: a:b\n", said);
+    assert!(merge.lost.is_empty(), "{:?}", merge.lost);
+    assert_eq!(all.matches("CLOUD_KEY").count(), 4, "{all}");
+    for (allowed, left_out) in [("[PULL]", 4), ("none", 5), ("[]", 5)] {
+        let local = format!("configMapEnv: {allowed}\nauth: a:b\n");
+        let (text, merge, _) = merged(&local, said);
+        assert_eq!(merge.lost.len(), left_out, "{:?}", merge.lost);
+        assert!(!text.contains("CLOUD_KEY"), "{text}");
+        assert_eq!(text.contains("${PULL}"), allowed == "[PULL]");
+        assert!(
+            text.contains("auth: a:b\n"),
+            "the local value stays: {text}"
+        );
+        assert!(text.contains("u:$X"), "no variable: {text}");
+        assert!(
+            merge.lost[1]
+                .starts_with("the ConfigMap's registries[1].auth names the variable CLOUD_KEY"),
+            "{:?}",
+            merge.lost
+        );
+    }
+    let (_, findings) = RawConfig::read("configMapEnv: some\n");
+    assert!(
+        findings[0].message.starts_with("expected `all`, `none`"),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn a_lost_layout_is_named() {
+    let (_, merge, _) = merged(
+        "registries: [{address: a.io, layout: host}]",
+        "registries: [{address: a.io, priority: 3}]",
+    );
+    assert_eq!(merge.lost.len(), 1);
+    assert!(
+        merge.lost[0].contains("`layout` of a.io is lost"),
+        "{:?}",
+        merge.lost
+    );
+}
+
+#[test]
+fn a_list_without_end_is_cut_where_it_is_read() {
+    let entries: Vec<_> = (0..20_000)
+        .map(|n| format!("{{address: r{n}.io}}"))
+        .collect();
+    let said = format!("registries: [{}]\ntimeout: 1m", entries.join(", "));
+    let (text, merge, findings) = merged("debug: true\n", &said);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(
+        findings[0].contains("registries: 20000 entries; the first 1000 are used"),
+        "{findings:?}"
+    );
+    assert_eq!(merge.changed, [Key::Registries, Key::Timeout]);
+    let (settings, findings) = Settings::read(&text, &|_| None);
+    assert_eq!(findings, []);
+    assert_eq!(settings.rules.registries.len(), 1_000);
+    // And as a local file, that somebody else wrote.
+    let (settings, findings) = Settings::read(&said, &|_| None);
+    assert_eq!(
+        (settings.rules.registries.len(), findings.len()),
+        (1_000, 1)
+    );
+    assert!(!findings[0].is_error());
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    // Either part can be read; both together would be more values than a config may hold.
+    let list = |name: &str| {
+        let hosts = vec!["h.io"; 900].join(", ");
+        let entries: Vec<_> = (0..100)
+            .map(|n| format!("{{address: {name}{n}.io, mirrorOf: [{hosts}]}}"))
+            .collect();
+        entries.join(", ")
+    };
+    let local = format!("excludeNamespaces: [{}]\n", vec!["n"; 90_000].join(", "));
+    let (configmap, _) = ConfigMap::read(&format!("registries: [{}]", list("a"))).unwrap();
+    let merged = merge(&read(&local), &configmap);
+    let refused = rewrite(&local, &merged.config, &merged.changed).unwrap_err();
+    assert!(
+        refused.contains("can't be written as a config"),
+        "{refused}"
+    );
+    assert!(refused.contains("too many values"), "{refused}");
+}
+
+/// Any value of a field that has bounds, from nothing to more than fits.
+fn any_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("0".to_owned()),
+        Just("1ns".to_owned()),
+        Just("2562047h".to_owned()),
+        Just("9223372036854775807".to_owned()),
+        Just("-9223372036854775808".to_owned()),
+        Just("99999999999999999999".to_owned()),
+        Just("off".to_owned()),
+        Just("1e18".to_owned()),
+        Just("100%".to_owned()),
+        (0..100_000u32).prop_map(|n| n.to_string()),
+        (0..100_000u32).prop_map(|n| format!("{n}ms")),
+        (0..100_000u32).prop_map(|n| format!("{n}h")),
+    ]
+}
+
+const BOUNDED: [&str; 16] = [
+    "timeout: @",
+    "reloadInterval: @",
+    "probeTimeout: @",
+    "offlinePriority: @",
+    "cache: {imageCacheSize: @, imageCacheTTL: 5s}",
+    "cache: {imageCacheTTL: @}",
+    "cache: {domainCacheTTL: @}",
+    "cache: {negativeTTL: @}",
+    "cache: {statsLogInterval: @}",
+    "registries: [{address: a.io, priority: @}]",
+    "imageRedirMapping: [{src: a.io, to: b.io, priority: @}]",
+    "nodeCache: {tagTTL: @}",
+    "nodeCache: {maxStale: @}",
+    "nodeCache: {authTTL: @}",
+    "nodeCache: {parallel: @}",
+    "nodeCache: {maxSize: @, minFree: @, parallelAbove: @}",
+];
+
+fn check_bounds(settings: &Settings) -> Result<(), TestCaseError> {
+    use std::time::Duration;
+    let within = |time: Duration, floor: u64, ceiling: u64| {
+        prop_assert!(time >= Duration::from_millis(floor), "{time:?}");
+        prop_assert!(time <= Duration::from_millis(ceiling), "{time:?}");
+        // What is added to the clock must fit there.
+        prop_assert!(std::time::Instant::now().checked_add(time).is_some());
+        Ok(())
+    };
+    const DAY: u64 = 86_400_000;
+    within(settings.timeout, 5_000, DAY)?;
+    within(settings.reload_interval, 1_000, DAY)?;
+    within(settings.probe_timeout, 100, 30_000)?;
+    within(settings.cache.image_cache_ttl, 1_000, 30 * DAY)?;
+    within(settings.cache.domain_cache_ttl, 1_000, 30 * DAY)?;
+    within(settings.cache.negative_ttl, 1_000, DAY)?;
+    within(settings.cache.stats_log_interval.unwrap(), 1_000, DAY)?;
+    prop_assert!(settings.cache.image_cache_size <= 1_000_000);
+    let cache = &settings.node_cache;
+    within(cache.tag_ttl, 0, 30 * DAY)?;
+    within(
+        cache.max_stale.unwrap_or(Duration::from_secs(1)),
+        1_000,
+        3_650 * DAY,
+    )?;
+    within(cache.auth_ttl, 1_000, DAY)?;
+    prop_assert!((1..=16).contains(&cache.parallel));
+    Ok(())
+}
+
+proptest! {
+    /// Every accepted value leaves a shim that pulls, and that starts again.
+    #[test]
+    fn every_accepted_config_is_bounded_and_is_read_again_as_it_is_meant(
+        fields in prop::collection::btree_set(0..BOUNDED.len(), 1..5),
+        value in any_value(),
+    ) {
+        let lines: Vec<_> = fields.iter().map(|at| BOUNDED[*at].replace('@', &value)).collect();
+        // One of the cache's lines is enough: a key may stand once.
+        let once = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count() <= 1;
+        prop_assume!(once("cache:") && once("nodeCache:"));
+        let file = lines.join("\n");
+        let (settings, findings) = Settings::read(&file, &|_| None);
+        if !findings.iter().any(Diagnostic::is_error) {
+            check_bounds(&settings)?;
+        }
+        let (configmap, _) = ConfigMap::read(&file).unwrap();
+        let merged = merge(&RawConfig::default(), &configmap);
+        let text = rewrite("", &merged.config, &merged.changed);
+        prop_assert!(text.is_ok(), "{file}: {text:?}");
+        let (settings, findings) = Settings::read(&text.unwrap(), &|_| None);
+        prop_assert!(!findings.iter().any(Diagnostic::is_error), "{findings:?}");
+        check_bounds(&settings)?;
+    }
 }

@@ -217,7 +217,7 @@ fn a_config_map_sets_single_fields() {
     assert_eq!(named, ["nodeCache.maxSize", "nodeCache.allow"]);
     let merged = merge(&RawConfig::read(local).0, &map);
     assert_eq!(merged.changed, [Key::NodeCache]);
-    let text = rewrite(local, &merged.config, &merged.changed);
+    let text = rewrite(local, &merged.config, &merged.changed).unwrap();
     assert_eq!(
         text,
         "nodeCache:\n  allow: [\"10.0.0.0/8\"]\n  dir: /cache\n  minFree: \"10%\"\n  tagTTL: 5m0s\n"
