@@ -46,6 +46,7 @@ impl<'a> Page<'a> {
             page.written(&merged, key);
         }
         page.cache(&settings);
+        page.written(&merged, Key::NodeCache);
         page
     }
 }
@@ -106,6 +107,11 @@ impl Page<'_> {
         self.line("metricsAddress", &metrics, |c| c.metrics_address.is_some());
         let state = settings.state_dir.display().to_string();
         self.line("image", &state, |c| c.image.is_some());
+        if let Some(env) = &self.local.config_map_env {
+            // Only the file has it.
+            let env = env.value.to_string();
+            self.line("configMapEnv", &env, |c| c.config_map_env.is_some());
+        }
         if let Some(plugins) = &settings.credential_plugins {
             let config = plugins.config.display().to_string();
             self.line("imageCredentialProviderConfig", &config, |_| true);

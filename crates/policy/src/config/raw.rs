@@ -77,6 +77,18 @@ pub enum RawConfigMapEnv {
     Names(Vec<String>),
 }
 
+impl fmt::Display for RawConfigMapEnv {
+    /// As it stands in the file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Names(names) if names.is_empty() => f.write_str("none"),
+            // Quoted: a name may be `1` or `no`.
+            Self::Names(names) => write!(f, "[\"{}\"]", names.join("\", \"")),
+        }
+    }
+}
+
 /// `useNodeCache`: `true`, `false`, or the address of the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RawNodeCacheUse {

@@ -10,9 +10,7 @@ use super::fields::Located;
 use super::meaning;
 use super::merge::Key;
 use super::node_cache::{RawNodeCache, RawS3Credentials};
-use super::raw::{
-    RawAuth, RawCache, RawConfig, RawConfigMapEnv, RawNodeCacheUse, RawRedirect, RawRegistry,
-};
+use super::raw::{RawAuth, RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 use super::settings::Settings;
 use crate::duration;
 use crate::endpoint::without_credentials;
@@ -185,12 +183,7 @@ impl Writer {
             }
         }
         if let Some(env) = &config.config_map_env {
-            let value = match &env.value {
-                RawConfigMapEnv::All => "all".to_owned(),
-                RawConfigMapEnv::Names(names) if names.is_empty() => "none".to_owned(),
-                RawConfigMapEnv::Names(names) => format!("[{}]", names.join(", ")),
-            };
-            field(&mut out, 0, "configMapEnv", &value);
+            field(&mut out, 0, "configMapEnv", &env.value.to_string());
         }
         time(&mut out, 0, "probeTimeout", &config.probe_timeout);
         plain(&mut out, 0, "fallbackToOrigin", &config.fallback_to_origin);

@@ -650,3 +650,16 @@ proptest! {
         check_bounds(&settings)?;
     }
 }
+
+#[test]
+fn config_map_env_is_written_as_it_was_read() {
+    for (written, again) in [
+        ("all", "configMapEnv: all\n"),
+        ("none", "configMapEnv: none\n"),
+        ("[]", "configMapEnv: none\n"),
+        ("[A, '1']", "configMapEnv: [\"A\", \"1\"]\n"),
+    ] {
+        let text = format!("configMapEnv: {written}\n");
+        assert_eq!(render(&read(&text)), again);
+    }
+}
