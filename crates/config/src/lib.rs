@@ -37,6 +37,7 @@
 //! | [`Follower`] | the loop that follows all of it |
 //! | [`Watch`] | noticing at once that a file may have changed |
 //! | [`ConfigState`] | which config is in force, and what is wrong with the newest |
+//! | [`runtime`] | what CRI-O's own files say to us |
 //! | [`show`] | the config as text, each value with where it comes from |
 //! | [`announce`] | the log lines about it |
 
@@ -48,6 +49,7 @@ pub mod file;
 mod follow;
 mod in_force;
 mod merge;
+pub mod runtime;
 pub mod show;
 mod source;
 mod state;

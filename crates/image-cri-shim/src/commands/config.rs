@@ -14,6 +14,8 @@ use policy::config::{
     merge,
 };
 
+use crate::roles::node::runtime_files;
+
 /// How long the API server may take to answer a person.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -59,6 +61,7 @@ fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
     let text = config::file::read(path)?;
     let name = path.display().to_string();
     let variable = |name: &str| std::env::var(name).ok();
+    let mut about_runtime = Vec::new();
     let findings = if is_configmap {
         match ConfigMap::read(&text) {
             Ok((map, mut findings)) => {
@@ -69,13 +72,20 @@ fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
             Err(error) => vec![error],
         }
     } else {
-        Settings::read(&text, &variable).1
+        let (settings, findings) = Settings::read(&text, &variable);
+        if !findings.iter().any(Diagnostic::is_error) {
+            about_runtime = runtime_files::of(&settings).warnings(&settings.rules);
+        }
+        findings
     };
     for finding in &findings {
         println!("{}", finding.in_file(&name));
     }
+    for warning in &about_runtime {
+        println!("{name}: warning: {warning}");
+    }
     let errors = findings.iter().filter(|f| f.is_error()).count();
-    let warnings = findings.len() - errors;
+    let warnings = findings.len() - errors + about_runtime.len();
     let verdict = match (errors, warnings) {
         (0, 0) => "good".to_owned(),
         (0, warnings) => format!("good, with {}", count(warnings, "warning")),

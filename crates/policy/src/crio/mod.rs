@@ -108,6 +108,11 @@ impl CrioConfig {
         (crio, problems)
     }
 
+    /// What `registries.conf` and its drop-ins say.
+    pub fn registries(&self) -> &RegistriesConf {
+        &self.registries
+    }
+
     fn take(&mut self, image: ImageTable) {
         if let Some(pinned) = image.pinned_images {
             self.pinned_images = pinned;

@@ -14,38 +14,38 @@ use telemetry::report::{Explanation, Knowledge};
 use tokio::runtime::Handle;
 
 use crate::commands::daemon::{Daemon, DaemonError};
-use crate::roles::resolving;
+use crate::roles::{node::runtime_files, resolving};
 use crate::{commands::terminal, explain};
 
 /// How long credentials from files, Secrets and plugins may take to be found.
-const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whose knowledge answers.
-pub(super) enum Source {
-    /// The running shim's.
+/// Who explains where images would come from.
+pub(super) enum Explainer {
+    /// The running shim.
     Daemon(Daemon),
-    /// The config file's, by a resolver of our own.
+    /// The config file, with a resolver of our own.
     ConfigFile {
         settings: Box<Settings>,
         resolver: Resolver,
     },
 }
 
-impl Source {
+impl Explainer {
     /// The shim that listens where the config says, else the config itself. Pulls need the shim.
     pub(super) async fn find(file: &Path, is_pull: bool) -> anyhow::Result<Self> {
         let daemon = Daemon::new(&config::file::shim_socket(file)?);
         // Whether one runs; its answer is not needed here.
-        let away = match daemon.status(0).await {
+        let absent = match daemon.status(0).await {
             Ok(_) => return Ok(Self::Daemon(daemon)),
-            Err(away @ (DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. })) => away,
+            Err(absent @ (DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. })) => absent,
             Err(failed) => return Err(failed.into()),
         };
         if is_pull {
-            bail!("--pull needs a running shim: {away}");
+            bail!("--pull needs a running shim: {absent}");
         }
         let loaded = config::file::load(file)?;
-        terminal::say(&format!("using {} itself: {away}", file.display()));
+        terminal::say(&format!("using {} itself: {absent}", file.display()));
         for warning in &loaded.warnings {
             terminal::say(warning);
         }
@@ -56,7 +56,8 @@ impl Source {
         let link = Arc::new(Link::new(Places::from_environment()));
         let interval = settings.reload_interval;
         let mut sources = CredentialSources::new(link, Arc::new(move || interval));
-        let settings = sources.look_once(&settings, CREDENTIALS_PATIENCE).await;
+        let settings = sources.look_once(&settings, CREDENTIALS_TIMEOUT).await;
+        let settings = runtime_files::of(&settings).applied_to(settings);
         let handle = Handle::try_current().context("no async runtime")?;
         Ok(Self::ConfigFile {
             resolver: resolving::resolver(&settings, handle, Telemetry::off()),

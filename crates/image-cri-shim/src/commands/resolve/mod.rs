@@ -19,7 +19,7 @@ use anyhow::Context;
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use self::knowledge::Source;
+use self::knowledge::Explainer;
 use self::progress::Progress;
 use crate::commands::item::Item;
 use crate::commands::render::{self, Page};
@@ -145,12 +145,12 @@ async fn work(
     if images.is_empty() {
         return Ok(Vec::new());
     }
-    let source = Source::find(file, args.pull).await?;
+    let explainer = Explainer::find(file, args.pull).await?;
     let progress = Progress::bar(images.len(), HANDFUL);
     let explained = stream::iter(images).map(|named| {
-        let (source, progress) = (&source, &progress);
+        let (explainer, progress) = (&explainer, &progress);
         async move {
-            let explanation = source.explain(&named.image, !args.offline).await?;
+            let explanation = explainer.explain(&named.image, !args.offline).await?;
             progress.one_done(&named.image);
             anyhow::Ok(Item {
                 explanation,
@@ -161,7 +161,7 @@ async fn work(
     });
     let mut items: Vec<Item> = explained.buffered(AT_ONCE).try_collect().await?;
     drop(progress);
-    if let (Source::Daemon(daemon), true) = (&source, args.pull) {
+    if let (Explainer::Daemon(daemon), true) = (&explainer, args.pull) {
         pulls::pull_all(daemon, &mut items).await;
     }
     Ok(items)

@@ -8,7 +8,7 @@ use policy::text::one_line;
 use crate::commands::terminal;
 
 /// How often a spinner turns.
-const TURN: Duration = Duration::from_millis(120);
+const TICK_INTERVAL: Duration = Duration::from_millis(120);
 /// Longest name beside a bar.
 const MAX_NAME: usize = 60;
 
@@ -31,7 +31,7 @@ impl Progress {
             return Self(ProgressBar::hidden());
         }
         let spinner = styled(ProgressBar::new_spinner(), "{spinner} {msg}");
-        spinner.enable_steady_tick(TURN);
+        spinner.enable_steady_tick(TICK_INTERVAL);
         Self(spinner)
     }
 

@@ -11,7 +11,7 @@ use crate::commands::item::{Item, Pull};
 use crate::commands::render;
 
 /// How often the shim is asked what it is doing.
-const LOOK: Duration = Duration::from_millis(500);
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Pulls all that have a valid name, and notes how that ended.
 pub(super) async fn pull_all(daemon: &Daemon, items: &mut [Item]) {
@@ -44,7 +44,7 @@ async fn pull(daemon: &Daemon, image: &str, count: &str) -> Pull {
     let mut pulling = std::pin::pin!(daemon.pull(image));
     let ended = loop {
         let look = async {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(STATUS_INTERVAL).await;
             daemon.status(0).await
         };
         let status = tokio::select! {

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use cri::upstream::Upstream;
 use policy::config::Settings;
 
-use super::detect;
+use super::{detect, runtime_files};
 
 /// How long the runtime may take to accept a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,6 +23,9 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
     }
     println!("config    {}: good", file.display());
     show_rules(&loaded.settings);
+    for warning in runtime_files::of(&loaded.settings).warnings(&loaded.settings.rules) {
+        println!("warning   {warning}");
+    }
     let socket = detect::runtime_socket(&loaded.settings)?;
     let shown = socket.display();
     if !detect::is_socket(&socket) {

@@ -5,6 +5,7 @@
 //! | [`detect`] | the runtime's socket |
 //! | [`dry_run`] | what serving would find |
 //! | [`inspection`] | what the running shim can be asked |
+//! | [`runtime_files`] | the runtime's own files, beside each config |
 //! | [`surface`] | the same at `metricsAddress` |
 //! | [`stats`] | the periodic line of counters |
 //!
@@ -14,6 +15,7 @@
 mod detect;
 pub(crate) mod dry_run;
 mod inspection;
+pub(crate) mod runtime_files;
 mod stats;
 mod surface;
 
@@ -37,6 +39,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
 
 use self::inspection::{Inspection, Parts};
+use self::runtime_files::RuntimeFiles;
 use super::resolving;
 use crate::process::logging::{self, LogFormat, LogLevel};
 use crate::process::{signals, systemd};
@@ -74,6 +77,8 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     }
     config::announce::config(&settings);
     let runtime_socket = detect::runtime_socket(&settings)?;
+    let mut runtime_files = RuntimeFiles::new(runtime_socket.clone());
+    let settings = runtime_files.applied_to(settings);
     if !settings.force && !detect::is_socket(&runtime_socket) {
         bail!(
             "the container runtime's socket {} is not there; start the runtime, set `cri:`, or set `force: true` to start without it",
@@ -103,7 +108,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     let config = ConfigState::new(source.name(), telemetry.clone());
     let handle = background.handle().clone();
     let node = Node::new(settings, runtime_socket, level, handle, telemetry);
-    let served = proxy.block_on(node.serve(source, config));
+    let served = proxy.block_on(node.serve(source, config, runtime_files));
     background.shutdown_timeout(BACKGROUND_TIMEOUT);
     served
 }
@@ -166,7 +171,12 @@ impl Node {
     }
 
     /// `source` is where the config in force came from.
-    async fn serve(self, source: Source, config: ConfigState) -> anyhow::Result<()> {
+    async fn serve(
+        self,
+        source: Source,
+        config: ConfigState,
+        mut runtime_files: RuntimeFiles,
+    ) -> anyhow::Result<()> {
         let socket = self.settings.load().shim_socket.clone();
         let listener = Listener::bind(&socket, &self.runtime_socket)?;
         let shutdown = signals::shutdown()?;
@@ -188,7 +198,10 @@ impl Node {
         self.background.spawn(follower.run({
             let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
             let resolver = self.resolver.clone();
-            move |new| apply(new, &settings, &level, &resolver)
+            move |new| {
+                let new = runtime_files.applied_to(new);
+                apply(new, &settings, &level, &resolver);
+            }
         }));
         let settings = Arc::clone(&self.settings);
         self.background

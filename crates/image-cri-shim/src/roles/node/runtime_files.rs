@@ -1,0 +1,49 @@
+//! The runtime's own files, which say more about each config.
+
+use std::path::{Path, PathBuf};
+
+use config::runtime::RuntimeConfig;
+use policy::config::Settings;
+
+use super::detect;
+
+/// Reads the files of the runtime behind a socket anew for each config. What they need beside the config is
+/// logged once, and again when it is something else.
+pub(crate) struct RuntimeFiles {
+    socket: PathBuf,
+    warned: Vec<String>,
+}
+
+impl RuntimeFiles {
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            warned: Vec::new(),
+        }
+    }
+
+    /// The config as it is in front of the runtime.
+    pub(crate) fn applied_to(&mut self, settings: Settings) -> Settings {
+        let runtime = read(&self.socket);
+        let warnings = runtime.warnings(&settings.rules);
+        if warnings != self.warned {
+            for warning in &warnings {
+                tracing::warn!("runtime: {warning}");
+            }
+            self.warned = warnings;
+        }
+        runtime.applied_to(settings)
+    }
+}
+
+/// What the files say of the runtime that a config is for; nothing where nobody knows which one that is.
+pub(crate) fn of(settings: &Settings) -> RuntimeConfig {
+    match detect::runtime_socket(settings) {
+        Ok(socket) => read(&socket),
+        Err(_) => RuntimeConfig::default(),
+    }
+}
+
+fn read(socket: &Path) -> RuntimeConfig {
+    RuntimeConfig::read(Path::new("/"), socket)
+}
