@@ -20,6 +20,7 @@
 //! | [`plan`] | the ordered candidates for one image |
 //! | [`pod`] | the same rules, applied to a Pod |
 //! | [`manifest`] | the images that a manifest names |
+//! | [`glob`] | patterns for image names |
 //! | [`placeholder`] | texts that stand where an image will be |
 //! | [`order`] | when probing is over, and what is pulled next |
 //! | [`backoff`] | pauses that grow with each failure |
@@ -45,6 +46,7 @@ pub mod crio;
 pub mod docker_config;
 pub mod duration;
 pub mod endpoint;
+pub mod glob;
 pub mod layout;
 pub mod manifest;
 mod name;

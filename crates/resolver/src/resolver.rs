@@ -152,6 +152,18 @@ impl Resolver {
         self.flight(key, plan, caller).await
     }
 
+    /// What is known about the candidates now, without asking anybody: also the first answers of a
+    /// resolution that is still under way.
+    pub fn known(&self, plan: &Arc<Plan>, caller: Option<&Credentials>) -> Resolution {
+        let started = Instant::now();
+        let questions = self.inner.questions(plan, caller);
+        Resolution {
+            plan: Arc::clone(plan),
+            answers: self.inner.known(plan, &questions, &Depth::Best, started),
+            elapsed: started.elapsed(),
+        }
+    }
+
     /// Asks the registry that the image's own name points to, anonymously. For people: no pull is
     /// decided by it, nothing is remembered of it, and no breaker opens or closes.
     pub async fn ask_origin(&self, reference: &Reference) -> Answer {
@@ -283,19 +295,31 @@ impl Inner {
         depth: &Depth,
     ) -> Option<Resolution> {
         let started = Instant::now();
-        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(questions.len());
-        for (at, (candidate, question)) in plan.candidates.iter().zip(questions).enumerate() {
-            let answer = depth
-                .ruled_out(at)
-                .or_else(|| self.memory.recall(&plan.key, *question, started))
-                .or_else(|| circuit_open(&self.registries.of(&candidate.endpoint), started));
-            answers.push(answer);
-        }
+        let answers = self.known(plan, questions, depth, started);
         is_enough(&answers, depth).then(|| Resolution {
             plan: Arc::clone(plan),
             answers,
             elapsed: started.elapsed(),
         })
+    }
+
+    /// What is known about each candidate without asking anybody.
+    fn known(
+        &self,
+        plan: &Plan,
+        questions: &[Question],
+        depth: &Depth,
+        now: Instant,
+    ) -> Vec<Option<Answer>> {
+        let candidates = plan.candidates.iter().zip(questions).enumerate();
+        candidates
+            .map(|(at, (candidate, question))| {
+                depth
+                    .ruled_out(at)
+                    .or_else(|| self.memory.recall(&plan.key, *question, now))
+                    .or_else(|| circuit_open(&self.registries.of(&candidate.endpoint), now))
+            })
+            .collect()
     }
 
     async fn run(

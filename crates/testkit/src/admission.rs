@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use crate::certs::crypto;
+use crate::certs::{ServerCert, crypto};
 use crate::fake_api_server::FakeApiServer;
 
 /// Name that a webhook's certificate is for: that of the Service in `deploy/webhook`.
@@ -40,15 +40,32 @@ pub fn client_with(
     cas: &[&str],
     protocols: &[&[u8]],
 ) -> Result<reqwest::Client> {
+    client_as(address, cas, protocols, None)
+}
+
+/// The same, showing this certificate.
+pub fn client_as(
+    address: SocketAddr,
+    cas: &[&str],
+    protocols: &[&[u8]],
+    certificate: Option<&ServerCert>,
+) -> Result<reqwest::Client> {
     let mut roots = RootCertStore::empty();
     let texts = cas.iter();
     for root in texts.flat_map(|ca| CertificateDer::pem_slice_iter(ca.as_bytes())) {
         roots.add(root?)?;
     }
-    let mut config = rustls::ClientConfig::builder_with_provider(crypto())
+    let config = rustls::ClientConfig::builder_with_provider(crypto())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        None => config.with_no_client_auth(),
+        Some(cert) => {
+            let chain = CertificateDer::from_pem_slice(cert.cert_pem.as_bytes())?;
+            let key = PrivateKeyDer::from_pem_slice(cert.key_pem.as_bytes())?;
+            config.with_client_auth_cert(vec![chain], key)?
+        }
+    };
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(reqwest::Client::builder()
         .tls_backend_preconfigured(config)

@@ -12,23 +12,28 @@ use listener::reply::{text, typed};
 use listener::{Connection, Memory};
 use tokio::time::{Instant, timeout_at};
 
-use crate::admit::Admission;
+use crate::admit::{Admission, ReviewBody};
+use crate::caller::Callers;
 use crate::limits::Limits;
+use crate::review::ReviewError;
 
 /// How long an API server waits where it doesn't say (`timeoutSeconds`, default 10; ours says 5).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is kept back of the API server's time for the answer's way.
 const MARGIN: Duration = Duration::from_millis(500);
 
+type Reply = Response<Full<Bytes>>;
+
 /// Answers requests on the HTTPS listener.
 pub(crate) struct Reviews {
     pub(crate) admission: Admission,
+    pub(crate) callers: Callers,
     pub(crate) limits: Limits,
     pub(crate) memory: Arc<Memory>,
 }
 
 impl Reviews {
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Reply {
         if request.uri().path() != "/mutate" {
             return text(StatusCode::NOT_FOUND, "the webhook answers POST /mutate");
         }
@@ -41,23 +46,24 @@ impl Reviews {
         let Some(connection) = request.extensions().get::<Arc<Connection>>().cloned() else {
             return text(StatusCode::INTERNAL_SERVER_ERROR, "no connection");
         };
-        self.review(request, &connection)
-            .await
-            .unwrap_or_else(|r| r)
+        let began = Instant::now();
+        match self.read(request).await {
+            Ok((body, deadline)) => self.review(body, deadline, &connection).await,
+            Err(refused) => {
+                self.admission.refused(began);
+                refused
+            }
+        }
     }
 
-    /// The answer to a POST; an error is an answer too.
-    async fn review(
-        &self,
-        request: Request<Incoming>,
-        connection: &Arc<Connection>,
-    ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    /// The body of a POST, and until when it is to be answered; or why there is none.
+    async fn read(&self, request: Request<Incoming>) -> Result<(ReviewBody, Instant), Reply> {
         let now = Instant::now();
         let deadline = now + time_for(request.uri().query(), self.limits.answer_timeout);
         let until = deadline.min(now + self.limits.body_timeout);
         let mut share = self.memory.share();
         let body = collect(request.into_body(), self.limits.body, &mut share);
-        let body = match timeout_at(until, body).await {
+        let bytes = match timeout_at(until, body).await {
             Ok(body) => body.map_err(|error| refused(&error))?,
             Err(_) => {
                 let message = "the body didn't come in time";
@@ -65,24 +71,38 @@ impl Reviews {
             }
         };
         share.keep();
-        let answered = self.admission.review(&body, deadline).await;
-        drop(body);
-        drop(share);
-        let response = answered.map_err(|e| text(StatusCode::BAD_REQUEST, &e.to_string()))?;
-        let json = response
-            .to_json()
-            .map_err(|e| text(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()))?;
+        let share = Some(share);
+        Ok((ReviewBody { bytes, share }, deadline))
+    }
+
+    async fn review(
+        &self,
+        body: ReviewBody,
+        deadline: Instant,
+        connection: &Arc<Connection>,
+    ) -> Reply {
+        let caller = self.callers.of(connection);
+        let json = match self.admission.review(body, caller, deadline).await {
+            Ok(response) => response.to_json(),
+            Err(error @ ReviewError::Busy) => {
+                return text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+            }
+            Err(error) => return text(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        let json = match json {
+            Ok(json) => json,
+            Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        };
         // Who doesn't read his answers fills no memory with them.
         let mut share = self.memory.share();
-        let room = timeout_at(deadline, share.grow(json.len())).await;
-        if !matches!(room, Ok(Ok(()))) {
-            return Err(refused(&NoRoom.into()));
+        match timeout_at(deadline, share.grow(json.len())).await {
+            Ok(Ok(())) => typed(share.hold(json, connection), "application/json"),
+            Ok(Err(_)) | Err(_) => refused(&NoRoom.into()),
         }
-        Ok(typed(share.hold(json, connection), "application/json"))
     }
 }
 
-fn refused(error: &BodyError) -> Response<Full<Bytes>> {
+fn refused(error: &BodyError) -> Reply {
     let status = match error {
         BodyError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         BodyError::Broken => StatusCode::BAD_REQUEST,

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`review`] | AdmissionReviews, read and answered |
 //! | [`admit`] | what becomes of one Pod |
+//! | [`caller`] | who asks: an API server, or anybody |
 //! | [`http`] | which request gets which answer |
 //! | [`server`] | the listener for API servers |
 //! | [`limits`] | what clients may take |
@@ -22,6 +23,7 @@
 //! gets an HTTP error, since there is nothing to answer to.
 
 pub mod admit;
+pub mod caller;
 pub mod health;
 pub mod http;
 pub mod limits;
@@ -30,5 +32,6 @@ pub mod self_signed;
 pub mod server;
 
 pub use admit::Admission;
+pub use caller::{Caller, Callers};
 pub use limits::Limits;
 pub use server::serve;

@@ -29,6 +29,9 @@ pub enum ReviewError {
     /// `request` or its `uid` is missing.
     #[error("the AdmissionReview has no `request.uid`")]
     NoRequest,
+    /// So many large reviews are being read that this one's turn doesn't come in time.
+    #[error("too many large reviews at once")]
+    Busy,
 }
 
 /// The request of a review, with its object as `T`.
@@ -54,6 +57,13 @@ pub struct Request<T> {
     pub object: Option<T>,
     /// The object as it was, where it was.
     pub old_object: Option<T>,
+}
+
+impl<T> Request<T> {
+    /// Whether its object is a Pod.
+    pub(crate) fn is_for_pod(&self) -> bool {
+        self.kind.group.is_empty() && self.kind.kind == "Pod"
+    }
 }
 
 // Derived, it would ask for `T: Default`.
@@ -144,7 +154,7 @@ pub struct Response {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer<'r> {
+struct Envelope<'r> {
     api_version: &'static str,
     kind: &'static str,
     response: &'r Response,
@@ -162,21 +172,24 @@ impl Response {
         }
     }
 
-    /// Allowed with `patch`.
+    /// Allowed with `patch`; `None` where that is too large.
     ///
     /// # Errors
     /// The patch can't be written as JSON; no patch of ours is so.
-    pub fn patched(uid: &str, patch: &Patch) -> Result<Self, serde_json::Error> {
+    pub fn patched(uid: &str, patch: &Patch) -> Result<Option<Self>, serde_json::Error> {
         let note = |notes: &BTreeMap<String, String>| serde_json::to_string(notes);
-        Ok(Self {
+        let Some(json) = patch.to_json()? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
             patch_type: Some("JSONPatch"),
-            patch: Some(STANDARD.encode(serde_json::to_vec(&patch.operations)?)),
+            patch: Some(STANDARD.encode(json)),
             audit_annotations: BTreeMap::from([
                 ("original-images", note(&patch.originals)?),
                 ("rules", note(&patch.rules)?),
             ]),
             ..Self::unchanged(uid)
-        })
+        }))
     }
 
     /// The body that the API server gets.
@@ -184,7 +197,7 @@ impl Response {
     /// # Errors
     /// It can't be written as JSON; no response of ours is so.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(&Answer {
+        serde_json::to_vec(&Envelope {
             api_version: API_VERSION,
             kind: KIND,
             response: self,

@@ -8,6 +8,7 @@ use listener::{Memory, Options, Protocols, Tls};
 use tokio::net::TcpListener;
 
 use crate::admit::Admission;
+use crate::caller::Callers;
 use crate::http::Reviews;
 use crate::limits::Limits;
 
@@ -16,6 +17,7 @@ pub async fn serve(
     listener: TcpListener,
     tls: Arc<Tls>,
     admission: Admission,
+    callers: Callers,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -27,6 +29,7 @@ pub async fn serve(
     };
     let reviews = Arc::new(Reviews {
         admission,
+        callers,
         memory: Memory::new(limits.bodies),
         limits,
     });

@@ -206,6 +206,9 @@ fn leave_out(config: &mut RawConfig, finding: &Diagnostic) {
             "authSecret" => config.auth_secret = None,
             "useNodeCache" => config.use_node_cache = None,
             "cache.prefix" => config.cache.prefix = None,
+            "cache.images" => config.cache.images = None,
+            "cache.include" => config.cache.include = None,
+            "cache.exclude" => config.cache.exclude = None,
             "rewrite" => config.rewrite = None,
             _ => {}
         }

@@ -35,6 +35,11 @@ fn text(written: &Option<Located<String>>) -> Option<&str> {
     written.as_ref().map(|written| written.value.trim())
 }
 
+fn texts(written: &Option<Located<Vec<Located<String>>>>) -> Vec<&str> {
+    let list = written.iter().flat_map(|written| &written.value);
+    list.map(|text| text.value.trim()).collect()
+}
+
 fn is_on(written: &Option<Located<bool>>) -> bool {
     written.as_ref().is_some_and(|written| written.value)
 }
@@ -93,6 +98,9 @@ struct Cache<'a> {
     times: [Duration; 4],
     disable_stats: bool,
     prefix: Option<&'a str>,
+    images: Option<&'a str>,
+    include: Vec<&'a str>,
+    exclude: Vec<&'a str>,
 }
 
 impl<'a> Cache<'a> {
@@ -119,6 +127,9 @@ impl<'a> Cache<'a> {
             ],
             disable_stats: is_on(&cache.disable_stats),
             prefix: text(&cache.prefix),
+            images: text(&cache.images).filter(|images| *images != "all"),
+            include: texts(&cache.include),
+            exclude: texts(&cache.exclude),
         }
     }
 }

@@ -115,6 +115,12 @@ pub struct RawCache {
     pub disable_stats: Option<Located<bool>>,
     /// Where the node cache is, for the webhook to lead images through it.
     pub prefix: Option<Located<String>>,
+    /// Which images it leads there: `all` or `moved`.
+    pub images: Option<Located<String>>,
+    /// Of these only those that match one of these patterns.
+    pub include: Option<Located<Vec<Located<String>>>>,
+    /// None of those that match one of these patterns.
+    pub exclude: Option<Located<Vec<Located<String>>>>,
 }
 
 /// An entry of `registries`.
@@ -264,6 +270,9 @@ impl RawCache {
             stats_log_interval: fields.duration("statsLogInterval"),
             disable_stats: fields.boolean("disableStats"),
             prefix: fields.text("prefix"),
+            images: fields.text("images"),
+            include: texts(&mut fields, "include"),
+            exclude: texts(&mut fields, "exclude"),
         };
         fields.finish();
         cache

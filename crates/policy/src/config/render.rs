@@ -413,6 +413,12 @@ fn cache(out: &mut String, cache: &RawCache) {
     );
     plain(&mut fields, 2, "disableStats", &cache.disable_stats);
     text(&mut fields, 2, "prefix", &cache.prefix);
+    text(&mut fields, 2, "images", &cache.images);
+    for (name, patterns) in [("include", &cache.include), ("exclude", &cache.exclude)] {
+        if let Some(patterns) = patterns {
+            field(&mut fields, 2, name, &flow(&patterns.value));
+        }
+    }
     if !fields.is_empty() {
         out.push_str("cache:\n");
         out.push_str(&fields);

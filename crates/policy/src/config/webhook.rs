@@ -2,8 +2,9 @@
 
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
-use super::raw::RawConfig;
-use crate::pod::CachePrefix;
+use super::raw::{RawCache, RawConfig};
+use crate::glob::Glob;
+use crate::pod::{Cache, CachePrefix, CachedImages};
 
 /// What the webhook does with an image that a rule concerns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,8 +24,9 @@ pub struct WebhookSettings {
     /// `excludeNamespaces`: namespaces whose Pods are left alone. `None` is the default:
     /// `kube-system` and the webhook's own.
     pub exclude_namespaces: Option<Vec<String>>,
-    /// `cache.prefix`: leads rewritten images through the node cache. Default none.
-    pub cache_prefix: Option<CachePrefix>,
+    /// `cache.prefix`, `images`, `include`, `exclude`: which images are led through the node cache, and
+    /// where that is. Default none.
+    pub cache: Option<Cache>,
 }
 
 impl WebhookSettings {
@@ -38,16 +40,57 @@ impl WebhookSettings {
                     .filter(|name| !name.is_empty())
                     .collect()
             }),
-            cache_prefix: raw.cache.prefix.as_ref().and_then(|written| {
-                let prefix = CachePrefix::parse(&written.value);
-                if prefix.is_none() {
-                    let message = "not where images can be pulled from; write `host:port` such as `localhost:7439`";
-                    findings.push(Diagnostic::error(written.position, "cache.prefix", message));
-                }
-                prefix
-            }),
+            cache: cache(&raw.cache, findings),
         }
     }
+}
+
+fn cache(raw: &RawCache, findings: &mut Vec<Diagnostic>) -> Option<Cache> {
+    let images = match raw.images.as_ref().map(|images| images.value.trim()) {
+        None | Some("all") => CachedImages::All,
+        Some("moved") => CachedImages::Moved,
+        Some(_) => {
+            let position = raw.images.as_ref().map(|images| images.position);
+            let message = "neither `all` nor `moved`";
+            let error = Diagnostic::error(position.unwrap_or_default(), "cache.images", message);
+            findings.push(error);
+            CachedImages::All
+        }
+    };
+    let include = globs(raw.include.as_ref(), "cache.include", findings);
+    let exclude = globs(raw.exclude.as_ref(), "cache.exclude", findings);
+    let written = raw.prefix.as_ref()?;
+    let prefix = CachePrefix::parse(&written.value);
+    if prefix.is_none() {
+        let message =
+            "not where images can be pulled from; write `host:port` such as `localhost:7439`";
+        findings.push(Diagnostic::error(written.position, "cache.prefix", message));
+    }
+    Some(Cache {
+        prefix: prefix?,
+        images,
+        include,
+        exclude,
+    })
+}
+
+fn globs(
+    written: Option<&Located<Vec<Located<String>>>>,
+    field: &str,
+    findings: &mut Vec<Diagnostic>,
+) -> Vec<Glob> {
+    let written = written.iter().flat_map(|list| &list.value);
+    written
+        .filter_map(|pattern| {
+            let glob = Glob::parse(&pattern.value);
+            if glob.is_none() {
+                let message =
+                    "not a pattern for image names; write `docker.io/library/*` or `ghcr.io/**`";
+                findings.push(Diagnostic::error(pattern.position, field, message));
+            }
+            glob
+        })
+        .collect()
 }
 
 fn rewrite(written: Option<&Located<String>>, findings: &mut Vec<Diagnostic>) -> Rewrite {
@@ -118,7 +161,7 @@ mod tests {
             Some(vec!["ops".to_owned()])
         );
         assert_eq!(
-            settings.webhook.cache_prefix.unwrap().as_str(),
+            settings.webhook.cache.unwrap().prefix.as_str(),
             "localhost:7439"
         );
         let rule = &settings.rules.redirects[0];
@@ -132,6 +175,9 @@ mod tests {
             ("rewrite: worst", "rewrite"),
             ("cache: {prefix: 'http://localhost:7439'}", "cache.prefix"),
             ("cache: {prefix: 'localhost:7439/Upper'}", "cache.prefix"),
+            ("cache: {prefix: a.io, images: some}", "cache.images"),
+            ("cache: {prefix: a.io, include: ['a b']}", "cache.include"),
+            ("cache: {prefix: a.io, exclude: ['{']}", "cache.exclude"),
             (
                 "imageRedirMapping: [{src: a.io, to: b.io, pullSecret: A_b}]",
                 "imageRedirMapping[1].pullSecret",

@@ -28,6 +28,11 @@ impl CachePrefix {
         &self.0
     }
 
+    /// The `host[:port]` that names begin with.
+    pub(super) fn domain(&self) -> &str {
+        self.0.split('/').next().unwrap_or(&self.0)
+    }
+
     /// The name that leads through the cache. `None` where there is none: an IPv6 address can't stand
     /// inside a repository, and a repository has 255 characters at most.
     pub fn wrap(&self, image: &str) -> Option<String> {

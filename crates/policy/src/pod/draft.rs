@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::cache_prefix::CachePrefix;
-use super::object::{Container, Pod, Spec};
-use super::patch::{Move, Patch};
-use super::scope::{LeftAlone, Operation, Options};
+use super::bounded::{Few, ImageVolumes};
+use super::cache::Cache;
+use super::object::{Pod, Spec};
+use super::patch::{MAX_ANNOTATIONS, Move, Patch};
+use super::scope::{Operation, Options, Skipped};
 use crate::config::Rewrite;
 use crate::plan::{Candidate, Role};
-use crate::rules::{Origin, Rules};
-use crate::{Plan, Reference, redirect};
+use crate::rules::{Origin, Redirect, Rules};
+use crate::{Plan, Reference, placeholder, redirect};
 
 /// What may be done to a Pod. Decided without any I/O; who probes hands what was found to
 /// [`Draft::patch`].
@@ -18,10 +19,12 @@ use crate::{Plan, Reference, redirect};
 pub struct Draft<'a> {
     pod: &'a Pod,
     rules: &'a Rules,
-    cache: Option<&'a CachePrefix>,
+    cache: Option<&'a Cache>,
     /// The Secrets of a Pod that runs can't be changed any more.
     may_add_secrets: bool,
     images: Vec<PodImage>,
+    /// Records in the annotations that are not true any more, unless their image is moved again.
+    stale: BTreeSet<String>,
 }
 
 /// An image of a Pod that a rule concerns.
@@ -31,10 +34,11 @@ pub struct PodImage {
     pub name: String,
     /// What is written in the Pod.
     pub image: String,
-    /// Where it may come from.
-    pub plan: Arc<Plan>,
+    /// Where it may come from; only with `rewrite: best`, where somebody is asked.
+    pub plan: Option<Arc<Plan>>,
     /// Where in the JSON it stands (RFC 6901).
     pointer: String,
+    reference: Reference,
     /// Number of the redirect that applies, and what it leads to.
     redirect: Option<(usize, String)>,
 }
@@ -44,6 +48,8 @@ struct Place<'p> {
     pointer: String,
     name: String,
     image: &'p str,
+    /// Whether it is pulled: with `Never` it is on the node already, under the name that is written.
+    is_pulled: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -51,43 +57,51 @@ impl<'a> Draft<'a> {
     /// it may be missing.
     ///
     /// # Errors
-    /// [`LeftAlone`] says why nothing is to be done.
+    /// [`Skipped`] says why nothing is to be done.
     pub fn new(
         pod: &'a Pod,
         namespace: &str,
         operation: Operation<'_>,
         rules: &'a Rules,
         options: &'a Options,
-    ) -> Result<Self, LeftAlone> {
-        if let Some(reason) = options.spares(pod, namespace) {
+    ) -> Result<Self, Skipped> {
+        if let Some(reason) = options.skips(pod, namespace) {
             return Err(reason);
         }
         let Some(spec) = &pod.spec else {
-            return Err(LeftAlone::NoRule);
+            return Err(Skipped::NoRule);
         };
         let draft = Self {
             pod,
             rules,
-            cache: options.cache_prefix.as_ref(),
+            cache: options.cache.as_ref(),
             may_add_secrets: matches!(operation, Operation::Create),
             images: Vec::new(),
+            stale: BTreeSet::new(),
         };
-        let records = records(pod, super::ORIGINAL_IMAGES);
-        let places = match operation {
-            Operation::Create => every_place(spec),
-            Operation::EphemeralContainers { old } => new_ephemeral(spec, old),
-        };
-        let images: Vec<_> = places
-            .into_iter()
-            .filter_map(|place| {
-                let original = records.get(&place.name).map(String::as_str);
-                draft.image(place, original, options.rewrite)
-            })
-            .collect();
-        if images.is_empty() {
-            return Err(LeftAlone::NoRule);
+        let originals = records(pod, super::ORIGINAL_IMAGES);
+        let (places, old) = (places(spec), unchanged(operation));
+        let mut stale: BTreeSet<String> = originals.keys().cloned().collect();
+        stale.extend(records(pod, super::RULES).into_keys());
+        let mut images = Vec::new();
+        for place in places {
+            let original = originals.get(&place.name).map(String::as_str);
+            let is_as_it_was = old.get(place.name.as_str()) == Some(&place.image);
+            let is_told = original.is_some_and(|original| draft.is_told(original, place.image));
+            if is_as_it_was || is_told {
+                stale.remove(&place.name);
+                continue;
+            }
+            images.extend(draft.image(place, options.rewrite));
         }
-        Ok(Self { images, ..draft })
+        if images.is_empty() && stale.is_empty() {
+            return Err(Skipped::NoRule);
+        }
+        Ok(Self {
+            images,
+            stale,
+            ..draft
+        })
     }
 
     /// The images that a rule concerns.
@@ -105,7 +119,7 @@ impl<'a> Draft<'a> {
                 .get(at)
                 .copied()
                 .flatten()
-                .and_then(|at| image.plan.candidates.get(at));
+                .and_then(|at| image.plan.as_ref()?.candidates.get(at));
             let Some((to, rule, secret)) = self.destination(image, candidate) else {
                 continue;
             };
@@ -121,7 +135,7 @@ impl<'a> Draft<'a> {
         if !self.may_add_secrets {
             secrets.clear();
         }
-        Patch::new(self.pod, moves, secrets)
+        Patch::new(self.pod, moves, &self.stale, secrets)
     }
 
     /// Where an image goes: its new name, the rule, and the Secret that the rule comes with.
@@ -130,67 +144,96 @@ impl<'a> Draft<'a> {
         image: &PodImage,
         candidate: Option<&Candidate>,
     ) -> Option<(String, String, Option<&'a str>)> {
-        let (role, to) = match (candidate, &image.redirect) {
-            (Some(candidate), _) => (candidate.role, candidate.image.as_str()),
-            (None, Some((number, target))) => (Role::Redirect(*number), target.as_str()),
-            (None, None) => return None,
+        let place = match (candidate, &image.redirect) {
+            (Some(candidate), _) => Some((candidate.role, candidate.image.as_str())),
+            (None, Some((number, target))) => Some((Role::Redirect(*number), target.as_str())),
+            (None, None) => None,
         };
-        let wrapped = self.cache.and_then(|cache| cache.wrap(to));
-        if wrapped.is_none() && is_same(to, &image.plan) {
-            return None;
+        let place = place.filter(|(_, to)| !is_same(to, &image.reference));
+        let cache = self
+            .cache
+            .filter(|cache| cache.takes(&image.reference, place.is_some()));
+        let to = place.map_or(image.image.as_str(), |(_, to)| to);
+        let wrapped = cache.and_then(|cache| cache.prefix.wrap(to));
+        let (rule, secret) = match place {
+            Some((role, _)) => self.rule(role),
+            None => (CACHE_RULE.to_owned(), None),
+        };
+        match (wrapped, place) {
+            (Some(wrapped), _) => Some((wrapped, rule, secret)),
+            (None, Some((_, to))) => Some((to.to_owned(), rule, secret)),
+            (None, None) => None,
         }
-        let (rule, secret) = self.rule(role);
-        Some((wrapped.unwrap_or_else(|| to.to_owned()), rule, secret))
     }
 
+    /// The name of a rule, and the Secret that comes with it.
     fn rule(&self, role: Role) -> (String, Option<&'a str>) {
         match role {
             Role::Redirect(number) => {
                 let rule = self.rules.redirects.iter().find(|r| r.number == number);
-                let name = rule.and_then(|rule| rule.name.clone());
-                let name = name.unwrap_or_else(|| format!("imageRedirMapping[{number}]"));
+                let name = rule.map_or_else(|| redirect_name(number, None), name_of_redirect);
                 (name, rule.and_then(|rule| rule.pull_secret.as_deref()))
             }
             Role::Registry(origin) => {
                 let registry = self.rules.registries.iter().find(|r| r.origin == origin);
-                let name = match origin {
-                    Origin::Offline => "address".to_owned(),
-                    Origin::NodeCache => "useNodeCache".to_owned(),
-                    Origin::Listed(number) => format!("registries[{number}]"),
-                };
-                (name, registry.and_then(|r| r.pull_secret.as_deref()))
+                let secret = registry.and_then(|r| r.pull_secret.as_deref());
+                (name_of_registry(origin), secret)
             }
         }
     }
 
-    /// The image at `place`, unless there is nothing to do: it is no name, it was moved already, or no
-    /// rule concerns it. `original` is what our annotation says that it was.
-    fn image(
-        &self,
-        place: Place<'_>,
-        original: Option<&str>,
-        rewrite: Rewrite,
-    ) -> Option<PodImage> {
-        let reference = Reference::parse(place.image).ok()?;
-        let cached = |cache: &CachePrefix| cache.unwrap(place.image).is_some();
-        if self.cache.is_some_and(cached)
-            || original.is_some_and(|original| self.leads_to(original, &reference))
-            || redirect::is_settled(self.rules, &reference)
+    /// Whether `image` is where it is because we moved it there from `original`, or led it through the
+    /// cache.
+    fn is_told(&self, original: &str, image: &str) -> bool {
+        let inner = self.cache.and_then(|cache| cache.prefix.unwrap(image));
+        let image = Reference::parse(inner.as_deref().unwrap_or(image));
+        let original = Reference::parse(original);
+        let (Ok(image), Ok(original)) = (image, original) else {
+            return false;
+        };
+        if is_at(&image, &original) {
+            // Who put the original's name back wants the rules applied.
+            return inner.is_some();
+        }
+        self.leads_to(&original, &image)
+    }
+
+    fn is_through_cache(&self, image: &str) -> bool {
+        self.cache
+            .is_some_and(|cache| cache.prefix.unwrap(image).is_some())
+    }
+
+    /// The image at `place`, unless there is nothing to do: it is no name, it is filled in later, or no rule
+    /// concerns it.
+    fn image(&self, place: Place<'_>, rewrite: Rewrite) -> Option<PodImage> {
+        if !place.is_pulled
+            || placeholder::is_placeholder(place.image)
+            || self.is_through_cache(place.image)
         {
             return None;
         }
+        let reference = Reference::parse(place.image).ok()?;
+        let is_settled = redirect::is_settled(self.rules, &reference);
         let redirect = redirect::target(self.rules, &reference)
             .map(|(rule, target)| (rule.number, target.image));
-        if redirect.is_none() && rewrite == Rewrite::Redirect {
-            return None;
-        }
-        let plan = Plan::new(self.rules, &reference);
-        let concerns = redirect.is_some() || !plan.candidates.is_empty();
+        let plan = match rewrite {
+            Rewrite::Best if !is_settled => Some(Arc::new(Plan::new(self.rules, &reference))),
+            Rewrite::Best | Rewrite::Redirect => None,
+        };
+        let is_cached = || {
+            self.cache
+                .is_some_and(|cache| cache.takes(&reference, false))
+        };
+        let has_candidates = plan
+            .as_ref()
+            .is_some_and(|plan| !plan.candidates.is_empty());
+        let concerns = redirect.is_some() || has_candidates || is_cached();
         concerns.then(|| PodImage {
             name: place.name,
             image: place.image.to_owned(),
-            plan: Arc::new(plan),
+            plan,
             pointer: place.pointer,
+            reference,
             redirect,
         })
     }
@@ -198,23 +241,46 @@ impl<'a> Draft<'a> {
     /// Whether the rules lead from `original` to where `image` is. Then it was moved already: a target is
     /// never redirected again, also not by a later call for the same Pod (`reinvocationPolicy: IfNeeded`),
     /// and also not when another webhook has pinned its digest in between.
-    fn leads_to(&self, original: &str, image: &Reference) -> bool {
-        let Ok(original) = Reference::parse(original) else {
-            return false;
-        };
-        let is_at = |other: &Reference| {
-            other.domain() == image.domain() && other.repository() == image.repository()
-        };
-        // Who put the original's name back wants the rules applied.
-        if is_at(&original) {
-            return false;
-        }
-        let target = redirect::target(self.rules, &original);
-        let plan = Plan::new(self.rules, &original);
+    fn leads_to(&self, original: &Reference, image: &Reference) -> bool {
+        let target = redirect::target(self.rules, original);
+        let plan = Plan::new(self.rules, original);
         let names = plan.candidates.iter().map(|candidate| &candidate.image);
         names
             .chain(target.as_ref().map(|(_, target)| &target.image))
-            .any(|name| Reference::parse(name).is_ok_and(|name| is_at(&name)))
+            .any(|name| Reference::parse(name).is_ok_and(|name| is_at(&name, image)))
+    }
+}
+
+/// Whether two names are of one repository.
+fn is_at(one: &Reference, other: &Reference) -> bool {
+    one.domain() == other.domain() && one.repository() == other.repository()
+}
+
+/// What an image is recorded to have been moved by that goes through the cache only.
+const CACHE_RULE: &str = "cache.prefix";
+
+/// All rules that can move an image, by the names that they are recorded by.
+pub fn rule_names(rules: &Rules, options: &Options) -> Vec<String> {
+    let redirects = rules.redirects.iter().map(name_of_redirect);
+    let registries = rules.registries.iter().map(|r| name_of_registry(r.origin));
+    let registries = registries.filter(|_| options.rewrite == Rewrite::Best);
+    let cache = options.cache.iter().map(|_| CACHE_RULE.to_owned());
+    redirects.chain(registries).chain(cache).collect()
+}
+
+fn name_of_redirect(rule: &Redirect) -> String {
+    redirect_name(rule.number, rule.name.as_deref())
+}
+
+fn redirect_name(number: usize, name: Option<&str>) -> String {
+    name.map_or_else(|| format!("imageRedirMapping[{number}]"), ToOwned::to_owned)
+}
+
+fn name_of_registry(origin: Origin) -> String {
+    match origin {
+        Origin::Offline => "address".to_owned(),
+        Origin::NodeCache => "useNodeCache".to_owned(),
+        Origin::Listed(number) => format!("registries[{number}]"),
     }
 }
 
@@ -225,70 +291,55 @@ impl PodImage {
     }
 }
 
-fn is_same(image: &str, plan: &Plan) -> bool {
-    Reference::parse(image).is_ok_and(|image| image.canonical() == plan.key)
+fn is_same(image: &str, reference: &Reference) -> bool {
+    Reference::parse(image).is_ok_and(|image| image.canonical() == reference.canonical())
 }
 
-fn every_place(spec: &Spec) -> Vec<Place<'_>> {
+fn places(spec: &Spec) -> Vec<Place<'_>> {
     let mut places = Vec::new();
-    for (kind, containers) in [
-        ("initContainers", &spec.init_containers),
-        ("containers", &spec.containers),
-        ("ephemeralContainers", &spec.ephemeral_containers),
-    ] {
-        places.extend(of_containers(kind, containers.as_deref(), &|_| true));
+    for (kind, containers) in spec.containers() {
+        let containers = containers.map_or(&[][..], Few::kept).iter().enumerate();
+        places.extend(containers.filter_map(|(at, container)| {
+            Some(Place {
+                pointer: format!("/spec/{kind}/{at}/image"),
+                name: container.name.clone(),
+                image: container.image.as_deref()?,
+                is_pulled: is_pulled(container.image_pull_policy.as_deref()),
+            })
+        }));
     }
-    let volumes = spec.volumes.iter().flatten().enumerate();
-    places.extend(volumes.filter_map(|(at, volume)| {
-        let image = volume.image.as_ref()?;
-        let reference = image.reference.as_deref()?;
-        is_pulled(image.pull_policy.as_deref()).then(|| Place {
+    let volumes = spec.volumes.as_ref().map_or(&[][..], ImageVolumes::kept);
+    places.extend(volumes.iter().filter_map(|(at, name, image)| {
+        Some(Place {
             pointer: format!("/spec/volumes/{at}/image/reference"),
-            name: format!("volume/{}", volume.name),
-            image: reference,
+            name: format!("volume/{name}"),
+            image: image.reference.as_deref()?,
+            is_pulled: is_pulled(image.pull_policy.as_deref()),
         })
     }));
     places
 }
 
-fn new_ephemeral<'p>(spec: &'p Spec, old: &Pod) -> Vec<Place<'p>> {
-    let old = old
-        .spec
-        .iter()
-        .flat_map(|spec| spec.ephemeral_containers.iter().flatten());
-    let known: BTreeSet<&str> = old.map(|container| container.name.as_str()).collect();
-    let is_new = |name: &str| !known.contains(name);
-    let containers = spec.ephemeral_containers.as_deref();
-    of_containers("ephemeralContainers", containers, &is_new)
+/// The images that stood there before, by their place's name.
+fn unchanged(operation: Operation<'_>) -> BTreeMap<String, &str> {
+    match operation {
+        Operation::Create => BTreeMap::new(),
+        Operation::Update { old } => {
+            let places = old.spec.iter().flat_map(places);
+            places.map(|place| (place.name, place.image)).collect()
+        }
+    }
 }
 
-fn of_containers<'p>(
-    kind: &str,
-    containers: Option<&'p [Container]>,
-    wanted: &dyn Fn(&str) -> bool,
-) -> Vec<Place<'p>> {
-    let containers = containers.unwrap_or_default().iter().enumerate();
-    containers
-        .filter(|(_, container)| wanted(&container.name))
-        .filter(|(_, container)| is_pulled(container.image_pull_policy.as_deref()))
-        .filter_map(|(at, container)| {
-            Some(Place {
-                pointer: format!("/spec/{kind}/{at}/image"),
-                name: container.name.clone(),
-                image: container.image.as_deref()?,
-            })
-        })
-        .collect()
-}
-
-/// With `Never` the image is on the node already, under the name that is written.
 fn is_pulled(policy: Option<&str>) -> bool {
     policy != Some("Never")
 }
 
 /// What an annotation of ours holds. One that can't be read, as when people edit it, is empty.
 pub(super) fn records(pod: &Pod, annotation: &str) -> BTreeMap<String, String> {
-    pod.annotation(annotation)
+    let text = pod.annotation(annotation);
+    // A Pod may have no more than that, and what holds much more is not ours.
+    text.filter(|text| text.len() <= MAX_ANNOTATIONS)
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default()
 }

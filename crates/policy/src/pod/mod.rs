@@ -6,6 +6,8 @@
 //! | [`scope`] | which Pods are left alone, and why |
 //! | [`draft`] | the images of a Pod that may be moved, and where to |
 //! | [`patch`] | the patch (RFC 6902) and the annotations |
+//! | [`bounded`] | parts that are read without keeping all of them |
+//! | [`cache`] | which images are led through the node cache |
 //! | [`cache_prefix`] | names that lead through the node cache |
 //!
 //! ```
@@ -24,25 +26,32 @@
 //! assert_eq!(first["value"], "project-a.azurecr.io/docker-mirror/nats:2.10.26-alpine");
 //! ```
 
+pub mod bounded;
+pub mod cache;
 pub mod cache_prefix;
 pub mod draft;
 pub mod object;
 pub mod patch;
 pub mod scope;
 
+pub use bounded::MAX_CONTAINERS;
+pub use cache::{Cache, CachedImages};
 pub use cache_prefix::CachePrefix;
-pub use draft::{Draft, PodImage};
+pub use draft::{Draft, PodImage, rule_names};
 pub use object::Pod;
-pub use patch::{Edit, Patch};
-pub use scope::{LeftAlone, Operation, Options};
+pub use patch::{Edit, MAX_PATCH, Patch};
+pub use scope::{Operation, Options, Skipped};
 
 /// Annotation with the names that stood in the Pod before: a JSON object from container to image.
 /// An image volume is `volume/NAME`, which can't be a container's name.
 pub const ORIGINAL_IMAGES: &str = "image-cri-shim/original-images";
 /// Annotation with the rules that moved them: a JSON object from container to the rule's name.
 pub const RULES: &str = "image-cri-shim/rules";
-/// Label or annotation of a Pod or a namespace that is left alone: `"false"`, `off`, `no` or `disabled`.
+/// Label or annotation of a Pod or a namespace that is left alone: `"false"`, `off`, `no`, `"0"` and so on
+/// ([`scope::is_opt_out`]).
 pub const OPT_OUT: &str = "image-cri-shim/rewrite";
+/// kuik's label (or annotation) of a Pod that is left alone: `ignore`.
+pub const KUIK_POLICY: &str = "kube-image-keeper.enix.io/image-caching-policy";
 
 #[cfg(test)]
 mod properties;

@@ -1,9 +1,12 @@
 //! What of a Pod concerns us (`core/v1`, Pod). Everything else in it is skipped, not kept: a patch
 //! names the few places it changes.
-
-use std::collections::BTreeMap;
+//!
+//! A review may come from anybody, so what is kept is bounded ([`bounded`](super::bounded)), whatever the
+//! Pod holds.
 
 use serde::Deserialize;
+
+use super::bounded::{Few, ImageVolumes, Notes};
 
 /// A Pod.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -17,12 +20,28 @@ pub struct Pod {
 
 /// `metadata` of a Pod.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Metadata {
+    /// What its name begins with, where the API server makes it up.
+    pub generate_name: Option<String>,
     /// Labels.
-    pub labels: Option<BTreeMap<String, String>>,
+    pub labels: Option<Notes>,
     /// Annotations.
-    pub annotations: Option<BTreeMap<String, String>>,
+    pub annotations: Option<Notes>,
+    /// The objects that it belongs to.
+    pub owner_references: Option<Few<Owner>>,
+}
+
+/// An entry of `ownerReferences`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Owner {
+    /// Its kind, `ReplicaSet` for example.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it is the one that manages the Pod.
+    pub controller: Option<bool>,
 }
 
 /// `spec` of a Pod.
@@ -30,15 +49,15 @@ pub struct Metadata {
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
     /// Containers.
-    pub containers: Option<Vec<Container>>,
+    pub containers: Option<Few<Container>>,
     /// Init containers, sidecars among them.
-    pub init_containers: Option<Vec<Container>>,
+    pub init_containers: Option<Few<Container>>,
     /// Ephemeral containers, as `kubectl debug` adds them.
-    pub ephemeral_containers: Option<Vec<Container>>,
-    /// Volumes; those with an `image` count.
-    pub volumes: Option<Vec<Volume>>,
+    pub ephemeral_containers: Option<Few<Container>>,
+    /// Volumes that are an image's content.
+    pub volumes: Option<ImageVolumes>,
     /// Secrets that its images are pulled with.
-    pub image_pull_secrets: Option<Vec<PullSecret>>,
+    pub image_pull_secrets: Option<Few<PullSecret>>,
 }
 
 /// A container of any of the three kinds.
@@ -51,16 +70,6 @@ pub struct Container {
     pub image: Option<String>,
     /// `Always`, `IfNotPresent` or `Never`.
     pub image_pull_policy: Option<String>,
-}
-
-/// A volume.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Volume {
-    /// Its name; one among a Pod's volumes.
-    pub name: String,
-    /// Set when the volume is an image's content.
-    pub image: Option<ImageVolume>,
 }
 
 /// `image` of a volume.
@@ -82,15 +91,31 @@ pub struct PullSecret {
 }
 
 impl Pod {
-    /// The value of an annotation.
+    /// The value of an annotation, if it is one of those that concern us.
     pub fn annotation(&self, name: &str) -> Option<&str> {
-        let annotations = self.metadata.as_ref()?.annotations.as_ref()?;
-        annotations.get(name).map(String::as_str)
+        self.metadata.as_ref()?.annotations.as_ref()?.get(name)
     }
 
-    /// The value of a label.
+    /// The value of a label, if it is one of those that concern us.
     pub fn label(&self, name: &str) -> Option<&str> {
-        let labels = self.metadata.as_ref()?.labels.as_ref()?;
-        labels.get(name).map(String::as_str)
+        self.metadata.as_ref()?.labels.as_ref()?.get(name)
+    }
+
+    /// The object that manages it, as `Kind/name`.
+    pub fn owner(&self) -> Option<String> {
+        let owners = self.metadata.as_ref()?.owner_references.as_ref()?;
+        let owner = owners.kept().iter().find(|o| o.controller == Some(true))?;
+        Some(format!("{}/{}", owner.kind, owner.name))
+    }
+}
+
+impl Spec {
+    /// Containers of all kinds, by the field that they stand in.
+    pub(super) fn containers(&self) -> [(&'static str, Option<&Few<Container>>); 3] {
+        [
+            ("initContainers", self.init_containers.as_ref()),
+            ("containers", self.containers.as_ref()),
+            ("ephemeralContainers", self.ephemeral_containers.as_ref()),
+        ]
     }
 }

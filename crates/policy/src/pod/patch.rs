@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::bounded::Few;
 use super::draft::records;
 use super::object::Pod;
 use super::{ORIGINAL_IMAGES, RULES};
 
 /// `TotalAnnotationSizeLimitB` of Kubernetes: a Pod with more in its annotations is refused.
-const MAX_ANNOTATIONS: usize = 256 * 1024;
+pub(super) const MAX_ANNOTATIONS: usize = 256 * 1024;
+/// Largest patch, in JSON. A Pod that would need a larger one stays as it is.
+pub const MAX_PATCH: usize = 1 << 20;
 
 /// What is changed in a Pod.
 #[derive(Clone, Debug)]
@@ -46,6 +49,11 @@ pub enum Edit {
         /// With what.
         value: Value,
     },
+    /// Takes away what is there.
+    Remove {
+        /// Where (RFC 6901).
+        path: String,
+    },
 }
 
 /// One image that goes to another place.
@@ -58,8 +66,14 @@ pub(super) struct Move<'d> {
 }
 
 impl Patch {
-    pub(super) fn new(pod: &Pod, moves: Vec<Move<'_>>, secrets: BTreeSet<&str>) -> Option<Self> {
-        if moves.is_empty() {
+    /// `stale` are the records that are not true any more. `None`: nothing changes.
+    pub(super) fn new(
+        pod: &Pod,
+        moves: Vec<Move<'_>>,
+        stale: &BTreeSet<String>,
+        secrets: BTreeSet<&str>,
+    ) -> Option<Self> {
+        if moves.is_empty() && stale.is_empty() {
             return None;
         }
         let mut patch = Self {
@@ -69,6 +83,8 @@ impl Patch {
             moved_by: moves.iter().map(|change| change.rule.clone()).collect(),
             unrecorded: false,
         };
+        patch.originals.retain(|name, _| !stale.contains(name));
+        patch.rules.retain(|name, _| !stale.contains(name));
         for change in moves {
             let name = change.name.to_owned();
             patch.originals.insert(name.clone(), change.from.to_owned());
@@ -83,11 +99,21 @@ impl Patch {
         Some(patch)
     }
 
+    /// The operations as JSON; `None` where that is larger than [`MAX_PATCH`].
+    ///
+    /// # Errors
+    /// They can't be written as JSON; none of ours are so.
+    pub fn to_json(&self) -> Result<Option<Vec<u8>>, serde_json::Error> {
+        let json = serde_json::to_vec(&self.operations)?;
+        Ok((json.len() <= MAX_PATCH).then_some(json))
+    }
+
     fn add_secrets(&mut self, pod: &Pod, secrets: BTreeSet<&str>) {
         let present = pod
             .spec
             .as_ref()
-            .and_then(|spec| spec.image_pull_secrets.as_deref());
+            .and_then(|spec| spec.image_pull_secrets.as_ref())
+            .map(Few::kept);
         let missing: Vec<_> = secrets
             .into_iter()
             .filter(|secret| !present.is_some_and(|p| p.iter().any(|p| p.name == *secret)))
@@ -109,20 +135,23 @@ impl Patch {
     }
 
     fn annotate(&mut self, pod: &Pod) {
-        let notes = [
-            (ORIGINAL_IMAGES, json_text(&self.originals)),
-            (RULES, json_text(&self.rules)),
-        ];
         let present = pod
             .metadata
             .as_ref()
             .and_then(|metadata| metadata.annotations.as_ref());
-        let kept: usize = present
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| !notes.iter().any(|(note, _)| note == name))
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
+        if self.originals.is_empty() && self.rules.is_empty() {
+            let present = |name: &&str| present.is_some_and(|notes| notes.get(name).is_some());
+            let removed = [ORIGINAL_IMAGES, RULES].into_iter().filter(present);
+            self.operations.extend(removed.map(|name| Edit::Remove {
+                path: format!("/metadata/annotations/{}", escape(name)),
+            }));
+            return;
+        }
+        let notes = [
+            (ORIGINAL_IMAGES, json_text(&self.originals)),
+            (RULES, json_text(&self.rules)),
+        ];
+        let kept = present.map_or(0, |present| present.size(&[ORIGINAL_IMAGES, RULES]));
         let added: usize = notes
             .iter()
             .map(|(name, text)| name.len() + text.len())

@@ -48,10 +48,15 @@ fn config() -> impl Strategy<Value = String> {
     (
         prop::collection::vec(rule, 1..5),
         prop::collection::vec(registry, 0..3),
-        any::<bool>(),
+        prop::sample::select(vec![
+            "",
+            "cache: {prefix: 'localhost:7439'}\n",
+            "cache: {prefix: 'localhost:7439', images: moved}\n",
+            "cache: {prefix: 'c.io/edge', exclude: ['**/x', 'a.io/**'], include: ['*.io/**']}\n",
+        ]),
         any::<bool>(),
     )
-        .prop_map(|(rules, registries, cached, best)| {
+        .prop_map(|(rules, registries, cache, best)| {
             let rewrite = if best { "best" } else { "redirect" };
             let mut config = format!("rewrite: {rewrite}\nimageRedirMapping:\n");
             for (src, to, canonical, secret) in rules {
@@ -64,9 +69,7 @@ fn config() -> impl Strategy<Value = String> {
             for address in registries {
                 config.push_str(&format!("- {{address: '{address}'}}\n"));
             }
-            if cached {
-                config.push_str("cache: {prefix: 'localhost:7439'}\n");
-            }
+            config.push_str(cache);
             config
         })
 }
@@ -126,8 +129,9 @@ fn undone(mut pod: Value) -> Value {
 
 /// What registries answer: for one image always the same, and for some that none has it.
 fn found(image: &PodImage, seed: usize) -> Option<usize> {
-    let candidates = image.plan.candidates.len();
-    let chosen = image.plan.key.bytes().map(usize::from).sum::<usize>() + seed;
+    let plan = image.plan.as_ref()?;
+    let candidates = plan.candidates.len();
+    let chosen = plan.key.bytes().map(usize::from).sum::<usize>() + seed;
     Some(chosen % (candidates + 1)).filter(|chosen| *chosen < candidates)
 }
 

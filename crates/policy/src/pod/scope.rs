@@ -2,18 +2,24 @@
 
 use std::fmt;
 
-use super::cache_prefix::CachePrefix;
+use super::bounded::MAX_CONTAINERS;
+use super::cache::Cache;
 use super::object::Pod;
 use crate::config::{Rewrite, WebhookSettings};
+
+/// Annotation of a Pod that the API server shows for one that a kubelet read from a file.
+pub(super) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+/// Annotation that says where a kubelet has a Pod from.
+pub(super) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 
 /// What is done to the Pod.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation<'p> {
     /// It is created.
     Create,
-    /// Ephemeral containers are added (`pods/ephemeralcontainers`). The API server refuses any change
-    /// of those that are there already, so they must be known.
-    EphemeralContainers {
+    /// It is changed: other images (`kubectl set image` on a Pod), or more ephemeral containers. What is
+    /// as it was stays as it is.
+    Update {
         /// The Pod as it was.
         old: &'p Pod,
     },
@@ -23,20 +29,23 @@ pub enum Operation<'p> {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(super) rewrite: Rewrite,
-    pub(super) cache_prefix: Option<CachePrefix>,
+    pub(super) cache: Option<Cache>,
     exclude_namespaces: Vec<String>,
 }
 
 /// Why a Pod is left as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeftAlone {
+pub enum Skipped {
     /// Its namespace is one of `excludeNamespaces`, by default `kube-system` and the webhook's own.
     Namespace,
     /// It is the API server's picture of a Pod that a kubelet read from a file; what is changed in
     /// the picture changes nothing on the node.
     Static,
-    /// A label or annotation [`OPT_OUT`](super::OPT_OUT) says so.
+    /// A label or annotation says so: [`OPT_OUT`](super::OPT_OUT), or kuik's
+    /// [`KUIK_POLICY`](super::KUIK_POLICY).
     OptedOut,
+    /// It has more than [`MAX_CONTAINERS`] containers, or image volumes.
+    TooMany,
     /// No rule concerns any of its images.
     NoRule,
 }
@@ -51,41 +60,70 @@ impl Options {
         };
         Self {
             rewrite: settings.rewrite,
-            cache_prefix: settings.cache_prefix.clone(),
+            cache: settings.cache.clone(),
             exclude_namespaces: settings.exclude_namespaces.clone().unwrap_or_else(default),
         }
     }
 
-    /// Whether `pod` as a whole is left alone.
-    pub(super) fn spares(&self, pod: &Pod, namespace: &str) -> Option<LeftAlone> {
+    /// Why `pod` as a whole is left alone.
+    pub(super) fn skips(&self, pod: &Pod, namespace: &str) -> Option<Skipped> {
         if self.exclude_namespaces.iter().any(|name| name == namespace) {
-            return Some(LeftAlone::Namespace);
+            return Some(Skipped::Namespace);
         }
-        let mirror = pod.annotation("kubernetes.io/config.mirror").is_some();
-        let source = pod.annotation("kubernetes.io/config.source");
-        if mirror || source.is_some_and(|source| source != "api") {
-            return Some(LeftAlone::Static);
+        let source = pod.annotation(CONFIG_SOURCE);
+        if pod.annotation(CONFIG_MIRROR).is_some() || source.is_some_and(|source| source != "api") {
+            return Some(Skipped::Static);
         }
         let marks = [pod.label(super::OPT_OUT), pod.annotation(super::OPT_OUT)];
-        if marks.into_iter().flatten().any(is_opt_out) {
-            return Some(LeftAlone::OptedOut);
+        let kuik = [
+            pod.label(super::KUIK_POLICY),
+            pod.annotation(super::KUIK_POLICY),
+        ];
+        if marks.into_iter().flatten().any(is_opt_out)
+            || kuik.into_iter().flatten().any(|policy| policy == "ignore")
+        {
+            return Some(Skipped::OptedOut);
         }
-        None
+        let spec = pod.spec.as_ref()?;
+        let containers = spec.containers();
+        let containers = containers.iter().filter_map(|(_, list)| *list);
+        let containers: usize = containers.map(|list| list.count()).sum();
+        let volumes = spec.volumes.as_ref().map_or(0, |volumes| volumes.count());
+        (containers > MAX_CONTAINERS || volumes > MAX_CONTAINERS).then_some(Skipped::TooMany)
     }
 }
 
-/// Whether the value of an [`OPT_OUT`](super::OPT_OUT) label or annotation means: leave me alone.
+/// Whether the value of an [`OPT_OUT`](super::OPT_OUT) label or annotation means: leave me alone. It does
+/// as it reads, in any case: `false`, `off`, `no`, `0`, `disabled`, `never`, `none`, `ignore`, `skip`.
 pub fn is_opt_out(value: &str) -> bool {
-    matches!(value.trim(), "false" | "off" | "no" | "disabled")
+    matches!(
+        value.trim().to_ascii_lowercase().as_str(),
+        "false"
+            | "f"
+            | "off"
+            | "no"
+            | "n"
+            | "0"
+            | "disabled"
+            | "disable"
+            | "never"
+            | "none"
+            | "ignore"
+            | "skip"
+    )
 }
 
-impl fmt::Display for LeftAlone {
+impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Namespace => "its namespace is excluded",
-            Self::Static => "it is a static pod",
-            Self::OptedOut => "it has opted out",
-            Self::NoRule => "no rule concerns its images",
-        })
+        match self {
+            Self::Namespace => f.write_str("its namespace is excluded"),
+            Self::Static => f.write_str("it is a static pod"),
+            Self::OptedOut => f.write_str("it has opted out"),
+            Self::TooMany => write!(
+                f,
+                "it has more than {MAX_CONTAINERS} containers or image volumes"
+            ),
+            Self::NoRule => f.write_str("no rule concerns its images"),
+        }
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn settings(config: &str) -> Settings {
     settings
 }
 
-fn create(config: &str, pod: &Value) -> Result<Value, LeftAlone> {
+fn create(config: &str, pod: &Value) -> Result<Value, Skipped> {
     change(config, pod, None, &[])
 }
 
@@ -24,7 +24,7 @@ fn change(
     pod: &Value,
     old: Option<&Value>,
     chosen: &[Option<usize>],
-) -> Result<Value, LeftAlone> {
+) -> Result<Value, Skipped> {
     let chosen = chosen.iter().copied().chain(std::iter::repeat(None));
     let chosen = std::cell::RefCell::new(chosen);
     apply(config, pod, old, &|_| chosen.borrow_mut().next().flatten())
@@ -36,13 +36,13 @@ pub(super) fn apply(
     pod: &Value,
     old: Option<&Value>,
     choose: &dyn Fn(&PodImage) -> Option<usize>,
-) -> Result<Value, LeftAlone> {
+) -> Result<Value, Skipped> {
     let settings = settings(config);
     let options = Options::new(&settings.webhook, Some("image-cri-shim"));
     let typed: Pod = serde_json::from_value(pod.clone()).unwrap();
     let old: Option<Pod> = old.map(|old| serde_json::from_value(old.clone()).unwrap());
     let operation = match &old {
-        Some(old) => Operation::EphemeralContainers { old },
+        Some(old) => Operation::Update { old },
         None => Operation::Create,
     };
     let draft = Draft::new(&typed, "default", operation, &settings.rules, &options)?;
@@ -106,7 +106,7 @@ fn every_kind_of_container_and_image_volumes() {
         }),
     );
     assert_eq!(create(HUB, &pod).unwrap(), expected);
-    assert_eq!(create(HUB, &expected), Err(LeftAlone::NoRule));
+    assert_eq!(create(HUB, &expected), Err(Skipped::NoRule));
 }
 
 fn with(image: &str) -> Value {
@@ -174,22 +174,19 @@ fn pods_that_are_left_alone() {
     };
     assert_eq!(
         spared(&["annotations", "kubernetes.io/config.mirror"], "abc"),
-        Err(LeftAlone::Static)
+        Err(Skipped::Static)
     );
     assert_eq!(
         spared(&["annotations", "kubernetes.io/config.source"], "file"),
-        Err(LeftAlone::Static)
+        Err(Skipped::Static)
     );
     assert!(spared(&["annotations", "kubernetes.io/config.source"], "api").is_ok());
     for value in ["false", "off", "no", "disabled"] {
         assert_eq!(
             spared(&["annotations", OPT_OUT], value),
-            Err(LeftAlone::OptedOut)
+            Err(Skipped::OptedOut)
         );
-        assert_eq!(
-            spared(&["labels", OPT_OUT], value),
-            Err(LeftAlone::OptedOut)
-        );
+        assert_eq!(spared(&["labels", OPT_OUT], value), Err(Skipped::OptedOut));
     }
     assert!(spared(&["labels", OPT_OUT], "true").is_ok());
     for image in [
@@ -201,14 +198,14 @@ fn pods_that_are_left_alone() {
         "",
         "{{ .Values.image }}",
     ] {
-        assert_eq!(create(HUB, &with(image)), Err(LeftAlone::NoRule), "{image}");
+        assert_eq!(create(HUB, &with(image)), Err(Skipped::NoRule), "{image}");
     }
     for empty in [
         json!({}),
         json!({"spec": null}),
         json!({"spec": {"containers": null}}),
     ] {
-        assert_eq!(create(HUB, &empty), Err(LeftAlone::NoRule));
+        assert_eq!(create(HUB, &empty), Err(Skipped::NoRule));
     }
 }
 
@@ -251,10 +248,10 @@ fn namespaces() {
         .err()
     };
     assert_eq!(in_namespace(HUB, "default"), None);
-    assert_eq!(in_namespace(HUB, "kube-system"), Some(LeftAlone::Namespace));
-    assert_eq!(in_namespace(HUB, "own"), Some(LeftAlone::Namespace));
+    assert_eq!(in_namespace(HUB, "kube-system"), Some(Skipped::Namespace));
+    assert_eq!(in_namespace(HUB, "own"), Some(Skipped::Namespace));
     let listed = format!("{HUB}excludeNamespaces: [ops]\n");
-    assert_eq!(in_namespace(&listed, "ops"), Some(LeftAlone::Namespace));
+    assert_eq!(in_namespace(&listed, "ops"), Some(Skipped::Namespace));
     assert_eq!(in_namespace(&listed, "kube-system"), None);
     let none = format!("{HUB}excludeNamespaces: []\n");
     assert_eq!(in_namespace(&none, "own"), None);
@@ -280,9 +277,9 @@ fn an_update_changes_new_ephemeral_containers_only() {
     assert_eq!(changed, expected);
     assert_eq!(
         change(HUB, &expected, Some(&old), &[]),
-        Err(LeftAlone::NoRule)
+        Err(Skipped::NoRule)
     );
-    assert_eq!(change(HUB, &old, Some(&old), &[]), Err(LeftAlone::NoRule));
+    assert_eq!(change(HUB, &old, Some(&old), &[]), Err(Skipped::NoRule));
 }
 
 #[test]
@@ -295,7 +292,7 @@ fn through_the_node_cache() {
         changed["spec"]["containers"][0]["image"],
         "localhost:7439/project-a.azurecr.io/docker-mirror/nats:2.10.26-alpine"
     );
-    assert_eq!(create(&config, &changed), Err(LeftAlone::NoRule));
+    assert_eq!(create(&config, &changed), Err(Skipped::NoRule));
     let best = change(&config, &with("nats:1"), None, &[Some(0)]).unwrap();
     assert_eq!(
         best["spec"]["containers"][0]["image"],
@@ -305,7 +302,7 @@ fn through_the_node_cache() {
         best["metadata"]["annotations"][RULES],
         r#"{"c":"registries[1]"}"#
     );
-    assert_eq!(create(&config, &best), Err(LeftAlone::NoRule));
+    assert_eq!(create(&config, &best), Err(Skipped::NoRule));
 }
 
 #[test]
@@ -326,7 +323,7 @@ fn the_best_candidate_or_the_redirect() {
     );
     assert_eq!(
         change(config, &found, None, &[Some(0)]),
-        Err(LeftAlone::NoRule)
+        Err(Skipped::NoRule)
     );
     // Where it was all along: unchanged.
     assert_eq!(change(config, &pod, None, &[Some(1)]).unwrap(), pod);
@@ -342,7 +339,7 @@ fn a_target_is_not_redirected_by_a_later_call() {
     let config = "imageRedirMapping: [{src: a.io, to: b.io}, {src: b.io, to: c.io}]";
     let once = create(config, &with("a.io/x:1")).unwrap();
     assert_eq!(once["spec"]["containers"][0]["image"], "b.io/x:1");
-    assert_eq!(create(config, &once), Err(LeftAlone::NoRule));
+    assert_eq!(create(config, &once), Err(Skipped::NoRule));
     // Another webhook put its own image in between: that is the original now.
     let mut twice = once;
     twice["spec"]["containers"][0]["image"] = json!("b.io/y:1");
@@ -360,15 +357,12 @@ fn a_digest_that_another_webhook_pinned_is_no_new_image() {
     let chain = "imageRedirMapping: [{src: a.io, to: b.io}, {src: b.io, to: c.io}]";
     let mut once = create(chain, &with("a.io/x:1")).unwrap();
     once["spec"]["containers"][0]["image"] = json!(format!("b.io/x:1{digest}"));
-    assert_eq!(create(chain, &once), Err(LeftAlone::NoRule));
+    assert_eq!(create(chain, &once), Err(Skipped::NoRule));
 
     let best = "rewrite: best\naddress: s.io\nregistries: [{address: r.io}]";
     let mut once = change(best, &with("nats:1"), None, &[Some(0)]).unwrap();
     once["spec"]["containers"][0]["image"] = json!(format!("s.io/library/nats:1{digest}"));
-    assert_eq!(
-        change(best, &once, None, &[Some(1)]),
-        Err(LeftAlone::NoRule)
-    );
+    assert_eq!(change(best, &once, None, &[Some(1)]), Err(Skipped::NoRule));
 }
 
 #[test]
@@ -400,4 +394,276 @@ fn annotations_stay_within_what_a_pod_may_have() {
         changed["metadata"] == pod["metadata"],
         "the annotations grew"
     );
+}
+
+#[test]
+fn what_is_filled_in_later_is_left_alone() {
+    // `auto` is Istio's; what is no name can't be Docker Hub's either.
+    for image in [
+        "auto",
+        " auto ",
+        "${IMAGE}",
+        "{{ inputs.parameters.image }}",
+        "$(params.image)",
+        "$IMAGE",
+        "<registry>/app:1",
+        "",
+        " ",
+        "nats :1",
+        " nats:1",
+    ] {
+        for config in [
+            HUB.to_owned(),
+            format!("{HUB}cache: {{prefix: 'localhost:7439'}}\n"),
+        ] {
+            assert_eq!(
+                create(&config, &with(image)),
+                Err(Skipped::NoRule),
+                "{image:?}"
+            );
+        }
+    }
+    assert!(create(HUB, &with("auto:1")).is_ok());
+}
+
+#[test]
+fn opting_out_does_as_it_reads() {
+    for (value, expected) in [
+        ("False", true),
+        ("FALSE", true),
+        ("0", true),
+        ("No", true),
+        (" off ", true),
+        ("never", true),
+        ("true", false),
+        ("1", false),
+        ("yes", false),
+        ("", false),
+        ("best", false),
+    ] {
+        for place in ["labels", "annotations"] {
+            let mut pod = with("nats:1");
+            pod["metadata"][place] = json!({OPT_OUT: value});
+            let left = create(HUB, &pod) == Err(Skipped::OptedOut);
+            assert_eq!(left, expected, "{place} {value:?}");
+        }
+    }
+    for place in ["labels", "annotations"] {
+        let mut pod = with("nats:1");
+        pod["metadata"][place] = json!({KUIK_POLICY: "ignore"});
+        assert_eq!(create(HUB, &pod), Err(Skipped::OptedOut));
+        pod["metadata"][place] = json!({KUIK_POLICY: "cache"});
+        assert!(create(HUB, &pod).is_ok());
+    }
+}
+
+#[test]
+fn five_hundred_containers_and_no_more() {
+    let pod = |init: usize, main: usize, volumes: usize| {
+        let named = |kind: &str, count: usize| -> Vec<Value> {
+            let names = (0..count).map(|at| format!("{kind}{at}"));
+            names
+                .map(|name| json!({"name": name, "image": "nats:1"}))
+                .collect()
+        };
+        let volume = |at| json!({"name": format!("v{at}"), "image": {"reference": "nats:1"}});
+        json!({"metadata": {}, "spec": {
+            "initContainers": named("i", init),
+            "containers": named("c", main),
+            "volumes": (0..volumes).map(volume).collect::<Vec<_>>(),
+        }})
+    };
+    let changed = create(HUB, &pod(100, 400, 500)).unwrap();
+    let last = &changed["spec"]["containers"][399]["image"];
+    assert_eq!(*last, "project-a.azurecr.io/docker-mirror/nats:1");
+    let last = &changed["spec"]["volumes"][499]["image"]["reference"];
+    assert_eq!(*last, "project-a.azurecr.io/docker-mirror/nats:1");
+    for (init, main, volumes) in [(0, 501, 0), (101, 400, 0), (0, 1, 501)] {
+        let many = pod(init, main, volumes);
+        assert_eq!(create(HUB, &many), Err(Skipped::TooMany));
+    }
+}
+
+#[test]
+fn a_patch_has_a_size() {
+    // As long as names can be, and names that grow where they are quoted twice.
+    let (host, path) = (vec!["x".repeat(62); 4].join("."), "p".repeat(250));
+    let config = format!("imageRedirMapping: [{{src: docker.io, to: {host}/{path}, name: r}}]");
+    let settings = settings(&config);
+    let options = Options::new(&settings.webhook, None);
+    let patch_of = |volumes: usize| {
+        let name = |at: usize| format!("{at:03}{}", "\"".repeat(58));
+        let container = |at| json!({"name": name(at), "image": "a"});
+        let volume = |at| json!({"name": name(at), "image": {"reference": "a"}});
+        let pod = json!({"metadata": {}, "spec": {
+            "containers": (0..500).map(container).collect::<Vec<_>>(),
+            "volumes": (0..volumes).map(volume).collect::<Vec<_>>(),
+        }});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let draft = Draft::new(&pod, "n", Operation::Create, &settings.rules, &options);
+        draft.unwrap().patch(&[]).unwrap()
+    };
+    let some = patch_of(0);
+    assert!(some.to_json().unwrap().is_some());
+    let many = patch_of(500);
+    assert!(!many.unrecorded);
+    assert!(serde_json::to_vec(&many.operations).unwrap().len() > MAX_PATCH);
+    assert_eq!(many.to_json().unwrap(), None);
+}
+
+#[test]
+fn an_update_moves_what_it_changes_and_keeps_the_annotations_in_step() {
+    let mirror = |image: &str| format!("project-a.azurecr.io/docker-mirror/{image}");
+    let pod = json!({"metadata": {"annotations": {"own": "note"}}, "spec": {
+        "initContainers": [{"name": "init", "image": "busybox:1"}],
+        "containers": [{"name": "web", "image": "nats:1"}, {"name": "side", "image": "ghcr.io/a/b:1"}],
+    }});
+    let old = create(HUB, &pod).unwrap();
+    // Nothing that concerns images.
+    let mut new = old.clone();
+    new["metadata"]["labels"] = json!({"a": "b"});
+    assert_eq!(change(HUB, &new, Some(&old), &[]), Err(Skipped::NoRule));
+
+    // kubectl set image: another one that a rule moves.
+    new["spec"]["containers"][0]["image"] = json!("nats:2");
+    let changed = change(HUB, &new, Some(&old), &[]).unwrap();
+    assert_eq!(changed["spec"]["containers"][0]["image"], mirror("nats:2"));
+    assert_eq!(
+        changed["spec"]["initContainers"],
+        old["spec"]["initContainers"]
+    );
+    assert_eq!(
+        changed["spec"].get("imagePullSecrets"),
+        old["spec"].get("imagePullSecrets")
+    );
+    let mut expected = notes(
+        json!({"init": "busybox:1", "web": "nats:2"}),
+        json!({"init": "hub", "web": "hub"}),
+    );
+    expected["own"] = json!("note");
+    assert_eq!(changed["metadata"]["annotations"], expected);
+    // A later call for the same update.
+    assert_eq!(change(HUB, &changed, Some(&old), &[]), Err(Skipped::NoRule));
+
+    // One that no rule moves: what the annotations say of it is not true any more.
+    new["spec"]["containers"][0]["image"] = json!("ghcr.io/a/web:1");
+    let changed = change(HUB, &new, Some(&old), &[]).unwrap();
+    assert_eq!(changed["spec"], new["spec"]);
+    let mut expected = notes(json!({"init": "busybox:1"}), json!({"init": "hub"}));
+    expected["own"] = json!("note");
+    assert_eq!(changed["metadata"]["annotations"], expected);
+
+    // And with the last of them the annotations go.
+    new["spec"]["initContainers"][0]["image"] = json!("ghcr.io/a/init:1");
+    let changed = change(HUB, &new, Some(&old), &[]).unwrap();
+    assert_eq!(changed["metadata"]["annotations"], json!({"own": "note"}));
+    assert_eq!(change(HUB, &changed, Some(&old), &[]), Err(Skipped::NoRule));
+}
+
+#[test]
+fn an_update_adds_no_secret() {
+    let old =
+        json!({"metadata": {}, "spec": {"containers": [{"name": "c", "image": "ghcr.io/a:1"}]}});
+    let changed = change(HUB, &with("nats:1"), Some(&old), &[]).unwrap();
+    let image = &changed["spec"]["containers"][0]["image"];
+    assert_eq!(*image, "project-a.azurecr.io/docker-mirror/nats:1");
+    assert_eq!(changed["spec"].get("imagePullSecrets"), None);
+}
+
+#[test]
+fn every_image_goes_through_the_cache() {
+    let image = |config: &str, image: &str| {
+        let changed = create(config, &with(image)).ok()?;
+        let rules = changed["metadata"]["annotations"][RULES]
+            .as_str()?
+            .to_owned();
+        let image = changed["spec"]["containers"][0]["image"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(create(config, &changed), Err(Skipped::NoRule), "{image}");
+        Some((image, rules))
+    };
+    let config = format!(
+        "{HUB}cache: {{prefix: 'localhost:7439', exclude: ['ghcr.io/secret/**', docker.io/library/postgres]}}\n"
+    );
+    let through = |image: &str, rule: &str| {
+        Some((
+            format!("localhost:7439/{image}"),
+            format!(r#"{{"c":"{rule}"}}"#),
+        ))
+    };
+    let mirror = "project-a.azurecr.io/docker-mirror";
+    for (written, expected) in [
+        ("ghcr.io/a/b:1", through("ghcr.io/a/b:1", "cache.prefix")),
+        (
+            "registry.corp:5000/a:1",
+            through("registry.corp:5000/a:1", "cache.prefix")
+                .map(|(i, r)| (i.replace("corp:", "corp_"), r)),
+        ),
+        ("nats:1", through(&format!("{mirror}/nats:1"), "hub")),
+        (
+            "project-a.azurecr.io/docker-mirror/nats:1",
+            through(&format!("{mirror}/nats:1"), "cache.prefix"),
+        ),
+        // Excluded: the rule holds all the same.
+        (
+            "postgres:16",
+            Some((format!("{mirror}/postgres:16"), r#"{"c":"hub"}"#.to_owned())),
+        ),
+        ("ghcr.io/secret/app:1", None),
+        // Our own image, wherever it is, and what is on the node anyway.
+        ("registry.corp/image-cri-shim:0.1.0", None),
+        (
+            "registry.corp/team/image-cri-shim@sha256:1111111111111111111111111111111111111111111111111111111111111111",
+            None,
+        ),
+        ("localhost:5000/a:1", None),
+        ("127.0.0.1:5000/a:1", None),
+        ("localhost:7439/quay.io-5000/a:1", None),
+        ("[::1]:5000/a:1", None),
+        ("[fd00::1]:5000/a:1", None),
+    ] {
+        assert_eq!(image(&config, written), expected, "{written}");
+    }
+    let moved = config.replace("exclude:", "images: moved, exclude:");
+    assert_eq!(image(&moved, "ghcr.io/a/b:1"), None);
+    assert_eq!(
+        image(&moved, "nats:1"),
+        through(&format!("{mirror}/nats:1"), "hub")
+    );
+    let only = "cache: {prefix: 'localhost:7439', include: ['ghcr.io/**'], exclude: ['**/b']}\naddress: s.io\n";
+    assert_eq!(
+        image(only, "ghcr.io/a/c:1"),
+        through("ghcr.io/a/c:1", "cache.prefix")
+    );
+    assert_eq!(image(only, "ghcr.io/a/b:1"), None);
+    assert_eq!(image(only, "quay.io/a/c:1"), None);
+    let never = json!({"spec": {"containers": [
+        {"name": "c", "image": "ghcr.io/a/b:1", "imagePullPolicy": "Never"}]}});
+    assert_eq!(create(&config, &never), Err(Skipped::NoRule));
+}
+
+#[test]
+fn records_of_containers_that_are_not_there_go() {
+    let mut pod = with("nats:1");
+    pod["metadata"]["annotations"] = json!({
+        ORIGINAL_IMAGES: r#"{"gone":"a.io/x:1","c":"old:1"}"#, RULES: r#"{"gone":"hub"}"#});
+    let changed = create(HUB, &pod).unwrap();
+    let expected = notes(json!({"c": "nats:1"}), json!({"c": "hub"}));
+    assert_eq!(changed["metadata"]["annotations"], expected);
+    // Also where nothing is moved.
+    pod["spec"]["containers"][0]["image"] = json!("ghcr.io/a/b:1");
+    let changed = create(HUB, &pod).unwrap();
+    assert_eq!(changed["metadata"]["annotations"], json!({}));
+    assert_eq!(create(HUB, &changed), Err(Skipped::NoRule));
+}
+
+#[test]
+fn the_owner_of_a_pod() {
+    let pod: Pod = serde_json::from_value(json!({"metadata": {"generateName": "web-", "ownerReferences": [
+        {"kind": "Other", "name": "o"}, {"kind": "ReplicaSet", "name": "web-1", "controller": true}]}}))
+    .unwrap();
+    assert_eq!(pod.owner().as_deref(), Some("ReplicaSet/web-1"));
+    assert_eq!(Pod::default().owner(), None);
 }

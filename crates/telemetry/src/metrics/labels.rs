@@ -92,6 +92,8 @@ pub enum Reviewed {
 }
 
 impl Reviewed {
+    pub(super) const ALL: [Self; 3] = [Self::Patched, Self::Unchanged, Self::Refused];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Patched => "patched",

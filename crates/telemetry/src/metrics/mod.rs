@@ -174,6 +174,20 @@ impl Metrics {
         }
     }
 
+    /// For a webhook: what it counts is there from the first scrape on. `rules` are those that can move an
+    /// image.
+    pub fn expect_reviews(&self, rules: impl IntoIterator<Item = String>) {
+        let Some(inner) = &self.inner else { return };
+        for result in Reviewed::ALL {
+            let result = result.name();
+            drop(inner.reviews.get_or_create(&ReviewLabels { result }));
+        }
+        drop(inner.review_seconds.get_or_create(&[]));
+        for rule in rules {
+            drop(inner.images_moved.get_or_create(&RuleLabels { rule }));
+        }
+    }
+
     /// The webhook has answered a review.
     pub fn review(&self, result: Reviewed, elapsed: Duration) {
         if let Some(inner) = &self.inner {

@@ -1,8 +1,13 @@
 //! `rewrite: best`, against registries that can be told what to have.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use testkit::admission::{admitted, ask, client_as};
+use testkit::certs::{Ca, ServerCert};
 use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
+use testkit::wait::until;
 use webhook::Limits;
 
 use crate::world::{World, fixture};
@@ -83,12 +88,104 @@ async fn registries_that_never_answer_cost_no_more_than_the_review_has() {
     hole.set_black_hole(true);
     let limits = Limits {
         // Shorter than any probe's deadline.
-        answer_timeout: std::time::Duration::from_millis(100),
+        answer_timeout: Duration::from_millis(100),
         ..Limits::default()
     };
     let world = World::start(&config(&[&hole]), limits).await;
     let pod = world.admitted(&review("nats:2")).await;
     assert_eq!(*image_of(&pod), "127.0.0.1:9/m/nats:2");
+}
+
+/// With one registry that never answers before one that has the image, and more time for a probe than for
+/// a review.
+#[tokio::test]
+async fn what_is_known_when_the_time_is_over_is_used_and_the_search_goes_on() {
+    let (hole, with) = (
+        FakeRegistry::start().unwrap(),
+        FakeRegistry::start().unwrap(),
+    );
+    hole.set_black_hole(true);
+    with.add(&Image::new("nats"), "library/nats", "2");
+    let limits = Limits {
+        answer_timeout: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let config = config(&[&hole, &with]).replace("300ms", "2s");
+    let world = World::start(&config, limits).await;
+    let pod = world.admitted(&review("nats:2")).await;
+    // Found, and not dropped for the redirect because a better place is silent.
+    assert_eq!(*image_of(&pod), format!("{}/library/nats:2", with.host()));
+    // Nobody waits any more, and the silent one is found out all the same.
+    let silent = |line: &str| line.contains(&hole.host()) && line.contains("unavailable");
+    until("the search has ended by itself", || async {
+        let counted = world.counted("image_cri_shim_probes_total");
+        counted.iter().any(|line| silent(line)).then_some(())
+    })
+    .await;
+    let asked = hole.requests().len();
+    let pod = world.admitted(&review("nats:2")).await;
+    assert_eq!(*image_of(&pod), format!("{}/library/nats:2", with.host()));
+    assert_eq!(hole.requests().len(), asked);
+}
+
+fn dry_run(image: &str) -> Value {
+    let mut review = review(image);
+    review["request"]["dryRun"] = json!(true);
+    review
+}
+
+#[tokio::test]
+async fn a_dry_run_of_anybody_asks_nobody() {
+    let registry = FakeRegistry::start().unwrap();
+    registry.add(&Image::new("nats"), "library/nats", "2");
+    let world = World::start(&config(&[&registry]), Limits::default()).await;
+    let pod = world.admitted(&dry_run("nats:2")).await;
+    assert_eq!(*image_of(&pod), "127.0.0.1:9/m/nats:2");
+    assert!(registry.requests().is_empty());
+    // And learns nothing of what is known.
+    world.admitted(&review("nats:2")).await;
+    assert!(!registry.requests().is_empty());
+    let pod = world.admitted(&dry_run("nats:2")).await;
+    assert_eq!(*image_of(&pod), "127.0.0.1:9/m/nats:2");
+}
+
+#[tokio::test]
+async fn with_a_client_ca_registries_are_asked_for_api_servers_only() {
+    let registry = FakeRegistry::start().unwrap();
+    registry.add(&Image::new("nats"), "library/nats", "2");
+    let (clients, others) = (Ca::new().unwrap(), Ca::new().unwrap());
+    let config = config(&[&registry]);
+    let world = World::for_api_servers(&config, &clients, "kube-apiserver").await;
+    let found = format!("{}/library/nats:2", registry.host());
+    let answer = async |certificate: Option<ServerCert>, review: &Value| {
+        let protocols: [&[u8]; 2] = [b"h2", b"http/1.1"];
+        let client = client_as(
+            world.address,
+            &[&world.ca],
+            &protocols,
+            certificate.as_ref(),
+        );
+        let response = ask(&client.unwrap(), review).await.ok()?;
+        let pod = admitted(review, &response).unwrap();
+        Some(image_of(&pod).as_str().unwrap().to_owned())
+    };
+    let kubelet = clients.issue_client("system:node:n1").unwrap();
+    let forged = others.issue_client("kube-apiserver").unwrap();
+    for stranger in [None, Some(kubelet.clone()), Some(forged.clone())] {
+        for review in [review("nats:2"), dry_run("nats:2")] {
+            let image = answer(stranger.clone(), &review).await;
+            // Who shows a certificate of another CA isn't let in at all.
+            assert!(image.is_none_or(|image| image == "127.0.0.1:9/m/nats:2"));
+        }
+    }
+    assert!(registry.requests().is_empty());
+    let server = || Some(clients.issue_client("kube-apiserver").unwrap());
+    for review in [dry_run("nats:2"), review("nats:2")] {
+        assert_eq!(answer(server(), &review).await.as_ref(), Some(&found));
+    }
+    // What is known by now is not for strangers either.
+    let image = answer(Some(kubelet), &review("nats:2")).await;
+    assert_eq!(image.as_deref(), Some("127.0.0.1:9/m/nats:2"));
 }
 
 #[tokio::test]

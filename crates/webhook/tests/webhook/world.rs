@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use webhook::{Admission, Limits};
+use webhook::{Admission, Callers, Limits};
 
 /// Two redirects, one with a Secret.
 pub(crate) const CONFIG: &str = "imageRedirMapping:\n\
@@ -80,15 +80,45 @@ impl World {
         store: Arc<Store>,
         ca: &str,
     ) -> Self {
+        let clients = (ClientCertificates::None, Callers::Unknown);
+        Self::with_callers(config, limits, store, ca, clients).await
+    }
+
+    /// One that tells its callers apart: API servers have a certificate of `clients` with this name.
+    pub(crate) async fn for_api_servers(config: &str, clients: &Ca, name: &str) -> Self {
+        let ca = Ca::new().unwrap();
+        let store = Arc::new(Store::default());
+        store.set(&pem(&ca.issue(&[NAME]).unwrap())).unwrap();
+        let callers = Callers::Certified {
+            names: vec![name.to_owned()],
+        };
+        let clients = (ClientCertificates::Optional(clients.pem()), callers);
+        Self::with_callers(config, Limits::default(), store, &ca.pem(), clients).await
+    }
+
+    async fn with_callers(
+        config: &str,
+        limits: Limits,
+        store: Arc<Store>,
+        ca: &str,
+        (certificates, callers): (ClientCertificates, Callers),
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let telemetry = Telemetry::new();
         let admission = deciding(config, &telemetry);
         let (shutdown, wait) = oneshot::channel();
-        let tls = Tls::new(store, Protocols::Http1AndHttp2, &ClientCertificates::None).unwrap();
-        let server = webhook::serve(listener, Arc::new(tls), admission.clone(), limits, async {
-            let _ = wait.await;
-        });
+        let tls = Tls::new(store, Protocols::Http1AndHttp2, &certificates).unwrap();
+        let server = webhook::serve(
+            listener,
+            Arc::new(tls),
+            admission.clone(),
+            callers,
+            limits,
+            async {
+                let _ = wait.await;
+            },
+        );
         Self {
             address,
             admission,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::webhook::health::{self, Readiness};
 use ::webhook::self_signed::{Lifetimes, Options, SelfSigned};
-use ::webhook::{Admission, Limits};
+use ::webhook::{Admission, Callers, Limits};
 use anyhow::Context;
 use clap::Args;
 use cluster::{Link, Places};
@@ -233,12 +233,19 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     ));
     tracing::info!("answering reviews on {bound}, health on {health_bound}");
     let delay = args.shutdown_delay;
-    let served = ::webhook::serve(listener, tls, admission, Limits::default(), async move {
-        shutdown.await;
-        stopping.store(true, Ordering::Relaxed);
-        tracing::info!("stopping: accepting reviews for another {delay:?}");
-        tokio::time::sleep(delay).await;
-    });
+    let served = ::webhook::serve(
+        listener,
+        tls,
+        admission,
+        Callers::Unknown,
+        Limits::default(),
+        async move {
+            shutdown.await;
+            stopping.store(true, Ordering::Relaxed);
+            tracing::info!("stopping: accepting reviews for another {delay:?}");
+            tokio::time::sleep(delay).await;
+        },
+    );
     served.await;
     tracing::info!("stopped");
     Ok(())
