@@ -26,7 +26,8 @@ pub(super) enum AttemptError {
     TimedOut(Duration),
 }
 
-pub(super) type Answer = Result<UnaryReply, AttemptError>;
+/// What came of one attempt.
+pub(super) type AttemptResult = Result<UnaryReply, AttemptError>;
 
 /// A call, and the time by which it has to be over.
 pub(super) struct Attempts {
@@ -73,12 +74,12 @@ impl Attempts {
     }
 
     /// Sends the request as it came.
-    pub(super) async fn unchanged(&self) -> Answer {
+    pub(super) async fn unchanged(&self) -> AttemptResult {
         self.send(&self.unchanged).await
     }
 
     /// Sends the request with another image name. One that can't be edited goes as it came.
-    pub(super) async fn with_image(&self, image: &str) -> Answer {
+    pub(super) async fn with_image(&self, image: &str) -> AttemptResult {
         let path = self.call.method.name_path();
         self.edited(wire::replace_text(&self.call.message, path, image))
             .await
@@ -86,7 +87,11 @@ impl Attempts {
 
     /// Sends the pull request with another image name and other credentials. One that can't be edited
     /// goes as it came.
-    pub(super) async fn with_image_and_auth(&self, image: &str, auth: AuthEdit<'_>) -> Answer {
+    pub(super) async fn with_image_and_auth(
+        &self,
+        image: &str,
+        auth: AuthEdit<'_>,
+    ) -> AttemptResult {
         self.edited(wire::replace_image_and_auth(
             &self.call.message,
             image,
@@ -95,7 +100,7 @@ impl Attempts {
         .await
     }
 
-    async fn edited(&self, message: Result<impl AsRef<[u8]>, WireError>) -> Answer {
+    async fn edited(&self, message: Result<impl AsRef<[u8]>, WireError>) -> AttemptResult {
         match message {
             Ok(message) => self.send(&Outgoing::message(message.as_ref())?).await,
             Err(error) => {
@@ -124,7 +129,7 @@ impl Attempts {
         })
     }
 
-    async fn send(&self, message: &Outgoing) -> Answer {
+    async fn send(&self, message: &Outgoing) -> AttemptResult {
         match tokio::time::timeout_at(self.deadline, self.call.send(message)).await {
             Ok(answer) => Ok(answer?),
             Err(_elapsed) => Err(self.timed_out()),
@@ -144,7 +149,7 @@ fn image_status_path(path: &PathAndQuery) -> PathAndQuery {
 }
 
 /// What the caller gets: the runtime's answer, or the status that says why there is none.
-pub(super) fn reply(answer: Answer) -> UnaryReply {
+pub(super) fn reply(answer: AttemptResult) -> UnaryReply {
     answer.unwrap_or_else(|error| UnaryReply::from_status(&error.status()))
 }
 

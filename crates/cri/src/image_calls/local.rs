@@ -9,7 +9,7 @@ use policy::config::Settings;
 use policy::{Plan, Reference};
 
 use super::Shared;
-use super::attempt::{Answer, Attempts, reply};
+use super::attempt::{AttemptResult, Attempts, reply};
 use crate::grpc::Code;
 use crate::upstream::UnaryReply;
 use crate::wire;
@@ -67,7 +67,7 @@ pub(super) async fn create(
     };
     let name = found
         .name
-        .filter(|_| Said::of(&found.answer) == Said::Present);
+        .filter(|_| Presence::of(&found.answer) == Presence::Present);
     reply(match name {
         Some(name) => {
             tracing::debug!(
@@ -86,11 +86,11 @@ struct Found {
     name: Option<String>,
     /// The runtime's answer: that the image is present; else "not present", in whatever spelling it could
     /// say so; else why it can't say.
-    answer: Answer,
+    answer: AttemptResult,
 }
 
 impl Found {
-    fn unknown(answer: Answer) -> Self {
+    fn unknown(answer: AttemptResult) -> Self {
         Self { name: None, answer }
     }
 }
@@ -107,7 +107,7 @@ async fn find(
     if let Some(alias) = alias.clone() {
         let answer = attempts.with_image(&alias).await;
         // A runtime that can't answer is not asked again by every other name.
-        if matches!(Said::of(&answer), Said::Present | Said::Nothing) {
+        if matches!(Presence::of(&answer), Presence::Present | Presence::Unknown) {
             return Found {
                 name: Some(alias),
                 answer,
@@ -115,13 +115,13 @@ async fn find(
         }
     }
     let as_written = Found::unknown(attempts.unchanged().await);
-    let said = Said::of(&as_written.answer);
-    if matches!(said, Said::Present | Said::Nothing) {
+    let presence = Presence::of(&as_written.answer);
+    if matches!(presence, Presence::Present | Presence::Unknown) {
         return as_written;
     }
     // An error is about this spelling only: CRI-O has them for short names.
     let mut best = as_written;
-    let mut is_answered = said == Said::Absent;
+    let mut is_answered = presence == Presence::Absent;
     let plan = Plan::new(&settings.rules, reference);
     let meant = plan.meaning.canonical();
     let canonical = (!is_answered && meant != reference.as_written()).then(|| meant.clone());
@@ -131,14 +131,14 @@ async fn find(
         .filter(|image| Some(image) != alias.as_ref() && *image != meant);
     for name in canonical.into_iter().chain(candidates) {
         let answer = attempts.with_image(&name).await;
-        let said = Said::of(&answer);
+        let presence = Presence::of(&answer);
         let found = Found {
             name: Some(name),
             answer,
         };
-        match said {
-            Said::Present => return found,
-            Said::Absent if !is_answered => {
+        match presence {
+            Presence::Present => return found,
+            Presence::Absent if !is_answered => {
                 is_answered = true;
                 best = found;
             }
@@ -150,7 +150,7 @@ async fn find(
 
 /// What an answer to an ImageStatus says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum Presence {
     /// The image is there.
     Present,
     /// It is not.
@@ -158,13 +158,13 @@ enum Said {
     /// Nothing about the image, but that the runtime does not know this spelling.
     Refused,
     /// Nothing at all: the runtime can't be reached, has no time, or does not know the call.
-    Nothing,
+    Unknown,
 }
 
-impl Said {
-    fn of(answer: &Answer) -> Self {
+impl Presence {
+    fn of(answer: &AttemptResult) -> Self {
         let Ok(reply) = answer else {
-            return Self::Nothing;
+            return Self::Unknown;
         };
         match reply.status().code {
             Code::OK => {
@@ -176,7 +176,7 @@ impl Said {
                 }
             }
             Code::CANCELLED | Code::DEADLINE_EXCEEDED | Code::UNAVAILABLE | Code::UNIMPLEMENTED => {
-                Self::Nothing
+                Self::Unknown
             }
             _ => Self::Refused,
         }

@@ -10,7 +10,7 @@ use policy::{
 use resolver::{Depth, Resolution};
 
 use super::Shared;
-use super::attempt::{Answer, AttemptError, Attempts, reply};
+use super::attempt::{AttemptError, AttemptResult, Attempts, reply};
 use super::record::Record;
 use crate::grpc::{Code, Status};
 use crate::upstream::UnaryReply;
@@ -71,8 +71,8 @@ struct Progress {
 }
 
 impl Progress {
-    /// What the caller is told anyway, and need not be told twice in one message.
-    fn told(&self) -> Option<&str> {
+    /// The message that the caller gets anyway; one message need not have it twice.
+    fn reported(&self) -> Option<&str> {
         self.last
             .as_ref()
             .filter(|_| !self.nothing_found)
@@ -81,8 +81,8 @@ impl Progress {
 }
 
 /// What a failed pull is called in the trail.
-fn failure(status: &Status, told: Option<&str>) -> String {
-    if told == Some(status.message.as_str()) {
+fn failure(status: &Status, reported: Option<&str>) -> String {
+    if reported == Some(status.message.as_str()) {
         return "pull failed, as said above".to_owned();
     }
     format!("pull failed: {}", one_line(&status.message, SHOWN))
@@ -211,16 +211,16 @@ impl Pull<'_> {
                 .came_from(candidate, &progress.resolution, &trail);
             return Ok(Some(reply));
         }
-        let said = one_line(&reply.status().message, SHOWN);
+        let message = one_line(&reply.status().message, SHOWN);
         tracing::debug!(
-            "pull failed: image={} action=PullImage tried={} code={} message={said:?}; trying the next source",
+            "pull failed: image={} action=PullImage tried={} code={} message={message:?}; trying the next source",
             self.plan.reference,
             candidate.image,
             reply.status().code.0,
         );
         self.shared
             .resolver
-            .pull_failed(&self.plan, at, self.caller.as_ref(), &said);
+            .pull_failed(&self.plan, at, self.caller.as_ref(), &message);
         if let Some(verdict) = progress.verdicts.get_mut(at) {
             *verdict = Some(Verdict::PullFailed);
         }
@@ -235,7 +235,7 @@ impl Pull<'_> {
         Ok(None)
     }
 
-    async fn edited(&self, candidate: &Candidate, auth: AuthEdit<'_>) -> Answer {
+    async fn edited(&self, candidate: &Candidate, auth: AuthEdit<'_>) -> AttemptResult {
         self.attempts
             .with_image_and_auth(&candidate.image, auth)
             .await
@@ -296,8 +296,11 @@ impl Pull<'_> {
 
     /// Who was asked, what they said, and what became of the pulls, in one line.
     fn trail(&self, progress: &Progress) -> String {
-        let mut parts = self.tried(progress, progress.told());
+        let mut parts = self.tried(progress, progress.reported());
         let origin = self.plan.reference.as_written();
+        if let Some(why) = &self.plan.untouched {
+            parts.push(why.clone());
+        }
         if !self.plan.fallback_to_origin {
             parts.push(format!(
                 "origin {origin}: not allowed (fallbackToOrigin: false)"
@@ -319,25 +322,25 @@ impl Pull<'_> {
         }
     }
 
-    fn tried(&self, progress: &Progress, told: Option<&str>) -> Vec<String> {
+    fn tried(&self, progress: &Progress, reported: Option<&str>) -> Vec<String> {
         let failed = |image: &str| progress.failed.iter().find(|(failed, _)| failed == image);
         let candidates = &self.plan.candidates;
         let answers = &progress.resolution.answers;
         let mut parts = Vec::with_capacity(candidates.len() + 1);
         for (candidate, answer) in candidates.iter().zip(answers) {
-            let mut said = match (failed(&candidate.image), answer) {
-                (Some((_, status)), _) => failure(status, told),
+            let mut outcome = match (failed(&candidate.image), answer) {
+                (Some((_, status)), _) => failure(status, reported),
                 (None, Some(answer)) => answer.detail.clone(),
                 (None, None) => "not asked to the end".to_owned(),
             };
             if let Some(note) = &candidate.note {
-                said.push_str(&format!(" ({note})"));
+                outcome.push_str(&format!(" ({note})"));
             }
-            parts.push(format!("{}: {said}", candidate.endpoint));
+            parts.push(format!("{}: {outcome}", candidate.endpoint));
         }
         let origin = self.plan.reference.as_written();
         if let Some((_, status)) = failed(origin) {
-            parts.push(format!("origin {origin}: {}", failure(status, told)));
+            parts.push(format!("origin {origin}: {}", failure(status, reported)));
         }
         parts
     }

@@ -13,7 +13,7 @@ use telemetry::metrics::{ORIGIN, code_name};
 use telemetry::report::{Outcome, Place, candidates};
 
 use super::Shared;
-use super::attempt::Answer;
+use super::attempt::AttemptResult;
 use crate::grpc::Status;
 
 /// How much of an error is kept for people, in characters: what the runtime said, and who was tried.
@@ -70,13 +70,13 @@ impl<'a> Record<'a> {
         self.recording.resolved(resolution.report(), false);
     }
 
-    /// The runtime is told to pull a candidate.
+    /// The runtime is asked to pull a candidate.
     pub(super) fn pulling(&mut self, candidate: &Candidate) {
         let registry = candidate.endpoint.to_string();
         self.try_place(&candidate.image, registry, candidate.role.into());
     }
 
-    /// The runtime is told to pull the name as it was written.
+    /// The runtime is asked to pull the name as it was written.
     pub(super) fn pulling_origin(&mut self) {
         let plan = Arc::clone(&self.plan);
         let image = plan.reference.as_written();
@@ -93,7 +93,7 @@ impl<'a> Record<'a> {
     }
 
     /// What came of it.
-    pub(super) fn pulled(&mut self, answer: &Answer) {
+    pub(super) fn pulled(&mut self, answer: &AttemptResult) {
         let error = match answer {
             Ok(reply) if reply.status().is_ok() => None,
             Ok(reply) => Some(one_line(&reply.status().message, KEPT)),
@@ -111,8 +111,8 @@ impl<'a> Record<'a> {
         self.failed |= error.is_some();
     }
 
-    /// The image came from `candidate`. Its line in the log (spec, "Log lines"); `trail` is who was asked
-    /// and what they said.
+    /// The image came from `candidate`. Writes its line in the log, whose wording people search for; `trail` is who was
+    /// asked and what they answered.
     pub(super) fn came_from(
         &mut self,
         candidate: &Candidate,
@@ -153,7 +153,7 @@ impl<'a> Record<'a> {
         });
     }
 
-    /// The caller is told `status`.
+    /// The caller gets `status`.
     pub(super) fn finish(self, status: &Status) {
         let reference = &self.plan.reference;
         let failing = &self.shared.failing;

@@ -102,8 +102,8 @@ impl UnaryReply {
     }
 
     fn new(head: http::response::Parts, body: Bytes, trailers: Option<HeaderMap>) -> Self {
-        let told = trailers.as_ref().unwrap_or(&head.headers);
-        let status = Status::from_headers(told).unwrap_or_else(|| {
+        let last_block = trailers.as_ref().unwrap_or(&head.headers);
+        let status = Status::from_headers(last_block).unwrap_or_else(|| {
             if head.status == StatusCode::OK {
                 Status::new(
                     Code::INTERNAL,
@@ -161,9 +161,9 @@ impl UnaryReply {
     /// Appends a line to the status message, and to the one inside the status details. Does nothing
     /// to an answer in which the runtime gave no status.
     pub fn append_line(&mut self, line: &str) {
-        let told = self.trailers.as_mut().unwrap_or(&mut self.headers);
-        grpc::append_line(told, line);
-        if let Some(status) = Status::from_headers(told) {
+        let last_block = self.trailers.as_mut().unwrap_or(&mut self.headers);
+        grpc::append_line(last_block, line);
+        if let Some(status) = Status::from_headers(last_block) {
             self.status = status;
         }
     }

@@ -32,6 +32,8 @@ use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
 
 /// How long the runtime may take to say who it is.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an explanation may take: far above any time-out of a probe.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// Decisions that a status has, unless it is asked for another number.
 pub(crate) const DECISIONS: usize = 100;
 
@@ -290,9 +292,15 @@ impl Inspect for Inspection {
                         let (image, probe) = (&request.image, request.probe);
                         explain(&settings, resolver, image, probe, Knowledge::Daemon).await
                     });
-                    match explained.await {
-                        Ok(explanation) => written(&explanation),
-                        Err(error) => Err(internal(&error)),
+                    match tokio::time::timeout(EXPLAIN_TIMEOUT, explained).await {
+                        Ok(Ok(explanation)) => written(&explanation),
+                        Ok(Err(error)) => Err(internal(&error)),
+                        Err(_) => Err(GrpcStatus::new(
+                            Code::DEADLINE_EXCEEDED,
+                            format!(
+                                "no answer of the shim's background work within {EXPLAIN_TIMEOUT:?}; its log may say what it waits for"
+                            ),
+                        )),
                     }
                 }
                 other => Err(unknown(other)),
