@@ -10,6 +10,12 @@ pub fn config(settings: &Settings) {
     }
 }
 
+/// Says why the newest config is not in force. All that is wrong with it is one line.
+pub(crate) fn kept_last_good(problem: &str) {
+    let problem = problem.replace('\n', "; ");
+    tracing::warn!("keeping the last good config: {problem}");
+}
+
 fn lines(settings: &Settings) -> Vec<String> {
     let is_listed = |registry: &&Registry| matches!(registry.origin, Origin::Listed(_));
     let listed = settings.configured.iter().filter(is_listed).count();

@@ -3,6 +3,7 @@
 use cluster::{ConfigMapText, Followed, Link, Look};
 use policy::config::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Settings};
 
+use crate::announce;
 use crate::file::Loaded;
 use crate::source::Found;
 use crate::{ConfigError, variable};
@@ -75,7 +76,7 @@ impl ConfigMapSource {
                 Some(loaded)
             }
             Err(problem) => {
-                tracing::warn!("keeping the last good config: {problem}");
+                announce::kept_last_good(&problem);
                 self.problem = Some(problem);
                 None
             }

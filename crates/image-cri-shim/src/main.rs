@@ -19,6 +19,7 @@ mod roles;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
+use process::logging;
 use roles::{node, webhook};
 
 fn main() -> ExitCode {
@@ -43,10 +44,13 @@ fn main() -> ExitCode {
         }),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             // Not by the log: who starts us by hand or by a unit file sees this in either case.
-            eprintln!("image-cri-shim: {error:#}");
+            logging::last_words(format!("image-cri-shim: {error:#}"));
             ExitCode::FAILURE
         }
     }

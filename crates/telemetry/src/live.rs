@@ -47,6 +47,8 @@ pub struct ProcessLive {
     pub cpu_seconds: f64,
     /// Files, sockets and the like that it has open.
     pub open_fds: u64,
+    /// Log lines that were dropped since its start, because nobody read them in time.
+    pub log_lines_lost: u64,
 }
 
 /// Writes the last [`Live`].
@@ -160,7 +162,11 @@ fn write_process(process: ProcessLive, encoder: &mut DescriptorEncoder<'_>) -> f
     write_gauge("process_resident_memory", help, unit, resident, encoder)?;
     let fds = i64::try_from(process.open_fds).unwrap_or(i64::MAX);
     let help = "Files, sockets and the like that the process has open";
-    write_gauge("process_open_fds", help, None, fds, encoder)
+    write_gauge("process_open_fds", help, None, fds, encoder)?;
+    let lost = ConstCounter::new(process.log_lines_lost);
+    let help = "Log lines that were dropped because nobody read them in time";
+    let name = format!("{PREFIX}_log_lines_lost");
+    lost.encode(encoder.encode_descriptor(&name, help, None, lost.metric_type())?)
 }
 
 fn write_gauge(
@@ -198,6 +204,7 @@ mod tests {
                 resident_bytes: 42,
                 cpu_seconds: 0.25,
                 open_fds: 9,
+                log_lines_lost: 3,
             },
         });
         for line in [
@@ -211,6 +218,7 @@ mod tests {
             "process_cpu_seconds_total 0.25",
             "process_resident_memory_bytes 42",
             "process_open_fds 9",
+            "image_cri_shim_log_lines_lost_total 3",
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::future::ready;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{ChildStderr, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct Options {
     pub args: Vec<String>,
     /// Variables of its environment, which has nothing but PATH otherwise.
     pub env: Vec<(String, String)>,
+    /// Whether nobody reads what it writes to stderr, until [`Shim::read_stderr`].
+    pub unread_stderr: bool,
 }
 
 impl Options {
@@ -37,6 +39,7 @@ impl Options {
             cri: cri.into(),
             args: Vec::new(),
             env: Vec::new(),
+            unread_stderr: false,
         }
     }
 
@@ -44,6 +47,13 @@ impl Options {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With nobody who reads its stderr: the pipe is full after some lines.
+    #[must_use]
+    pub fn unread_stderr(mut self) -> Self {
+        self.unread_stderr = true;
         self
     }
 
@@ -61,6 +71,8 @@ pub struct Shim {
     process: Option<Process>,
     client: CriClient,
     log: Log,
+    /// Its stderr, while nobody reads it.
+    unread: Option<ChildStderr>,
     /// Last, so that the process is gone when the directory goes.
     dir: TempDir,
 }
@@ -87,6 +99,7 @@ impl Shim {
             options,
             process: None,
             log: Log::default(),
+            unread: None,
             dir,
         };
         shim.write_config(config_yaml)?;
@@ -142,11 +155,19 @@ impl Shim {
         if let Some(stdout) = stdout {
             collect(stdout, Arc::clone(&self.log));
         }
-        if let Some(stderr) = stderr {
-            collect(stderr, Arc::clone(&self.log));
+        self.unread = stderr;
+        if !self.options.unread_stderr {
+            self.read_stderr();
         }
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Reads its stderr from now on.
+    pub fn read_stderr(&mut self) {
+        if let Some(stderr) = self.unread.take() {
+            collect(stderr, Arc::clone(&self.log));
+        }
     }
 
     /// Its socket.

@@ -11,6 +11,7 @@ use cluster::{ConfigMapText, FailureKind, Look, Seen};
 use policy::config::{CONFIG_MAP_KEY, ConfigMap, RawConfig, merge, rewrite};
 use telemetry::report::ConfigPart;
 
+use crate::announce;
 use crate::config_map;
 use crate::file::{self, Loaded, Replaced};
 use crate::show;
@@ -127,7 +128,7 @@ impl Merging {
             },
         };
         if let Some(problem) = &problem {
-            tracing::warn!("keeping the last good config: {problem}");
+            announce::kept_last_good(problem);
         }
         self.file_problem = problem;
         self.looked = now;
@@ -254,7 +255,7 @@ impl Merging {
             Ok(loaded) => loaded,
             Err(error) => {
                 let problem = format!("with the ConfigMap, {error}");
-                tracing::warn!("keeping the last good config: {problem}");
+                announce::kept_last_good(&problem);
                 self.merged_problem = Some(problem);
                 self.pending = None;
                 return None;

@@ -1,5 +1,6 @@
 //! This process as its surroundings see it: signals, logs, systemd, what it takes.
 
+pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod signals;
 pub(crate) mod systemd;

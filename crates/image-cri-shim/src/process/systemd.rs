@@ -4,6 +4,13 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// Whether systemd has started us: then it also starts us again, and what we wait for.
+pub(crate) fn runs_us() -> bool {
+    ["NOTIFY_SOCKET", "INVOCATION_ID"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
 /// We serve.
 pub(crate) fn ready() {
     notify(&[NotifyState::Ready]);

@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::param::{clock_ticks_per_second, page_size};
 use telemetry::live::ProcessLive;
 
+use super::logging;
+
 /// What is so now; zero for what can't be read. `started` is when the process began.
 pub(crate) fn live(started: SystemTime) -> ProcessLive {
     let since = started.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -16,6 +18,7 @@ pub(crate) fn live(started: SystemTime) -> ProcessLive {
         // One of them is the directory that is read here.
         open_fds: fs::read_dir("/proc/self/fd")
             .map_or(0, |entries| (entries.count() as u64).saturating_sub(1)),
+        log_lines_lost: logging::lost_lines(),
     }
 }
 

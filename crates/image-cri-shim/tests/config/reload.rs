@@ -86,11 +86,9 @@ async fn a_bad_file_is_warned_about_once_per_content() {
 #[tokio::test]
 async fn what_needs_a_restart_says_so() {
     let world = World::start("").await;
-    world.write("metricsAddress: 127.0.0.1:1\nimage: /tmp/elsewhere");
+    world.write("shim: /run/elsewhere.sock\nimage: /tmp/elsewhere");
     world
         .shim
-        .wait_for_log(
-            "metricsAddress, image changed in the config; that takes effect with the next restart",
-        )
+        .wait_for_log("shim, image changed in the config; that takes effect with the next restart")
         .await;
 }

@@ -5,11 +5,12 @@ use std::fs;
 use rustix::process::Signal;
 use testkit::cri_api::RpcStatus;
 use testkit::fake_registry::FakeRegistry;
+use testkit::fake_runtime::FakeRuntime;
 use testkit::images::Image;
-use testkit::shim::Shim;
+use testkit::shim::{Options, Shim};
 use testkit::wait::until;
 
-use crate::world::with_fake_runtime;
+use crate::world::{BINARY, metrics, with_fake_runtime};
 
 const IMAGE: &str = "ghcr.io/team/app:1";
 
@@ -107,4 +108,76 @@ async fn debug_lines_follow_the_config_and_sigusr1() {
     shim.wait_for_log("debug lines are off").await;
     remove().await;
     assert_eq!(removals(&shim), 1);
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_costs_lines_and_no_call() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let options = Options::new(BINARY, runtime.socket()).unread_stderr();
+    let mut shim = Shim::start("debug: true", options).await.unwrap();
+    for number in 0..200 {
+        // Names that are long enough for the lines to be more than a pipe and our own queue hold.
+        let image = format!("ghcr.io/team/{}/{number}:1", "long/".repeat(40));
+        shim.client().pull(&image, None).await.unwrap();
+    }
+    shim.client().version().await.unwrap();
+    let mut lost = 0;
+    for number in 0.. {
+        let image = format!("ghcr.io/team/{}/more{number}:1", "long/".repeat(40));
+        shim.client().pull(&image, None).await.unwrap();
+        lost = metric(&shim, "image_cri_shim_log_lines_lost_total").await;
+        if lost > 0 {
+            break;
+        }
+    }
+    // It reads again.
+    shim.read_stderr();
+    let notice = shim.wait_for_log("lines lost, because nobody read").await;
+    assert!(
+        notice.contains(&format!("log: {lost} lines lost")),
+        "{notice}"
+    );
+    assert!(shim.terminate().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn sigterm_ends_a_shim_whose_log_nobody_reads() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let options = Options::new(BINARY, runtime.socket()).unread_stderr();
+    let mut shim = Shim::start("debug: true", options).await.unwrap();
+    for number in 0..200 {
+        let image = format!("ghcr.io/team/{}/{number}:1", "long/".repeat(40));
+        shim.client().pull(&image, None).await.unwrap();
+    }
+    assert!(shim.terminate().await.unwrap().success());
+    assert!(!shim.socket().exists());
+}
+
+#[tokio::test]
+async fn all_mistakes_of_a_config_are_one_line() {
+    let (shim, _runtime) = with_fake_runtime("").await;
+    shim.write_config("timeout: soon\nprobeTimeout: never\n")
+        .unwrap();
+    let line = shim.wait_for_log("keeping the last good config").await;
+    assert!(
+        line.contains("1:10: error: timeout:") && line.contains("; /"),
+        "{line}"
+    );
+    assert!(line.contains("2:15: error: probeTimeout:"), "{line}");
+}
+
+/// A counter of the running shim.
+async fn metric(shim: &Shim, name: &str) -> u64 {
+    let output = tokio::process::Command::new(BINARY)
+        .arg("-f")
+        .arg(shim.config_file())
+        .args(["status", "--json"])
+        .output()
+        .await
+        .unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let address = status["metrics_address"].as_str().unwrap();
+    let page = metrics(address).await;
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim().parse().unwrap()
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use testkit::fake_runtime::FakeRuntime;
 use testkit::shim::{Options, Shim};
 
-use crate::world::{BINARY, with_fake_runtime};
+use crate::world::{BINARY, metrics, with_fake_runtime};
 
 #[tokio::test]
 async fn the_version() {
@@ -161,4 +161,54 @@ async fn a_metrics_address_can_be_off() {
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(status["decisions_total"], 1);
     assert_eq!(status.get("metrics_address"), None);
+}
+
+#[tokio::test]
+async fn under_systemd_the_runtime_may_come_later() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    runtime.stop();
+    let options = Options::new(BINARY, runtime.socket()).env("INVOCATION_ID", "0123");
+    let shim = Shim::start("force: false", options).await.unwrap();
+    shim.wait_for_log("is not there yet; serving all the same")
+        .await;
+    let error = shim.client().version().await.unwrap_err();
+    assert_eq!(error.code(), Some(14), "{error:?}");
+    runtime.start_again().unwrap();
+    shim.client().version().await.unwrap();
+}
+
+#[tokio::test]
+async fn as_many_files_may_be_open_as_the_kernel_allows() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let few = dir.path().join("few.sh");
+    std::fs::write(
+        &few,
+        format!("#!/bin/sh\nulimit -Sn 100\nexec {BINARY} \"$@\"\n"),
+    )
+    .unwrap();
+    std::fs::set_permissions(&few, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let shim = Shim::start("", Options::new(&few, runtime.socket()))
+        .await
+        .unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", shim.pid().unwrap())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let fields: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(fields[3], fields[4], "{line}");
+}
+
+#[tokio::test]
+async fn metrics_move_with_the_config() {
+    let (shim, _runtime) = with_fake_runtime("metricsAddress: off").await;
+    shim.write_config("metricsAddress: 127.0.0.1:0").unwrap();
+    let line = shim.wait_for_log("metrics and the page are on").await;
+    let address = line.split("http://").nth(1).unwrap();
+    assert!(
+        metrics(address.trim_end_matches('/'))
+            .await
+            .contains(" 200 ")
+    );
 }

@@ -6,6 +6,8 @@ use testkit::docker_registry::DockerRegistry;
 use testkit::fake_runtime::FakeRuntime;
 use testkit::images::Image;
 use testkit::shim::{Options, Shim};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_image-cri-shim");
 
@@ -60,6 +62,19 @@ pub(crate) async fn registry_with(image: &Image, repository: &str, tag: &str) ->
     let registry = DockerRegistry::plain().await.unwrap();
     registry.push(image, repository, tag).await.unwrap();
     registry
+}
+
+/// The metrics at `host:port`.
+pub(crate) async fn metrics(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The oldest of HTTP: an answer ends with its connection.
+    stream
+        .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// Probes that the shim sent to `registry` for a manifest.

@@ -8,6 +8,7 @@ use cri::upstream::Upstream;
 use policy::config::Settings;
 
 use super::{detect, runtime_files};
+use crate::process::systemd;
 
 /// How long the runtime may take to accept a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,10 +30,8 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
     let socket = detect::runtime_socket(&loaded.settings)?;
     let shown = socket.display();
     if !detect::is_socket(&socket) {
-        if loaded.settings.force {
-            println!(
-                "runtime   {shown}: not there yet; `force` is set, so serving would wait for it"
-            );
+        if loaded.settings.force || systemd::runs_us() {
+            println!("runtime   {shown}: not there yet; serving would start all the same");
             return Ok(());
         }
         bail!(

@@ -87,6 +87,11 @@ impl Inspection {
         self.shared.metrics_address.store(Arc::new(Some(address)));
     }
 
+    /// Notes that metrics and the page are nowhere.
+    pub(crate) fn not_listening(&self) {
+        self.shared.metrics_address.store(Arc::default());
+    }
+
     /// All of it, with the last `decisions` decisions.
     pub(crate) async fn status(&self, decisions: usize) -> Status {
         let shared = &self.shared;

@@ -36,13 +36,13 @@ use policy::config::Settings;
 use resolver::Resolver;
 use telemetry::Telemetry;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use self::inspection::{Inspection, Parts};
 use self::runtime_files::RuntimeFiles;
 use super::resolving;
 use crate::process::logging::{self, LogFormat, LogLevel};
-use crate::process::{signals, systemd};
+use crate::process::{limits, signals, systemd};
 
 /// How long calls in flight may take to finish after SIGTERM. Below systemd's and Kubernetes' own
 /// limits of 90 and 30 seconds.
@@ -76,13 +76,20 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     config::announce::config(&settings);
+    limits::raise_open_files();
     let runtime_socket = detect::runtime_socket(&settings)?;
     let mut runtime_files = RuntimeFiles::new(runtime_socket.clone());
     let settings = runtime_files.applied_to(settings);
-    if !settings.force && !detect::is_socket(&runtime_socket) {
-        bail!(
-            "the container runtime's socket {} is not there; start the runtime, set `cri:`, or set `force: true` to start without it",
-            runtime_socket.display()
+    if !detect::is_socket(&runtime_socket) {
+        let shown = runtime_socket.display();
+        // Distributions start their runtime after us, and kubelet needs our socket before that.
+        if !settings.force && !systemd::runs_us() {
+            bail!(
+                "the container runtime's socket {shown} is not there; start the runtime, set `cri:`, or set `force: true` to start without it"
+            );
+        }
+        tracing::warn!(
+            "the container runtime's socket {shown} is not there yet; serving all the same, and calls fail until it is"
         );
     }
     let background = Builder::new_multi_thread()
@@ -183,10 +190,9 @@ impl Node {
         let wake = Arc::new(Notify::new());
         tokio::spawn(signals::follow(Arc::clone(&wake), self.level.clone())?);
         let inspection = self.inspection(config.clone());
-        if let Some(address) = self.settings.load().metrics_address {
-            self.background
-                .spawn(surface::serve(address, inspection.clone()));
-        }
+        let (metrics, metrics_address) = watch::channel(self.settings.load().metrics_address);
+        self.background
+            .spawn(surface::follow(metrics_address, inspection.clone()));
         let follower = Follower {
             source,
             link: Arc::new(Link::new(Places::from_environment())),
@@ -200,6 +206,7 @@ impl Node {
             let resolver = self.resolver.clone();
             move |new| {
                 let new = runtime_files.applied_to(new);
+                metrics.send_replace(new.metrics_address);
                 apply(new, &settings, &level, &resolver);
             }
         }));
@@ -251,7 +258,6 @@ fn announce_restart(old: &Settings, new: &Settings) {
     let fields = [
         ("shim", old.shim_socket != new.shim_socket),
         ("cri", old.runtime_socket != new.runtime_socket),
-        ("metricsAddress", old.metrics_address != new.metrics_address),
         ("image", old.state_dir != new.state_dir),
     ];
     let changed: Vec<_> = fields.iter().filter(|(_, differs)| *differs).collect();

@@ -3,6 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use resolver::Resolver;
+use tokio::time::Instant;
+
+/// How often the interval is asked for.
+const CONFIG_INTERVAL: Duration = Duration::from_secs(15);
+/// Whatever the config says: a line at each turn of the loop would leave no turn for anything else.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The line, in the predecessor's wording.
 pub(crate) fn line(resolver: &Resolver) -> String {
@@ -24,19 +30,19 @@ pub(crate) fn line(resolver: &Resolver) -> String {
 
 /// Logs the line at the interval that `interval` gives each time; `None` is not now, ask again later.
 pub(crate) async fn log_periodically(resolver: Resolver, interval: impl Fn() -> Option<Duration>) {
-    const ASK_AGAIN: Duration = Duration::from_secs(15);
-    let mut logged = tokio::time::Instant::now();
+    let mut logged = Instant::now();
     loop {
-        let due = interval().map(|interval| logged + interval);
-        let soon = tokio::time::Instant::now() + ASK_AGAIN;
-        match due {
-            Some(due) if due <= tokio::time::Instant::now() => {
+        let now = Instant::now();
+        match interval().map(|interval| logged + interval.max(SHORTEST_INTERVAL)) {
+            Some(due) if due <= now => {
                 tracing::info!("{}", line(&resolver));
-                logged = tokio::time::Instant::now();
+                logged = now;
             }
             // Waits in steps, so that a shorter interval from a reload is seen.
-            Some(due) => tokio::time::sleep_until(due.min(soon)).await,
-            None => tokio::time::sleep_until(soon).await,
+            due => {
+                let soon = now + CONFIG_INTERVAL;
+                tokio::time::sleep_until(due.map_or(soon, |due| due.min(soon))).await;
+            }
         }
     }
 }

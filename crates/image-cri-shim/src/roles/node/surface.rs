@@ -8,19 +8,51 @@ use futures_util::future::BoxFuture;
 use telemetry::live::{Live, NodeLive};
 use telemetry::report::{Decision, Status};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::inspection::{DECISIONS, Inspection};
 use crate::process::usage;
 
-/// Listens on `address` and answers for as long as the runtime lives. An address that can't be had is a
-/// warning: the shim does without.
-pub(crate) async fn serve(address: SocketAddr, inspection: Inspection) {
+/// Answers at the address that the config names, and at another one as soon as it names another.
+pub(super) async fn follow(
+    mut address: watch::Receiver<Option<SocketAddr>>,
+    inspection: Inspection,
+) {
+    loop {
+        let now = *address.borrow_and_update();
+        let serving = async {
+            match now {
+                Some(address) => serve(address, inspection.clone()).await,
+                None => inspection.not_listening(),
+            }
+            // Until there is another address.
+            std::future::pending::<()>().await;
+        };
+        let changed = async {
+            while address.changed().await.is_ok() {
+                if *address.borrow() != now {
+                    return;
+                }
+            }
+            // Nobody follows the config any more, so this address stays.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = serving => {}
+            () = changed => {}
+        }
+    }
+}
+
+/// Listens on `address` and answers. An address that can't be had is a warning: the shim does without.
+async fn serve(address: SocketAddr, inspection: Inspection) {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::warn!(
                 "cannot listen on metricsAddress {address}: {error}; there are no metrics and no page (`metricsAddress` names another address, `off` none)"
             );
+            inspection.not_listening();
             return;
         }
     };

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use super::resolving;
 use crate::options::ServiceArgs;
 use crate::process::logging::{self, LogFormat, LogLevel};
-use crate::process::{signals, usage};
+use crate::process::{limits, signals, usage};
 
 /// Where a Pod is told its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -125,6 +125,7 @@ pub(crate) fn run(
     }
     let debug = loaded.as_ref().is_some_and(|loaded| loaded.settings.debug);
     let level = logging::start(log_format, debug)?;
+    limits::raise_open_files();
     for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
         tracing::warn!("{warning}");
     }
