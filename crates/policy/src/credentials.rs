@@ -1,4 +1,4 @@
-//! A user name and password that can't be printed by accident.
+//! What a registry is given to know who asks, in a form that can't be printed by accident.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -6,19 +6,75 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// What a registry is given to know who asks. Masked in [`fmt::Debug`], wiped from memory on drop.
+/// What a registry is given to know who asks: a user name and password, or a token in their place.
+/// Masked in [`fmt::Debug`], wiped from memory on drop.
 #[derive(Clone)]
 pub struct Credentials {
+    kind: Kind,
     username: String,
-    password: SecretString,
+    secret: SecretString,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Password,
+    IdentityToken,
+    RegistryToken,
+}
+
+/// What credentials prove who asks with; for the wire only, not for logs.
+pub enum Proof<'a> {
+    /// A user name and password.
+    Password {
+        /// The user.
+        username: &'a str,
+        /// The password; may be empty.
+        password: &'a str,
+    },
+    /// A token that the registry's token service takes in exchange for others (OAuth 2 refresh token;
+    /// `az acr login` and `docker login` of some registries leave one behind).
+    IdentityToken(&'a str),
+    /// A token that is sent to the registry as it is.
+    RegistryToken(&'a str),
 }
 
 impl Credentials {
-    /// Credentials from their two parts.
+    /// A user name and password.
     pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
         Self {
+            kind: Kind::Password,
             username: username.into(),
-            password: SecretString::from(password.into()),
+            secret: SecretString::from(password.into()),
+        }
+    }
+
+    /// A token for the registry's token service.
+    pub fn identity_token(token: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::IdentityToken,
+            username: String::new(),
+            secret: SecretString::from(token.into()),
+        }
+    }
+
+    /// A token for the registry itself.
+    pub fn registry_token(token: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::RegistryToken,
+            ..Self::identity_token(token)
+        }
+    }
+
+    /// What to prove who asks with.
+    pub fn proof(&self) -> Proof<'_> {
+        let secret = self.secret.expose_secret();
+        match self.kind {
+            Kind::Password => Proof::Password {
+                username: &self.username,
+                password: secret,
+            },
+            Kind::IdentityToken => Proof::IdentityToken(secret),
+            Kind::RegistryToken => Proof::RegistryToken(secret),
         }
     }
 
@@ -32,14 +88,17 @@ impl Credentials {
         Some(Self::new(username, password))
     }
 
-    /// The user name, for the wire only: not for logs.
+    /// The user name, for the wire only: not for logs. Empty for a token.
     pub fn username(&self) -> &str {
         &self.username
     }
 
-    /// The password, for the wire only: not for logs.
+    /// The password, for the wire only: not for logs. Empty for a token.
     pub fn expose_password(&self) -> &str {
-        self.password.expose_secret()
+        match self.proof() {
+            Proof::Password { password, .. } => password,
+            Proof::IdentityToken(_) | Proof::RegistryToken(_) => "",
+        }
     }
 }
 
@@ -79,7 +138,9 @@ impl fmt::Debug for Credentials {
 
 impl PartialEq for Credentials {
     fn eq(&self, other: &Self) -> bool {
-        self.username == other.username && self.expose_password() == other.expose_password()
+        self.kind == other.kind
+            && self.username == other.username
+            && self.secret.expose_secret() == other.secret.expose_secret()
     }
 }
 
@@ -87,8 +148,9 @@ impl Eq for Credentials {}
 
 impl Hash for Credentials {
     fn hash<H: Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
         self.username.hash(state);
-        self.expose_password().hash(state);
+        self.secret.expose_secret().hash(state);
     }
 }
 
@@ -106,6 +168,16 @@ mod tests {
             ""
         );
         assert!(Credentials::from_pair("").is_none());
+    }
+
+    #[test]
+    fn a_token_is_no_password() {
+        let token = Credentials::identity_token("hunter2");
+        assert_eq!((token.username(), token.expose_password()), ("", ""));
+        assert!(matches!(token.proof(), Proof::IdentityToken("hunter2")));
+        assert_ne!(token, Credentials::new("", "hunter2"));
+        assert_ne!(token, Credentials::registry_token("hunter2"));
+        assert!(!format!("{token:?}").contains("hunter2"));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`reference`](mod@reference) | image names, as `distribution/reference` reads them |
 //! | [`endpoint`] | registry addresses |
 //! | [`credentials`], [`tls`] | what goes with an address |
+//! | [`host_pattern`] | hosts with wildcards, as kubelet has them |
 //! | [`docker_config`] | credentials in docker's formats, and Secrets made of them |
 //! | [`duration`] | Go's durations |
 //! | [`config`] | the file: what was written, and what it means |
@@ -47,6 +48,7 @@ pub mod docker_config;
 pub mod duration;
 pub mod endpoint;
 pub mod glob;
+pub mod host_pattern;
 pub mod layout;
 pub mod manifest;
 mod name;
@@ -65,7 +67,7 @@ pub mod tls;
 mod verdict;
 mod yaml;
 
-pub use credentials::{CredentialSource, Credentials};
+pub use credentials::{CredentialSource, Credentials, Proof};
 pub use endpoint::{Endpoint, Scheme};
 pub use layout::Layout;
 pub use order::{PullOrder, Step};

@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use policy::Credentials;
+use policy::{Credentials, Proof};
 
 use super::AUTH;
 use super::fields::{Fields, WireError, WireType, put_field, text};
@@ -152,8 +152,14 @@ fn put_auth(edit: AuthEdit<'_>, out: &mut Vec<u8>) {
     } = edit
     {
         let mut config = Vec::new();
-        put_field(1, credentials.username().as_bytes(), &mut config);
-        put_field(2, credentials.expose_password().as_bytes(), &mut config);
+        match credentials.proof() {
+            Proof::Password { username, password } => {
+                put_field(1, username.as_bytes(), &mut config);
+                put_field(2, password.as_bytes(), &mut config);
+            }
+            Proof::IdentityToken(token) => put_field(5, token.as_bytes(), &mut config),
+            Proof::RegistryToken(token) => put_field(6, token.as_bytes(), &mut config),
+        }
         put_field(4, server_address.as_bytes(), &mut config);
         put_field(AUTH, &config, out);
     }
@@ -210,5 +216,24 @@ mod tests {
             ..RequestAuth::default()
         };
         assert_eq!(format!("{auth:?}"), "RequestAuth(***)");
+    }
+
+    #[test]
+    fn tokens_have_fields_of_their_own() {
+        for (credentials, identity, registry) in [
+            (Credentials::identity_token("t"), "t", ""),
+            (Credentials::registry_token("t"), "", "t"),
+        ] {
+            let edit = AuthEdit::Replace {
+                credentials: &credentials,
+                server_address: "https://reg.io",
+            };
+            let edited = replace_auth(Vec::new(), edit).unwrap();
+            let auth = request_auth(&edited).unwrap().unwrap();
+            assert_eq!((auth.username.as_str(), auth.password.as_str()), ("", ""));
+            assert_eq!(auth.identity_token, identity);
+            assert_eq!(auth.registry_token, registry);
+            assert_eq!(auth.server_address, "https://reg.io");
+        }
     }
 }

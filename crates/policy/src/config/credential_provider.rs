@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::diagnostic::Diagnostic;
 use super::fields::Fields;
+use crate::host_pattern::matches_image;
 use crate::yaml::{self, Node, Value};
 use crate::{Credentials, duration};
 
@@ -23,7 +24,7 @@ pub struct CredentialProvider {
     pub name: String,
     /// Version it speaks, such as `credentialprovider.kubelet.k8s.io/v1`.
     pub api_version: String,
-    /// Which images it is asked about; see [`matches_image`].
+    /// Which images it is asked about; see [`matches_image`](crate::host_pattern::matches_image).
     pub match_images: Vec<String>,
     /// How long what it says is good where it doesn't say so itself.
     pub default_cache_duration: Duration,
@@ -153,46 +154,6 @@ fn texts(fields: &mut Fields<'_>, name: &'static str) -> Vec<String> {
             _ => None,
         })
         .collect()
-}
-
-/// Kubelet's matching: host by parts, where `*` and `?` stay within one part; the port the same; the
-/// path a prefix.
-pub fn matches_image(pattern: &str, image: &str) -> bool {
-    let (pattern_host, pattern_path) = split(pattern);
-    let (image_host, image_path) = split(image);
-    let (pattern_host, pattern_port) = pattern_host.split_once(':').unwrap_or((pattern_host, ""));
-    let (image_host, image_port) = image_host.split_once(':').unwrap_or((image_host, ""));
-    let pattern_parts: Vec<&str> = pattern_host.split('.').collect();
-    let image_parts: Vec<&str> = image_host.split('.').collect();
-    pattern_port == image_port
-        && image_path.starts_with(pattern_path)
-        && pattern_parts.len() == image_parts.len()
-        && pattern_parts
-            .iter()
-            .zip(image_parts)
-            .all(|(pattern, part)| glob(pattern.as_bytes(), part.as_bytes()))
-}
-
-fn split(text: &str) -> (&str, &str) {
-    let text = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"))
-        .unwrap_or(text);
-    let (host, path) = text.split_once('/').unwrap_or((text, ""));
-    (host, path)
-}
-
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some((b'*', rest)) => {
-            (0..=text.len()).any(|at| text.get(at..).is_some_and(|text| glob(rest, text)))
-        }
-        Some((b'?', rest)) => text.split_first().is_some_and(|(_, text)| glob(rest, text)),
-        Some((byte, rest)) => text
-            .split_first()
-            .is_some_and(|(first, text)| first == byte && glob(rest, text)),
-    }
 }
 
 /// For what else an answer may be used.

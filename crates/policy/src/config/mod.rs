@@ -28,7 +28,7 @@ mod webhook;
 pub use crate::yaml::Position;
 pub use configmap::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap};
 pub use credential_provider::{
-    CacheKeyType, CredentialProvider, ProviderAnswer, ProviderAnswerError, matches_image,
+    CacheKeyType, CredentialProvider, ProviderAnswer, ProviderAnswerError,
 };
 pub use diagnostic::{Diagnostic, Severity};
 pub use fields::Located;

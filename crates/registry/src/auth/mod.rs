@@ -7,15 +7,19 @@ pub(crate) mod token;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::ACCEPT;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
-use policy::Credentials;
+use policy::{Credentials, Proof};
+use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use url::{Host, Url};
 
 use self::challenge::{Challenge, challenges};
 pub use self::scope::Scope;
-use self::token::{MAX_TOKEN_ANSWER, Token, TokenKey, Tokens, basic_header};
+use self::token::{
+    MAX_TOKEN_ANSWER, Token, TokenKey, Tokens, basic_header, refresh_form, sensitive,
+};
 use crate::http::redirect::host_of;
 use crate::http::retry_after::retry_after;
 use crate::http::transport::{HttpRequest, Peer, RegistryContext, Transport, read_body};
@@ -30,15 +34,17 @@ pub(crate) enum Authorization {
     Anonymous,
     /// User name and password.
     Basic(HeaderValue),
-    /// A token.
+    /// A token of a token service.
     Bearer(Box<TokenKey>, Arc<Token>),
+    /// The token that is configured for the registry itself.
+    Given(HeaderValue),
 }
 
 impl Authorization {
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         match self {
             Self::Anonymous => None,
-            Self::Basic(header) => Some(header.clone()),
+            Self::Basic(header) | Self::Given(header) => Some(header.clone()),
             Self::Bearer(_, token) => token.header(),
         }
     }
@@ -86,6 +92,9 @@ impl Authorizer<'_> {
                 .and_then(basic_header)
                 .map_or(Authorization::Anonymous, Authorization::Basic)),
             Some(KnownAuth::Bearer { realm, service }) => {
+                if let Some(header) = self.given() {
+                    return Ok(Authorization::Given(header));
+                }
                 let scope = self.scope.as_str().to_owned();
                 let key = self.key(realm.clone(), service.clone(), scope, registry);
                 let token = self.token(&key).await?;
@@ -123,7 +132,9 @@ impl Authorizer<'_> {
         };
         match basic_header(credentials) {
             Some(header) => Reply::Retry(Authorization::Basic(header), Some(KnownAuth::Basic)),
-            None => give_up("401, and the configured auth can't be put in a header"),
+            None => give_up(
+                "401, a user name and password are asked for, and the configured auth is a token or can't be put in a header",
+            ),
         }
     }
 
@@ -142,6 +153,12 @@ impl Authorizer<'_> {
             realm: realm.clone(),
             service: service.clone(),
         });
+        if let Some(header) = self.given() {
+            return match sent {
+                Authorization::Given(_) => give_up("401, the configured token is refused"),
+                _ => Reply::Retry(Authorization::Given(header), known),
+            };
+        }
         let key = self.key(realm, service, scope, registry);
         if let Authorization::Bearer(sent_key, token) = sent
             && **sent_key == key
@@ -154,6 +171,14 @@ impl Authorizer<'_> {
         match self.token(&key).await {
             Ok(token) => Reply::Retry(Authorization::Bearer(Box::new(key), token), known),
             Err(error) => Reply::GiveUp(error),
+        }
+    }
+
+    /// The token that is configured for the registry itself, where that is what is configured.
+    fn given(&self) -> Option<HeaderValue> {
+        match self.credentials?.proof() {
+            Proof::RegistryToken(token) => sensitive(&format!("Bearer {token}")),
+            Proof::Password { .. } | Proof::IdentityToken(_) => None,
         }
     }
 
@@ -207,11 +232,20 @@ impl Authorizer<'_> {
         };
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let form = refresh_form(key);
+        let (method, url) = match &form {
+            Some(_) => {
+                let kind = "application/x-www-form-urlencoded";
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                (Method::POST, key.realm.clone())
+            }
+            None => (Method::GET, key.url()),
+        };
         let request = HttpRequest {
-            method: Method::GET,
-            url: key.url(),
+            method,
+            url,
             headers: &headers,
-            body: None,
+            body: form.map(|form| Bytes::copy_from_slice(form.expose_secret().as_bytes())),
             authorization: key.credentials.as_ref().and_then(basic_header),
             foreign: None,
             follow: true,
@@ -244,6 +278,13 @@ fn no_token(
     key: &TokenKey,
 ) -> ExchangeError {
     match status {
+        // OAuth 2 says 400 to a refresh token that it does not take (RFC 6749, section 5.2).
+        400 if is_identity_token(key) => ExchangeError::unauthorized(
+            status,
+            format!(
+                "{status} from its token service {service}, the identity token is refused; log in anew"
+            ),
+        ),
         401 | 403 => ExchangeError::unauthorized(
             status,
             format!(
@@ -267,9 +308,15 @@ fn no_token(
     }
 }
 
+fn is_identity_token(key: &TokenKey) -> bool {
+    let proof = key.credentials.as_ref().map(Credentials::proof);
+    matches!(proof, Some(Proof::IdentityToken(_)))
+}
+
 fn refused(credentials: Option<&Credentials>) -> &'static str {
-    match credentials {
-        Some(_) => "the user name and password are refused",
+    match credentials.map(Credentials::proof) {
+        Some(Proof::Password { .. }) => "the user name and password are refused",
+        Some(_) => "the identity token is refused; log in anew",
         None => "anonymous access is refused; set auth for this registry if it is private",
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use moka::Expiry;
 use moka::future::Cache;
-use policy::Credentials;
+use policy::{Credentials, Proof};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -23,6 +23,8 @@ const MAX_TOKENS: u64 = 1024;
 pub(crate) const MAX_TOKEN_ANSWER: usize = 64 * 1024;
 /// Life of a token that comes without `expires_in` (token specification).
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// What token services know us as.
+const CLIENT_ID: &str = "image-cri-shim";
 /// No token is trusted for longer, whatever the service says.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -129,14 +131,13 @@ pub(crate) fn sensitive(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The `Authorization` header of Basic (RFC 7617).
+/// The `Authorization` header of Basic (RFC 7617). `None` for tokens, and for what no header can carry.
 pub(crate) fn basic_header(credentials: &Credentials) -> Option<HeaderValue> {
     use base64::Engine;
-    let pair = SecretString::from(format!(
-        "{}:{}",
-        credentials.username(),
-        credentials.expose_password()
-    ));
+    let Proof::Password { username, password } = credentials.proof() else {
+        return None;
+    };
+    let pair = SecretString::from(format!("{username}:{password}"));
     let encoded = base64::engine::general_purpose::STANDARD.encode(pair.expose_secret());
     sensitive(&format!("Basic {encoded}"))
 }
@@ -157,6 +158,23 @@ impl TokenKey {
         }
         url
     }
+}
+
+/// What the token service is posted in exchange for a token: OAuth 2 (RFC 6749, section 6), as docker
+/// and containerd send it. `None` for credentials that are no identity token.
+pub(crate) fn refresh_form(key: &TokenKey) -> Option<SecretString> {
+    let Proof::IdentityToken(token) = key.credentials.as_ref()?.proof() else {
+        return None;
+    };
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token");
+    if let Some(service) = &key.service {
+        form.append_pair("service", service);
+    }
+    form.append_pair("client_id", CLIENT_ID);
+    form.append_pair("scope", &key.scope);
+    form.append_pair("refresh_token", token);
+    Some(SecretString::from(form.finish()))
 }
 
 /// Tokens in memory, and the requests for them: those who need the same one share a request.

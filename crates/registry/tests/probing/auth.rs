@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use policy::Credentials;
 use registry::{Cause, Outcome};
 use testkit::fake_registry::{Behaviour, FakeRegistry, TokenOptions, TokenService};
 use testkit::images::Image;
@@ -246,4 +247,92 @@ async fn challenges_without_an_answer_end_at_once() {
             .iter()
             .all(|request| request.authorization().is_none())
     );
+}
+
+/// What `az acr login` leaves behind: a token that only the token service takes, and only by POST.
+#[tokio::test]
+async fn an_identity_token_is_traded_for_a_token() {
+    let (registry, image, service) = guarded(TokenOptions {
+        identity_token: Some("hunter2+/=".into()),
+        credentials: Some(("nobody".into(), "x".into())),
+        ..TokenOptions::default()
+    });
+    let client = client();
+    let mut asked = target(&registry.url());
+    asked.registry.credentials = Some(Credentials::identity_token("hunter2+/="));
+    let first = ask(&client, &asked).await;
+    assert_eq!(
+        (first.outcome, first.requests),
+        (found(&image), 3),
+        "{}",
+        first.detail
+    );
+    let second = ask(&client, &asked).await;
+    assert_eq!((second.outcome, second.requests), (found(&image), 1));
+    let [traded] = service.recording().all().try_into().unwrap();
+    assert_eq!(
+        (traded.method.as_str(), traded.path.as_str()),
+        ("POST", "/token")
+    );
+    assert_eq!(traded.authorization(), None);
+    for request in registry.requests() {
+        let sent = request.authorization().unwrap_or("Bearer");
+        assert!(
+            sent.starts_with("Bearer") && !sent.contains("hunter2"),
+            "{sent}"
+        );
+    }
+
+    asked.registry.credentials = Some(Credentials::identity_token("expired-hunter2"));
+    let refused = ask(&client, &asked).await;
+    assert_eq!(refused.outcome, Outcome::Unauthorized, "{}", refused.detail);
+    assert!(refused.detail.contains("log in anew"), "{}", refused.detail);
+    assert!(!refused.detail.contains("hunter2"), "{}", refused.detail);
+}
+
+#[tokio::test]
+async fn an_identity_token_goes_no_further_than_its_token_service() {
+    let elsewhere = TokenService::start(TokenOptions::default()).unwrap();
+    let (registry, _, service) = guarded(TokenOptions::default());
+    let mut asked = target(&registry.url());
+    asked.registry.credentials = Some(Credentials::identity_token("hunter2"));
+    // A redirect would take the body, and the token in it, along.
+    service.behave(Behaviour::Redirect(elsewhere.realm().to_owned()));
+    let probe = ask(&client(), &asked).await;
+    assert_eq!(cause(&probe), Some(Cause::TokenService), "{}", probe.detail);
+    assert!(elsewhere.recording().is_empty());
+
+    // And it is no password.
+    registry.require_basic("u", "hunter2");
+    registry.recording().clear();
+    let probe = ask(&client(), &asked).await;
+    assert_eq!(probe.outcome, Outcome::Unauthorized, "{}", probe.detail);
+    assert!(
+        registry
+            .requests()
+            .iter()
+            .all(|r| r.authorization().is_none())
+    );
+}
+
+#[tokio::test]
+async fn a_registry_token_is_sent_as_it_is_and_only_to_the_registry() {
+    let (registry, image, service) = guarded(TokenOptions::default());
+    let token = service.issue_token("repository:team/app:pull");
+    let client = client();
+    let mut asked = target(&registry.url());
+    asked.registry.credentials = Some(Credentials::registry_token(token));
+    for requests in [2, 1] {
+        let probe = ask(&client, &asked).await;
+        assert_eq!(
+            (probe.outcome, probe.requests),
+            (found(&image), requests),
+            "{}",
+            probe.detail
+        );
+    }
+    service.revoke();
+    let probe = ask(&client, &asked).await;
+    assert_eq!(probe.outcome, Outcome::Unauthorized, "{}", probe.detail);
+    assert!(service.recording().is_empty());
 }

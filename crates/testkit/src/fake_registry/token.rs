@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -22,6 +23,9 @@ pub struct TokenOptions {
     /// as from Docker Hub, but it gives no access; wrong credentials get a 401. Absent: every token
     /// opens everything that it was asked for.
     pub credentials: Option<(String, String)>,
+    /// A refresh token that opens everything, when it is posted as OAuth 2 has it. Absent: POST is
+    /// refused, as most services do.
+    pub identity_token: Option<String>,
     /// The field that holds the token: `token` (default), or `access_token` as in OAuth 2.
     pub field: &'static str,
     /// `expires_in` in seconds; left out when absent, which means 60 (distribution's token
@@ -33,13 +37,15 @@ impl Default for TokenOptions {
     fn default() -> Self {
         Self {
             credentials: None,
+            identity_token: None,
             field: "token",
             expires_in: Some(300),
         }
     }
 }
 
-/// A running token service; only GET, as most have it. Clones are the same; it ends with the last.
+/// A running token service. Clients that try OAuth 2's POST first (containerd does) go on with GET where
+/// it is refused. Clones are the same; it ends with the last.
 #[derive(Clone)]
 pub struct TokenService {
     server: Arc<tokio::sync::Mutex<Server>>,
@@ -106,6 +112,17 @@ impl TokenService {
         self.server.lock().await.listen()
     }
 
+    /// A token that opens a scope, without being asked for it over HTTP.
+    #[must_use]
+    pub fn issue_token(&self, scope: &str) -> String {
+        let mut state = lock(&self.shared.state);
+        state.issued += 1;
+        let token = format!("fake-token-{}", state.issued);
+        let opens = vec![scope.to_owned()];
+        state.tokens.insert(token.clone(), opens);
+        token
+    }
+
     /// Forgets all tokens, as if they had expired.
     pub fn revoke(&self) {
         lock(&self.shared.state).tokens.clear();
@@ -142,6 +159,10 @@ impl Shared {
         let behaviour = lock(&self.state).behaviour.clone();
         let response = match misbehave(&behaviour, &request).await? {
             Some(instead) => instead,
+            None if *request.method() == Method::POST => {
+                let body = request.into_body().collect().await.map_err(|_| HangUp)?;
+                lock(&self.state).exchange(&body.to_bytes())
+            }
             None => lock(&self.state).issue(&request),
         };
         pending.answered(response.status());
@@ -151,10 +172,6 @@ impl Shared {
 
 impl State {
     fn issue<B>(&mut self, request: &Request<B>) -> Response<Body> {
-        if *request.method() != Method::GET {
-            // Clients that try OAuth 2's POST first (containerd does) go on with GET then.
-            return error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED");
-        }
         let authorization = request.headers().get(AUTHORIZATION);
         let authorization = authorization.and_then(|value| value.to_str().ok());
         let opens = match (&self.options.credentials, authorization) {
@@ -168,28 +185,50 @@ impl State {
             }
         };
         // Several scopes come as several parameters, or in one with spaces between them.
-        let query = request.uri().query().unwrap_or("");
-        let scopes: Vec<String> = reqwest::Url::parse(&format!("http://localhost/?{query}"))
-            .map(|url| {
-                url.query_pairs()
-                    .filter(|(name, _)| name == "scope")
-                    .flat_map(|(_, value)| value.split(' ').map(str::to_owned).collect::<Vec<_>>())
-                    .collect()
-            })
-            .unwrap_or_default();
+        let scopes = values(request.uri().query().unwrap_or(""), "scope");
+        self.give(if opens { scopes } else { Vec::new() })
+    }
+
+    /// OAuth 2: a refresh token in exchange for an access token (RFC 6749, section 6).
+    fn exchange(&mut self, form: &[u8]) -> Response<Body> {
+        let Some(wanted) = self.options.identity_token.clone() else {
+            return error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED");
+        };
+        let form = String::from_utf8_lossy(form);
+        let is = |name: &str, wanted: &str| values(&form, name) == [wanted];
+        if !is("grant_type", "refresh_token") || !is("service", SERVICE) {
+            return error(StatusCode::BAD_REQUEST, "invalid_request");
+        }
+        if !is("refresh_token", &wanted) {
+            return error(StatusCode::BAD_REQUEST, "invalid_grant");
+        }
+        self.give(values(&form, "scope"))
+    }
+
+    fn give(&mut self, scopes: Vec<String>) -> Response<Body> {
         self.issued += 1;
         let token = format!("fake-token-{}", self.issued);
         let mut body = json!({ self.options.field: token });
         if let Some(expires_in) = self.options.expires_in {
             body["expires_in"] = expires_in.into();
         }
-        self.tokens
-            .insert(token, if opens { scopes } else { Vec::new() });
+        self.tokens.insert(token, scopes);
         let mut response = Response::new(full(body.to_string()));
         let media_type = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, media_type);
         response
     }
+}
+
+/// The values of one parameter, parted at spaces.
+fn values(query: &str, wanted: &str) -> Vec<String> {
+    let Ok(url) = reqwest::Url::parse(&format!("http://localhost/?{query}")) else {
+        return Vec::new();
+    };
+    url.query_pairs()
+        .filter(|(name, _)| name == wanted)
+        .flat_map(|(_, value)| value.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .collect()
 }
 
 /// The value of an `Authorization` header with Basic credentials.

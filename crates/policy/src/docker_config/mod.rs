@@ -6,17 +6,19 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::endpoint::canonical_host;
+use crate::host_pattern::matches_host;
 use crate::{Credentials, Endpoint};
 
 /// A docker `config.json`, as far as it is about credentials. Masked in debug output.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct DockerConfig {
-    auths: BTreeMap<String, Entry>,
+    auths: Option<BTreeMap<String, Option<Entry>>>,
     #[serde(rename = "credHelpers")]
-    helpers: BTreeMap<String, String>,
+    helpers: Option<BTreeMap<String, String>>,
     #[serde(rename = "credsStore")]
-    store: String,
+    store: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -27,6 +29,8 @@ struct Entry {
     password: Option<SecretString>,
     #[serde(rename = "identitytoken")]
     identity_token: Option<SecretString>,
+    #[serde(rename = "registrytoken")]
+    registry_token: Option<SecretString>,
 }
 
 /// What a config knows about one registry.
@@ -59,11 +63,6 @@ pub enum DockerConfigError {
     /// An `auth` that is not base64 of `user:password`.
     #[error("its entry for the host is not base64 of `user:password`")]
     Entry,
-    /// An OAuth identity token, which registries' token services take in another way.
-    #[error(
-        "its entry for the host is an identity token, which is not supported; log in with a user name and password or an access token"
-    )]
-    IdentityToken,
     /// A helper's name with anything but letters, digits, `.`, `_` and `-`.
     #[error("it names a credential helper that is no plain program name")]
     HelperName,
@@ -78,43 +77,79 @@ pub enum DockerConfigError {
 }
 
 impl DockerConfig {
-    /// Reads the file's text.
+    /// Reads the file's text: the form of today (`auths`), or docker's first one, which kubelet still
+    /// reads (`.dockercfg`: the entries themselves).
     ///
     /// # Errors
     /// [`DockerConfigError::Syntax`].
     pub fn parse(text: &str) -> Result<Self, DockerConfigError> {
-        serde_json::from_str(text).map_err(|error| syntax(&error))
+        let text = text.trim_start_matches('\u{feff}');
+        let config: Self = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+        let says_nothing =
+            config.auths.is_none() && config.helpers.is_none() && config.store.is_none();
+        if says_nothing && let Ok(old) = Self::parse_old(text) {
+            return Ok(old);
+        }
+        Ok(config)
     }
 
-    /// What it knows about `endpoint`: a helper for its host, else the entry with the longest path
-    /// that is a prefix, else the store that is asked for everything.
+    fn parse_old(text: &str) -> Result<Self, DockerConfigError> {
+        let text = text.trim_start_matches('\u{feff}');
+        let entries = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+        Ok(Self {
+            auths: Some(entries),
+            ..Self::default()
+        })
+    }
+
+    /// What it knows about `endpoint`: a helper for it, else an entry, else the store that is asked for
+    /// everything. Keys are matched as kubelet matches them; see [`Self::entry`].
     ///
     /// # Errors
     /// There is an entry, and it can't be used.
     pub fn lookup(&self, endpoint: &Endpoint) -> Result<Lookup, DockerConfigError> {
-        if let Some(name) = best(&self.helpers, endpoint) {
+        if let Some(name) = self.helpers.as_ref().and_then(|all| best(all, endpoint)) {
             return helper(name, endpoint);
         }
-        if let Some(entry) = best(&self.auths, endpoint)
-            && let Some(credentials) = entry.credentials()?
-        {
+        if let Some(credentials) = self.entry(endpoint)? {
             return Ok(Lookup::Credentials(credentials));
         }
-        if !self.store.is_empty() {
-            return helper(&self.store, endpoint);
+        match self.store.as_deref() {
+            Some(store) if !store.is_empty() => helper(store, endpoint),
+            _ => Ok(Lookup::Unknown),
         }
-        Ok(Lookup::Unknown)
+    }
+
+    /// The entry for `endpoint`. A key is a host with or without scheme, port, path, and `/v1/` or `/v2/`
+    /// behind the host; its host may hold wildcards. A host that is written out goes before a pattern,
+    /// and a longer path before a shorter one. A path is matched by whole segments. If nothing matches
+    /// a registry without a path that way, and there is one entry of its host, with whatever path, that
+    /// one is taken, as docker takes it.
+    ///
+    /// # Errors
+    /// There is an entry, and it can't be used.
+    fn entry(&self, endpoint: &Endpoint) -> Result<Option<Credentials>, DockerConfigError> {
+        let entries = self.auths.as_ref();
+        let entry = entries.and_then(|all| best(all, endpoint).or_else(|| only(all, endpoint)));
+        match entry {
+            Some(Some(entry)) => entry.credentials(),
+            Some(None) | None => Ok(None),
+        }
     }
 }
 
 impl Entry {
+    /// A token goes before the user name beside it, which is only there to be shown.
     fn credentials(&self) -> Result<Option<Credentials>, DockerConfigError> {
         let full = |text: &Option<SecretString>| {
             let text = text.as_ref().map(|text| text.expose_secret().to_owned());
             text.filter(|text| !text.is_empty())
         };
-        if full(&self.identity_token).is_some() {
-            return Err(DockerConfigError::IdentityToken);
+        if let Some(token) = full(&self.identity_token) {
+            return Ok(Some(Credentials::identity_token(token)));
+        }
+        if let Some(token) = full(&self.registry_token) {
+            return Ok(Some(Credentials::registry_token(token)));
         }
         if let Some(auth) = full(&self.auth) {
             let pair = base64(&auth).ok_or(DockerConfigError::Entry)?;
@@ -152,16 +187,10 @@ pub fn from_secret<'a>(
             return Ok(Some(Credentials::new(username, key("password")?)));
         }
         "kubernetes.io/dockerconfigjson" => DockerConfig::parse(key(".dockerconfigjson")?)?,
-        "kubernetes.io/dockercfg" => DockerConfig {
-            auths: serde_json::from_str(key(".dockercfg")?).map_err(|error| syntax(&error))?,
-            ..DockerConfig::default()
-        },
+        "kubernetes.io/dockercfg" => DockerConfig::parse_old(key(".dockercfg")?)?,
         other => return Err(DockerConfigError::SecretType(other.to_owned())),
     };
-    match best(&config.auths, endpoint) {
-        Some(entry) => entry.credentials(),
-        None => Ok(None),
-    }
+    config.entry(endpoint)
 }
 
 /// What `docker-credential-NAME get` answers: `{"Username": …, "Secret": …}`.
@@ -177,7 +206,7 @@ pub fn from_helper(answer: &str) -> Result<Credentials, DockerConfigError> {
     }
     let answer: Answer = serde_json::from_str(answer).map_err(|error| syntax(&error))?;
     if answer.username.expose_secret() == "<token>" {
-        return Err(DockerConfigError::IdentityToken);
+        return Ok(Credentials::identity_token(answer.secret.expose_secret()));
     }
     Ok(Credentials::new(
         answer.username.expose_secret(),
@@ -185,18 +214,74 @@ pub fn from_helper(answer: &str) -> Result<Credentials, DockerConfigError> {
     ))
 }
 
-/// The entry whose key is `endpoint` or the longest part of it, by whole path segments.
+/// A key of a config: `host[:port]`, and a path without slashes at its ends.
+#[derive(Debug, PartialEq, Eq)]
+struct Key {
+    domain: String,
+    path: String,
+}
+
+impl Key {
+    fn parse(text: &str) -> Self {
+        let text = text.trim();
+        let text = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"))
+            .unwrap_or(text);
+        let (domain, path) = text.split_once('/').unwrap_or((text, ""));
+        let path = match path.split_once('/').unwrap_or((path, "")) {
+            // The version of the API, which old clients wrote behind the host.
+            ("v1" | "v2", rest) => rest,
+            _ => path,
+        };
+        Self {
+            domain: canonical_host(&domain.to_ascii_lowercase()).to_owned(),
+            path: path.trim_matches('/').to_owned(),
+        }
+    }
+
+    fn is_of_host(&self, endpoint: &Endpoint) -> bool {
+        let with_port = format!("{}:{}", endpoint.host(), endpoint.effective_port());
+        matches_host(&self.domain, &endpoint.domain())
+            || (endpoint.effective_port() == 443 && matches_host(&self.domain, endpoint.host()))
+            || matches_host(&self.domain, &with_port)
+    }
+
+    fn holds(&self, endpoint: &Endpoint) -> bool {
+        let rest = endpoint.path().strip_prefix(self.path.as_str());
+        let whole = rest
+            .is_some_and(|rest| self.path.is_empty() || rest.is_empty() || rest.starts_with('/'));
+        whole && self.is_of_host(endpoint)
+    }
+
+    fn is_pattern(&self) -> bool {
+        self.domain.contains(['*', '?'])
+    }
+}
+
+/// The entry that is most about `endpoint`.
 fn best<'a, T>(entries: &'a BTreeMap<String, T>, endpoint: &Endpoint) -> Option<&'a T> {
     entries
         .iter()
-        .filter_map(|(key, value)| {
-            let (place, _) = Endpoint::parse(key).ok()?;
-            let rest = endpoint.path().strip_prefix(place.path())?;
-            let whole = place.path().is_empty() || rest.is_empty() || rest.starts_with('/');
-            (place.domain() == endpoint.domain() && whole).then_some((place.path().len(), value))
-        })
-        .max_by_key(|(length, _)| *length)
+        .map(|(key, value)| (Key::parse(key), value))
+        .filter(|(key, _)| key.holds(endpoint))
+        .max_by_key(|(key, _)| (!key.is_pattern(), key.path.len(), key.domain.len()))
         .map(|(_, value)| value)
+}
+
+/// The entry of that host for a registry as a whole, where there is just one.
+fn only<'a, T>(entries: &'a BTreeMap<String, T>, endpoint: &Endpoint) -> Option<&'a T> {
+    if !endpoint.path().is_empty() {
+        return None;
+    }
+    let mut of_host = entries.iter().filter(|(key, _)| {
+        let key = Key::parse(key);
+        !key.is_pattern() && key.is_of_host(endpoint)
+    });
+    match (of_host.next(), of_host.next()) {
+        (Some((_, value)), None) => Some(value),
+        _ => None,
+    }
 }
 
 fn helper(name: &str, endpoint: &Endpoint) -> Result<Lookup, DockerConfigError> {
@@ -226,117 +311,24 @@ fn syntax(error: &serde_json::Error) -> DockerConfigError {
     }
 }
 
+/// As kubelet decodes: padded or not, and line ends don't count.
 fn base64(text: &str) -> Option<String> {
     use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    String::from_utf8(STANDARD.decode(text.trim()).ok()?).ok()
+    use base64::alphabet::STANDARD;
+    use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(
+        &STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let one_line: String = text
+        .trim()
+        .chars()
+        .filter(|c| !matches!(c, '\r' | '\n'))
+        .collect();
+    String::from_utf8(ENGINE.decode(one_line).ok()?).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoint(text: &str) -> Endpoint {
-        Endpoint::parse(text).unwrap().0
-    }
-
-    fn config() -> DockerConfig {
-        DockerConfig::parse(
-            r#"{
-            "auths": {
-                "https://index.docker.io/v1/": {"auth": "aHViOnBhOnNz"},
-                "quay.io": {"username": "q", "password": "p"},
-                "quay.io/team": {"auth": "dGVhbTp4"},
-                "bad.io": {"auth": "!!!"},
-                "token.io": {"auth": "dTpw", "identitytoken": "hunter2"},
-                "store.io": {},
-                "r.io:5000": {"auth": "cG9ydDp4AAA="}
-            },
-            "credHelpers": {"123.dkr.ecr.eu-west-1.amazonaws.com": "ecr-login", "evil.io": "../../bin/sh"},
-            "credsStore": "desktop", "HttpHeaders": {"x": "y"}}"#,
-        )
-        .unwrap()
-    }
-
-    fn user(at: &str) -> Option<String> {
-        match config().lookup(&endpoint(at)).unwrap() {
-            Lookup::Credentials(found) => Some(found.username().to_owned()),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn the_longest_part_of_the_place_wins() {
-        assert_eq!(user("quay.io").as_deref(), Some("q"));
-        assert_eq!(user("quay.io/team").as_deref(), Some("team"));
-        assert_eq!(user("quay.io/team/sub").as_deref(), Some("team"));
-        assert_eq!(user("quay.io/teamwork").as_deref(), Some("q"));
-        assert_eq!(user("docker.io").as_deref(), Some("hub"));
-        assert_eq!(user("http://r.io:5000").as_deref(), Some("port"));
-        assert_eq!(user("http://r.io:5001"), None);
-    }
-
-    #[test]
-    fn helpers_and_the_store() {
-        let asked = |at: &str| match config().lookup(&endpoint(at)).unwrap() {
-            Lookup::Helper { name, server } => (name, server),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(
-            asked("123.dkr.ecr.eu-west-1.amazonaws.com/mirror").0,
-            "ecr-login"
-        );
-        assert_eq!(
-            asked("store.io"),
-            ("desktop".to_owned(), "store.io".to_owned())
-        );
-        assert_eq!(
-            config().lookup(&endpoint("evil.io")),
-            Err(DockerConfigError::HelperName)
-        );
-        assert_eq!(
-            DockerConfig::default().lookup(&endpoint("x.io")),
-            Ok(Lookup::Unknown)
-        );
-    }
-
-    #[test]
-    fn what_can_not_be_used_says_why_and_quotes_nothing() {
-        let lookup = |at: &str| config().lookup(&endpoint(at)).unwrap_err();
-        assert_eq!(lookup("bad.io"), DockerConfigError::Entry);
-        assert_eq!(lookup("token.io"), DockerConfigError::IdentityToken);
-        let error = DockerConfig::parse("{\"auths\": {\"a\": \"hunter2\"}}").unwrap_err();
-        assert!(!error.to_string().contains("hunter2"), "{error}");
-        assert!(!format!("{:?}", config()).contains("hunter2"));
-        assert!(from_helper("{\"Username\": 7, \"Secret\": \"hunter2\"}").is_err());
-    }
-
-    #[test]
-    fn secrets_of_kubernetes() {
-        let at = endpoint("quay.io/team");
-        let basic = |name: &str| match name {
-            "username" => Some("u"),
-            "password" => Some("p:q"),
-            _ => None,
-        };
-        let found = from_secret("kubernetes.io/basic-auth", &basic, &at).unwrap();
-        assert_eq!(found, Some(Credentials::new("u", "p:q")));
-        let json = |name: &str| {
-            (name == ".dockerconfigjson").then_some(
-                r#"{"auths": {"quay.io": {"auth": "dTpw"}}, "credHelpers": {"quay.io": "x"}}"#,
-            )
-        };
-        let found = from_secret("kubernetes.io/dockerconfigjson", &json, &at).unwrap();
-        assert_eq!(found, Some(Credentials::new("u", "p")));
-        let other = from_secret("kubernetes.io/dockerconfigjson", &json, &endpoint("x.io"));
-        assert_eq!(other, Ok(None));
-        assert!(matches!(
-            from_secret("Opaque", &json, &at),
-            Err(DockerConfigError::SecretType(_))
-        ));
-        assert_eq!(
-            from_secret("kubernetes.io/basic-auth", &|_| None, &at),
-            Err(DockerConfigError::MissingKey("password"))
-        );
-    }
-}
+mod tests;
