@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+/// The package of this program.
+pub(crate) const THIS: &str = env!("CARGO_PKG_NAME");
+
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -57,11 +60,16 @@ pub(crate) fn step(name: &str, advice: &str, command: &mut Command) -> Result<()
 /// it is then. Only the bench needs the release build, which takes minutes.
 pub(crate) fn build_shim() -> Result<PathBuf> {
     let advice = "mend what the compiler names above";
+    // Chosen together with this program, it is built with the features that are built already.
     let arguments = [
         "build",
         "--locked",
         "--quiet",
         "--package",
+        "image-cri-shim",
+        "--package",
+        THIS,
+        "--bin",
         "image-cri-shim",
     ];
     step("building image-cri-shim", advice, &mut cargo(&arguments))?;
@@ -81,4 +89,46 @@ pub(crate) fn need_root(command: &str) -> Result<()> {
          own; no service is touched). Run it as root"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Each crate that is built for these packages, with its version and features.
+    fn crates(packages: &[&str]) -> BTreeSet<String> {
+        let chosen = packages.iter().flat_map(|name| ["--package", name]);
+        let arguments = [
+            "tree",
+            "--locked",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+            "--no-dedupe",
+            "--format",
+            "{p} {f}",
+        ];
+        let mut tree = cargo(&arguments);
+        let output = tree.args(chosen).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        let crates = String::from_utf8(output.stdout).unwrap();
+        crates
+            .lines()
+            .map(|line| line.trim_end_matches(" (*)").to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_shim_is_built_with_what_is_built_already() {
+        let (this, both) = (crates(&[THIS]), crates(&[THIS, "image-cri-shim"]));
+        let twice: Vec<_> = this.difference(&both).collect();
+        assert!(
+            twice.is_empty(),
+            "built twice, with other features; see the dependencies in xtask/Cargo.toml that are not used: {twice:#?}"
+        );
+    }
 }

@@ -3,12 +3,13 @@
 
 mod affected;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use self::affected::{Affected, Package};
-use crate::step::{cargo, git, step};
+use crate::step::{THIS, cargo, git, step};
 
 /// What a change is compared with, where nothing else is said.
 const BASE: &str = "main";
@@ -50,9 +51,11 @@ pub(crate) fn run(base: Option<&str>, dependents: bool) -> Result<()> {
     Ok(())
 }
 
+/// Chosen together with this program, so that dependencies are built with the features that they have in all
+/// other builds, and not once more for each choice.
 fn chosen<'a>(packages: &[&'a str]) -> Vec<&'a str> {
-    packages
-        .iter()
+    let all: BTreeSet<&str> = packages.iter().copied().chain([THIS]).collect();
+    all.into_iter()
         .flat_map(|name| ["--package", name])
         .collect()
 }
