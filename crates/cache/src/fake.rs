@@ -190,7 +190,8 @@ impl Upstream for FakeUpstream {
                 let (content, _) = fake.manifests.get(manifest).ok_or(Failure::NotFound)?;
                 let digest = fake.named.clone().unwrap_or_else(|| Digest::of(content));
                 Ok(Described {
-                    digest: Some(digest),
+                    digest,
+                    warning: None,
                 })
             })
         })

@@ -1,18 +1,36 @@
 //! ROLE, the node cache: a pull-through OCI registry that keeps serving while upstreams are down.
 //!
+//! ```text
+//! api ──▶ service ──▶ storage ──▶ store (files, S3), index (redb)
+//!            └──────▶ pull_through ──▶ upstream ──▶ registry
+//! ```
+//!
 //! | module | what it knows |
 //! |---|---|
 //! | [`digest`], [`name`], [`manifest`] | what things are called, and what they refer to |
-//! | [`store`] | blobs by digest: on the disk |
+//! | [`api`] | HTTP: routes, ranges, conditions, errors, who may ask |
+//! | [`service`] | what is answered: from the store where one may and can, else from upstream |
+//! | [`freshness`] | what a tag means, from what it meant and what the places say; pure |
+//! | [`rights`] | who has proved what |
+//! | [`pull_through`] | one download per blob, from all who have it, verified as it arrives |
+//! | [`upstream`] | the places of the plan, and what they answer |
+//! | [`storage`] | store and index as one: what goes when room is needed |
+//! | [`store`] | blobs by digest |
 //! | [`index`] | tags, references, links, pins, and when something was used; eviction |
+//! | [`flights`] | many who want the same thing get it from one question |
 
+pub mod api;
 pub mod digest;
 #[cfg(test)]
 mod fake;
+pub mod flights;
+pub mod freshness;
 pub mod index;
 pub mod manifest;
 pub mod name;
 pub mod pull_through;
+pub mod rights;
+pub mod service;
 pub mod storage;
 pub mod store;
 pub mod upstream;

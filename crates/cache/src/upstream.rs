@@ -134,8 +134,10 @@ impl fmt::Display for Failures {
 /// What a HEAD of a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// The digest, where the place named it.
-    pub digest: Option<Digest>,
+    /// The digest.
+    pub digest: Digest,
+    /// A `Warning` of a cache above us.
+    pub warning: Option<String>,
 }
 
 /// A manifest as it came; not yet verified.

@@ -86,7 +86,8 @@ impl Transfers {
         done: impl FnOnce(&Transfer) + Send + 'static,
     ) -> (Arc<Transfer>, bool) {
         let mut running = self.running.lock();
-        if let Some(transfer) = running.get(&wanted.digest) {
+        // One that is over is about to be forgotten, and may have been for somebody with fewer rights.
+        if let Some(transfer) = running.get(&wanted.digest).filter(|t| !t.is_over()) {
             return (Arc::clone(transfer), false);
         }
         let digest = wanted.digest.clone();
@@ -95,7 +96,11 @@ impl Transfers {
         let (all, ours) = (Arc::clone(&self.running), Arc::clone(&transfer));
         tokio::spawn(async move {
             // Also when the download panics: the next one who wants the blob begins another.
-            let _forget = Forget { all, digest };
+            let _forget = Forget {
+                all,
+                digest,
+                transfer: Arc::clone(&ours),
+            };
             ours.run(hint, parallelism).await;
             done(&ours);
         });
@@ -106,10 +111,15 @@ impl Transfers {
 struct Forget {
     all: Arc<Mutex<HashMap<Digest, Arc<Transfer>>>>,
     digest: Digest,
+    transfer: Arc<Transfer>,
 }
 
 impl Drop for Forget {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.digest);
+        let mut all = self.all.lock();
+        let is_ours = |known: &Arc<Transfer>| Arc::ptr_eq(known, &self.transfer);
+        if all.get(&self.digest).is_some_and(is_ours) {
+            all.remove(&self.digest);
+        }
     }
 }

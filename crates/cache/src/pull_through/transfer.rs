@@ -161,6 +161,12 @@ impl Transfer {
         &self.wanted
     }
 
+    /// Whether nothing more comes of it.
+    pub fn is_over(&self) -> bool {
+        let progress = self.progress.borrow();
+        matches!(progress.state, State::Failed(_) | State::Unstored { .. })
+    }
+
     /// How far it is, now and from now on.
     pub fn watch(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()

@@ -1,0 +1,271 @@
+//! Blobs: for who has the right to a repository that they belong to.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::manifests::{ended, remembered};
+use super::{Cache, Class, Refusal, Who};
+use crate::digest::Digest;
+use crate::index::Link;
+use crate::manifest::Kind;
+use crate::pull_through::{Transfer, Wanted};
+use crate::upstream::{Failure, Failures};
+
+/// Where a blob is to be read from.
+#[derive(Debug)]
+pub enum BlobAnswer {
+    /// From a file.
+    Whole {
+        /// The file.
+        file: File,
+        /// Its length.
+        length: u64,
+    },
+    /// Along with its download.
+    Growing {
+        /// The download.
+        transfer: Arc<Transfer>,
+        /// The blob's length, where it is known.
+        total: Option<u64>,
+    },
+}
+
+impl Cache {
+    /// A blob.
+    ///
+    /// # Errors
+    /// Why there is none for this caller.
+    pub async fn blob(&self, who: &Who, digest: &Digest) -> Result<BlobAnswer, Refusal> {
+        let mut is_linked = false;
+        if let Some(link) = self.link_of(who, digest).await {
+            is_linked = link.imported || self.may(who).await;
+        }
+        if is_linked && let Some(whole) = self.whole(digest).await {
+            return Ok(whole);
+        }
+        let is_known = self.is_stored(digest).await || self.inner.transfers.get(digest).is_some();
+        if !is_linked && is_known {
+            // It is here because of another repository: does it belong to this one, too?
+            self.prove_blob(who, digest).await?;
+            if let Some(whole) = self.whole(digest).await {
+                return Ok(whole);
+            }
+        }
+        self.download(who, digest, is_linked || is_known).await
+    }
+
+    /// A blob's length, where it is known.
+    ///
+    /// # Errors
+    /// Why there is none for this caller.
+    pub async fn blob_size(&self, who: &Who, digest: &Digest) -> Result<Option<u64>, Refusal> {
+        if let Some(link) = self.link_of(who, digest).await
+            && (link.imported || self.may(who).await)
+            && let Some(BlobAnswer::Whole { length, .. }) = self.whole(digest).await
+        {
+            return Ok(Some(length));
+        }
+        let asked = self.prove_blob(who, digest).await?;
+        if let Some(BlobAnswer::Whole { length, .. }) = self.whole(digest).await {
+            return Ok(Some(length));
+        }
+        Ok(asked)
+    }
+
+    async fn whole(&self, digest: &Digest) -> Option<BlobAnswer> {
+        let wanted = digest.clone();
+        let opened = self.stored(move |storage| Ok(storage.open_blob(&wanted)?));
+        let (file, length) = opened.await.ok().flatten()?;
+        Some(BlobAnswer::Whole { file, length })
+    }
+
+    async fn is_stored(&self, digest: &Digest) -> bool {
+        let wanted = digest.clone();
+        let opened = self.stored(move |storage| Ok(storage.disk().open_blob(&wanted)?.is_some()));
+        opened.await.unwrap_or(false)
+    }
+
+    /// Asks upstream whether a repository has a blob, and whether this caller may have it.
+    async fn prove_blob(&self, who: &Who, digest: &Digest) -> Result<Option<u64>, Refusal> {
+        let name = format!("{}@{digest}", who.repository);
+        if who.credentials.is_none() && self.inner.misses.has(&name) {
+            return Err(Refusal::NotFound(remembered()));
+        }
+        let mut last = Refusal::Denied;
+        for class in self.classes(who) {
+            let key = self.key(who, digest, class);
+            let (cache, asker, wanted) = (self.clone(), who.clone(), digest.clone());
+            let asked = self.inner.blob_proofs.join(key, move || {
+                async move { cache.ask_blob(&asker, &wanted, class).await }.boxed()
+            });
+            match asked.await.unwrap_or(Err(Refusal::Unreachable(ended()))) {
+                Ok(size) => {
+                    self.opened(who, class).await;
+                    return Ok(size);
+                }
+                Err(refusal) => {
+                    let is_refused = matches!(refusal, Refusal::Unauthorized(_));
+                    if is_refused {
+                        self.closed(who, class).await;
+                    }
+                    last = refusal;
+                    if !is_refused && !matches!(last, Refusal::Denied) {
+                        break;
+                    }
+                }
+            }
+        }
+        if matches!(last, Refusal::NotFound(_)) {
+            let ttl = self.settings().negative_ttl;
+            self.inner.misses.note(&name, ttl);
+        }
+        Err(last)
+    }
+
+    async fn ask_blob(
+        &self,
+        who: &Who,
+        digest: &Digest,
+        class: Class,
+    ) -> Result<Option<u64>, Refusal> {
+        let asker = self.asker(who, class);
+        let mut failures = Failures::default();
+        for place in self.in_order(self.places(who, class)) {
+            let asked = self.inner.upstream.head_blob(&place, digest, &asker).await;
+            match asked {
+                Ok(size) => {
+                    self.link_blob(who, digest, &place.name).await;
+                    return Ok(size);
+                }
+                Err(failure) => failures.note(&place.name, failure),
+            }
+        }
+        Err(Refusal::of(failures))
+    }
+
+    pub(super) async fn link_blob(&self, who: &Who, digest: &Digest, place: &str) {
+        let link = Link {
+            kind: Kind::Blob,
+            place: place.to_owned(),
+            imported: false,
+        };
+        let (repository, digest) = (who.repository.clone(), digest.clone());
+        let linked = self.stored(move |storage| {
+            if storage.index().linked(&repository, &digest)?.is_none() {
+                storage.index().link(&repository, &digest, &link)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = linked.await {
+            self.storage().report_failure(&error);
+        }
+    }
+
+    /// Joins or begins the download. `is_proven`: that the repository has the blob, and that the caller
+    /// may have it, is known already.
+    async fn download(
+        &self,
+        who: &Who,
+        digest: &Digest,
+        is_proven: bool,
+    ) -> Result<BlobAnswer, Refusal> {
+        let name = format!("{}@{digest}", who.repository);
+        if who.credentials.is_none() && self.inner.misses.has(&name) {
+            return Err(Refusal::NotFound(remembered()));
+        }
+        let mut classes = self.classes(who);
+        if is_proven && !self.is_open(&who.repository).await && who.credentials.is_some() {
+            classes = vec![Class::Caller];
+        }
+        let mut last = Refusal::Denied;
+        for class in classes {
+            let (transfer, is_ours) = self.transfer(who, digest, class).await?;
+            if !is_ours && !is_proven {
+                // Somebody else began it in this moment, for another repository perhaps.
+                self.prove_blob(who, digest).await?;
+            }
+            match transfer.opened().await {
+                Ok(mut total) => {
+                    let proven_by = transfer.watch().borrow().proven_by.clone();
+                    match proven_by {
+                        Some(place) if is_ours && !is_proven => {
+                            self.link_blob(who, digest, &place).await;
+                            self.opened(who, class).await;
+                        }
+                        Some(_) => {}
+                        // From the shared store, from before a restart, or it can't be stored.
+                        None if !is_proven || total.is_none() => {
+                            total = total.or(self.prove_blob(who, digest).await?);
+                        }
+                        None => {}
+                    }
+                    return Ok(BlobAnswer::Growing { transfer, total });
+                }
+                Err(failures) => {
+                    last = Refusal::of(failures);
+                    if matches!(last, Refusal::Unauthorized(_)) {
+                        self.closed(who, class).await;
+                    } else if !matches!(last, Refusal::Denied) {
+                        break;
+                    }
+                }
+            }
+        }
+        if matches!(last, Refusal::NotFound(_)) {
+            let ttl = self.settings().negative_ttl;
+            self.inner.misses.note(&name, ttl);
+        }
+        Err(last)
+    }
+
+    /// Begins the download of a blob, or joins it.
+    async fn transfer(
+        &self,
+        who: &Who,
+        digest: &Digest,
+        class: Class,
+    ) -> Result<(Arc<Transfer>, bool), Refusal> {
+        let places = self.places(who, class);
+        if places.is_empty() && self.inner.shared.is_none() {
+            return Err(Refusal::Denied);
+        }
+        let wanted = digest.clone();
+        let hint = self.stored(move |storage| Ok(storage.index().expected_size(&wanted)?));
+        let hint = hint.await.unwrap_or_default();
+        let wanted = Wanted {
+            upstream: Arc::clone(&self.inner.upstream),
+            digest: digest.clone(),
+            places,
+            asker: self.asker(who, class),
+            shared: self.inner.shared.clone(),
+            limits: Arc::clone(&self.inner.limits),
+            liars: Arc::clone(&self.inner.liars),
+        };
+        let parallelism = self.settings().parallelism;
+        let cache = self.clone();
+        let done = move |transfer: &Transfer| cache.transferred(transfer);
+        let storage = self.storage();
+        Ok(self
+            .inner
+            .transfers
+            .join(wanted, &storage, hint, parallelism, done))
+    }
+
+    fn transferred(&self, transfer: &Transfer) {
+        let progress = transfer.watch();
+        let progress = progress.borrow();
+        self.inner.counters.received(progress.ranges.bytes());
+        if let crate::pull_through::State::Failed(failures) = &progress.state
+            && failures
+                .0
+                .iter()
+                .any(|(_, failure)| !matches!(failure, Failure::NotFound))
+        {
+            self.say(&format!("blob {}", transfer.digest()), || {
+                format!("{} could not be fetched: {failures}", transfer.digest())
+            });
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What was asked for, and what came of it, since the start.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A manifest.
+    Manifest,
+    /// A blob.
+    Blob,
+    /// Tags or referrers.
+    List,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Manifest, Self::Blob, Self::List];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::List => "list",
+        }
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was in the store.
+    Hit,
+    /// It came from upstream.
+    Miss,
+    /// It was in the store, and nobody could say whether it still holds.
+    Stale,
+    /// There was nothing to give.
+    Error,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Hit, Self::Miss, Self::Stale, Self::Error];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Counters, all from zero at the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    requests: [[AtomicU64; 4]; 3],
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Counters {
+    /// A request was answered.
+    pub fn request(&self, kind: Kind, outcome: Outcome) {
+        let by_kind = self.requests.get(kind as usize);
+        if let Some(counter) = by_kind.and_then(|row| row.get(outcome as usize)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests of one kind with one outcome.
+    pub fn requests(&self, kind: Kind, outcome: Outcome) -> u64 {
+        let by_kind = self.requests.get(kind as usize);
+        let counter = by_kind.and_then(|row| row.get(outcome as usize));
+        counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of bodies went to clients.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of bodies came from upstream.
+    pub fn received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes to clients and from upstream.
+    pub fn bytes(&self) -> (u64, u64) {
+        (
+            self.sent.load(Ordering::Relaxed),
+            self.received.load(Ordering::Relaxed),
+        )
+    }
+}

@@ -1,0 +1,231 @@
+//! Manifests by digest: for ever the same, once one may have them.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::{Cache, Class, Manifest, Refusal, Who};
+use crate::digest::Digest;
+use crate::index::Link;
+use crate::manifest::{Kind, parse};
+use crate::name::Repository;
+use crate::rights::Caller;
+use crate::upstream::{Asker, Failure, Failures, ManifestBody, Place};
+
+/// What one question is about: the same object, for the same caller, by the same way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    repository: Repository,
+    digest: Digest,
+    caller: Option<Caller>,
+    via: Arc<[String]>,
+}
+
+impl Cache {
+    pub(super) fn key(&self, who: &Who, digest: &Digest, class: Class) -> Key {
+        Key {
+            repository: who.repository.clone(),
+            digest: digest.clone(),
+            caller: match class {
+                Class::Everybody => None,
+                Class::Caller => self.caller(who),
+            },
+            via: Arc::clone(&who.via),
+        }
+    }
+
+    /// A manifest by its digest.
+    ///
+    /// # Errors
+    /// Why there is none for this caller.
+    pub async fn manifest_by_digest(
+        &self,
+        who: &Who,
+        digest: &Digest,
+    ) -> Result<Manifest, Refusal> {
+        let link = self.link_of(who, digest).await;
+        let is_everybodys = link.as_ref().is_some_and(|link| link.imported);
+        let may = is_everybodys || (link.is_some() && self.may(who).await);
+        if may && let Some(manifest) = self.stored_manifest(digest).await {
+            return Ok(manifest);
+        }
+        let name = format!("{}@{digest}", who.repository);
+        if who.credentials.is_none() && self.inner.misses.has(&name) {
+            return Err(Refusal::NotFound(remembered()));
+        }
+        let mut failures = Failures::default();
+        for class in self.classes(who) {
+            let key = self.key(who, digest, class);
+            let (cache, asker, digest) = (self.clone(), who.clone(), digest.clone());
+            let asked = self.inner.manifests.join(key, move || {
+                async move { cache.ask_manifest(&asker, &digest, class).await }.boxed()
+            });
+            match asked.await.unwrap_or(Err(Refusal::Unreachable(ended()))) {
+                Ok(manifest) => {
+                    self.opened(who, class).await;
+                    return Ok(manifest);
+                }
+                Err(refusal) => {
+                    if matches!(refusal, Refusal::Unauthorized(_)) {
+                        self.closed(who, class).await;
+                    } else if class == Class::Everybody && !matches!(refusal, Refusal::Denied) {
+                        // The caller's own would be asked of the same silent places.
+                        if matches!(refusal, Refusal::NotFound(_)) {
+                            let ttl = self.settings().negative_ttl;
+                            self.inner.misses.note(&name, ttl);
+                        }
+                        return Err(refusal);
+                    }
+                    failures = refusal.failures();
+                }
+            }
+        }
+        Err(Refusal::of(failures))
+    }
+
+    pub(super) async fn link_of(&self, who: &Who, digest: &Digest) -> Option<Link> {
+        let (repository, digest) = (who.repository.clone(), digest.clone());
+        self.stored(move |storage| Ok(storage.index().linked(&repository, &digest)?))
+            .await
+            .unwrap_or_default()
+    }
+
+    pub(super) async fn stored_manifest(&self, digest: &Digest) -> Option<Manifest> {
+        let wanted = digest.clone();
+        let found = self.stored(move |storage| storage.manifest(&wanted)).await;
+        let (content, object) = found.ok().flatten()?;
+        Some(Manifest {
+            content,
+            media_type: object.media_type.unwrap_or_default(),
+            digest: digest.clone(),
+            is_hit: true,
+            warning: None,
+        })
+    }
+
+    /// Asks the places one after another, and stores what comes.
+    async fn ask_manifest(
+        &self,
+        who: &Who,
+        digest: &Digest,
+        class: Class,
+    ) -> Result<Manifest, Refusal> {
+        let asker = self.asker(who, class);
+        let stored = self.stored_manifest(digest).await;
+        let mut failures = Failures::default();
+        for place in self.in_order(self.places(who, class)) {
+            if self.inner.liars.is_one(&place.name, digest) {
+                let wrong = "sent other bytes than asked for a moment ago";
+                failures.note(&place.name, Failure::Wrong(wrong.into()));
+                continue;
+            }
+            // What is known from elsewhere opens nothing; but it need not be sent again.
+            let answered = match &stored {
+                Some(manifest) => self
+                    .inner
+                    .upstream
+                    .head_manifest(&place, digest.as_str(), &asker)
+                    .await
+                    .map(|_| manifest.clone()),
+                None => {
+                    self.fetch_manifest(&place, digest, digest.as_str(), &asker)
+                        .await
+                }
+            };
+            match answered {
+                Ok(manifest) => {
+                    self.keep_manifest(who, &place, &manifest).await;
+                    return Ok(manifest);
+                }
+                Err(failure) => failures.note(&place.name, failure),
+            }
+        }
+        Err(Refusal::of(failures))
+    }
+
+    /// Places whose circuit is open are asked last.
+    pub(super) fn in_order(&self, mut places: Vec<Place>) -> Vec<Place> {
+        places.sort_by_key(|place| self.inner.upstream.is_silent(place).is_some());
+        places
+    }
+
+    /// Fetches one manifest from one place, and verifies it. `reference` is what the place is asked
+    /// for: the digest, or a tag that it says has it.
+    pub(super) async fn fetch_manifest(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        reference: &str,
+        asker: &Asker,
+    ) -> Result<Manifest, Failure> {
+        let body = self
+            .inner
+            .upstream
+            .get_manifest(place, reference, asker)
+            .await?;
+        self.inner.counters.received(body.content.len() as u64);
+        let ManifestBody {
+            content,
+            media_type,
+            warning,
+            ..
+        } = body;
+        if !digest.matches(&content) {
+            self.inner.liars.note(&place.name, digest);
+            let text = "sent another manifest than it was asked for";
+            self.say(&format!("{} {digest}", place.name), || {
+                format!("{} {text}: {digest}", place.name)
+            });
+            return Err(Failure::Wrong(text.to_owned()));
+        }
+        let parsed = parse(&content, media_type.as_deref())
+            .map_err(|error| Failure::Wrong(format!("sent what is no manifest: {error}")))?;
+        Ok(Manifest {
+            content,
+            media_type: parsed.media_type,
+            digest: digest.clone(),
+            is_hit: false,
+            warning,
+        })
+    }
+
+    /// Stores a verified manifest, or only notes that it belongs to the repository.
+    pub(super) async fn keep_manifest(&self, who: &Who, place: &Place, manifest: &Manifest) {
+        let link = Link {
+            kind: Kind::Manifest,
+            place: place.name.clone(),
+            imported: false,
+        };
+        let (repository, manifest) = (who.repository.clone(), manifest.clone());
+        let kept = self.stored(move |storage| {
+            let digest = &manifest.digest;
+            if manifest.is_hit {
+                if storage.index().linked(&repository, digest)?.is_none() {
+                    storage.index().link(&repository, digest, &link)?;
+                }
+                return Ok(());
+            }
+            let parsed = parse(&manifest.content, Some(&manifest.media_type))
+                .map_err(std::io::Error::other)?;
+            storage.store_manifest(digest, &manifest.content, &parsed, &repository, &link)
+        });
+        // What can't be stored is served all the same; the store has said why.
+        if let Err(error) = kept.await {
+            tracing::debug!("a manifest was not stored: {error}");
+        }
+    }
+}
+
+/// The question ended without an answer.
+pub(super) fn ended() -> Failures {
+    let silent = Failure::Silent("the question was broken off".to_owned());
+    Failures(vec![("this cache".to_owned(), silent)])
+}
+
+/// It is remembered that nobody has it.
+pub(super) fn remembered() -> Failures {
+    Failures(vec![(
+        "every place, a moment ago,".to_owned(),
+        Failure::NotFound,
+    )])
+}

@@ -1,0 +1,326 @@
+//! Manifests by tag: asked about before they are used, served stale when nobody answers.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use policy::CredentialChoice;
+
+use super::manifests::{ended, remembered};
+use super::{Cache, Class, Manifest, Refusal, Who};
+use crate::digest::Digest;
+use crate::freshness::{Asked, Decision, Heard, Stale, decide, is_fresh};
+use crate::index::{Tag, TagName};
+use crate::rights::Caller;
+use crate::storage::now;
+use crate::upstream::{Asker, Failure, Failures, Place};
+
+/// Which round of questions: the same tag, for the same caller, by the same way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RoundKey {
+    name: TagName,
+    caller: Option<Caller>,
+    via: Arc<[String]>,
+}
+
+/// What a round has found out.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// The manifest, confirmed.
+    Fresh(Manifest),
+    /// What it was before.
+    Stale(Digest, Stale, Failures),
+    /// The place that gave it to everybody refuses it.
+    Private(Failures),
+    /// Nothing to serve.
+    Nothing(Failures),
+}
+
+impl Cache {
+    /// A manifest by its tag.
+    ///
+    /// # Errors
+    /// Why there is none for this caller.
+    pub async fn manifest_by_tag(&self, who: &Who, tag: &str) -> Result<Manifest, Refusal> {
+        let name = TagName {
+            repository: who.repository.clone(),
+            tag: tag.to_owned(),
+        };
+        let known = self.known_tag(&name).await;
+        if let Some(known) = &known
+            && is_fresh(known, &self.settings().freshness, now())
+            && (known.imported || self.may(who).await)
+            && let Some(manifest) = self.stored_manifest(&known.digest).await
+        {
+            return Ok(manifest);
+        }
+        let miss = name.to_string();
+        if who.credentials.is_none() && self.inner.misses.has(&miss) {
+            return Err(Refusal::NotFound(remembered()));
+        }
+        let mut last = Refusal::Denied;
+        for class in self.classes(who) {
+            let key = RoundKey {
+                name: name.clone(),
+                caller: match class {
+                    Class::Everybody => None,
+                    Class::Caller => self.caller(who),
+                },
+                via: Arc::clone(&who.via),
+            };
+            let (cache, asker, asked) = (self.clone(), who.clone(), name.clone());
+            let round = self.inner.rounds.join(key, move || {
+                async move { Arc::new(cache.round(&asker, &asked, class).await) }.boxed()
+            });
+            let outcome = round.await;
+            match outcome.as_deref() {
+                Some(Outcome::Fresh(manifest)) => {
+                    self.opened(who, class).await;
+                    return Ok(manifest.clone());
+                }
+                Some(Outcome::Stale(digest, why, failures)) => {
+                    return self.stale(who, &name, digest, *why, failures).await;
+                }
+                Some(Outcome::Private(failures)) => {
+                    self.closed(who, class).await;
+                    if class == Class::Everybody {
+                        self.set_open(&who.repository, false).await;
+                    }
+                    last = Refusal::Unauthorized(failures.clone());
+                }
+                Some(Outcome::Nothing(failures)) => {
+                    last = Refusal::of(failures.clone());
+                    if matches!(last, Refusal::Unauthorized(_)) {
+                        self.closed(who, class).await;
+                    } else if !matches!(last, Refusal::Denied) {
+                        break;
+                    }
+                }
+                None => return Err(Refusal::Unreachable(ended())),
+            }
+        }
+        if matches!(last, Refusal::NotFound(_)) {
+            let ttl = self.settings().negative_ttl;
+            self.inner.misses.note(&miss, ttl);
+        }
+        Err(last)
+    }
+
+    async fn known_tag(&self, name: &TagName) -> Option<Tag> {
+        let wanted = name.clone();
+        self.stored(move |storage| Ok(storage.index().tag(&wanted)?))
+            .await
+            .unwrap_or_default()
+    }
+
+    /// What the tag was before, for who may have it.
+    async fn stale(
+        &self,
+        who: &Who,
+        name: &TagName,
+        digest: &Digest,
+        why: Stale,
+        failures: &Failures,
+    ) -> Result<Manifest, Refusal> {
+        let imported = self
+            .link_of(who, digest)
+            .await
+            .is_some_and(|link| link.imported);
+        if !imported && !self.may(who).await {
+            return Err(Refusal::of(failures.clone()));
+        }
+        let Some(mut manifest) = self.stored_manifest(digest).await else {
+            return Err(Refusal::of(failures.clone()));
+        };
+        if !imported {
+            self.say(&format!("stale {name}"), || {
+                format!("{name} is served stale, {why:?}: {failures}")
+            });
+            manifest.warning = Some(why.text().to_owned());
+        }
+        Ok(manifest)
+    }
+
+    /// Asks the places what a tag means, decides, and fetches what is new.
+    async fn round(&self, who: &Who, name: &TagName, class: Class) -> Outcome {
+        let rules = self.settings().freshness.clone();
+        let known = self.known_tag(name).await;
+        let places = self.places(who, class);
+        let asker = self.asker(who, class);
+        let mut asked: Vec<Asked> = places
+            .iter()
+            .map(|place| Asked {
+                name: place.name.clone(),
+                priority: place.priority,
+                by_config: matches!(place.credentials, CredentialChoice::Configured(_)),
+                heard: None,
+            })
+            .collect();
+        // First those that can decide: the tag's own place and all above it; or, for a new tag, all
+        // that the config names. The rest only where these have not decided.
+        let own = known
+            .as_ref()
+            .and_then(|tag| places.iter().position(|place| place.name == tag.place));
+        let first = match own {
+            Some(own) => own + 1,
+            None => places.iter().filter(|place| place.priority > 0).count(),
+        };
+        let mut warnings = vec![None; places.len()];
+        for range in [0..first, first..places.len()] {
+            let is_decided = {
+                self.hear(&places, range, &mut asked, &mut warnings, name, &asker)
+                    .await;
+                matches!(
+                    decide(known.as_ref(), &asked, &rules, now()),
+                    Decision::Fresh { .. }
+                )
+            };
+            if is_decided {
+                break;
+            }
+        }
+        loop {
+            match decide(known.as_ref(), &asked, &rules, now()) {
+                Decision::Fresh { place, tag } => {
+                    let Some(from) = places.get(place) else {
+                        return Outcome::Nothing(failures(&asked));
+                    };
+                    match self.confirmed(who, name, from, &tag.digest, &asker).await {
+                        Ok(mut manifest) => {
+                            let above = warnings.get_mut(place).and_then(Option::take);
+                            manifest.warning = manifest.warning.or(above);
+                            let is_new = known.as_ref().is_none_or(|k| k.digest != tag.digest);
+                            self.remember(name, tag, is_new).await;
+                            return Outcome::Fresh(manifest);
+                        }
+                        Err(failure) => {
+                            // It says that it has the tag, and does not give what the tag means.
+                            let failure = match failure {
+                                Failure::NotFound => {
+                                    Failure::Wrong("has the tag and not its manifest".to_owned())
+                                }
+                                other => other,
+                            };
+                            if let Some(asked) = asked.get_mut(place) {
+                                asked.heard = Some(Heard::Failed(failure));
+                            }
+                            // Those that were not needed may be needed now.
+                            self.hear(
+                                &places,
+                                0..places.len(),
+                                &mut asked,
+                                &mut warnings,
+                                name,
+                                &asker,
+                            )
+                            .await;
+                        }
+                    }
+                }
+                Decision::Stale { why, tag } => {
+                    let digest = tag.digest.clone();
+                    self.remember(name, tag, false).await;
+                    return Outcome::Stale(digest, why, failures(&asked));
+                }
+                Decision::Private => return Outcome::Private(failures(&asked)),
+                Decision::Nothing => return Outcome::Nothing(failures(&asked)),
+            }
+        }
+    }
+
+    /// Asks those of the places in `range` that have not been asked, all at once, until the best answer
+    /// has nothing undecided above it.
+    async fn hear(
+        &self,
+        places: &[Place],
+        range: std::ops::Range<usize>,
+        asked: &mut [Asked],
+        warnings: &mut [Option<String>],
+        name: &TagName,
+        asker: &Asker,
+    ) {
+        let mut questions = FuturesUnordered::new();
+        for number in range {
+            let (Some(place), Some(asked)) = (places.get(number), asked.get_mut(number)) else {
+                continue;
+            };
+            if asked.heard.is_some() {
+                continue;
+            }
+            if let Some(why) = self.inner.upstream.is_silent(place) {
+                asked.heard = Some(Heard::Failed(Failure::Silent(why)));
+                continue;
+            }
+            let question = self.inner.upstream.head_manifest(place, &name.tag, asker);
+            questions.push(async move { (number, question.await) });
+        }
+        while let Some((number, answer)) = questions.next().await {
+            let heard = match answer {
+                Ok(described) => {
+                    if let Some(warning) = warnings.get_mut(number) {
+                        *warning = described.warning;
+                    }
+                    Heard::Found(described.digest)
+                }
+                Err(failure) => Heard::Failed(failure),
+            };
+            if let Some(asked) = asked.get_mut(number) {
+                asked.heard = Some(heard);
+            }
+            let best = asked
+                .iter()
+                .position(|place| matches!(place.heard, Some(Heard::Found(_))));
+            let is_settled =
+                best.is_some_and(|best| asked.iter().take(best).all(|place| place.heard.is_some()));
+            if is_settled {
+                return;
+            }
+        }
+    }
+
+    /// The manifest that a place says the tag means.
+    async fn confirmed(
+        &self,
+        who: &Who,
+        name: &TagName,
+        place: &Place,
+        digest: &Digest,
+        asker: &Asker,
+    ) -> Result<Manifest, Failure> {
+        let manifest = match self.stored_manifest(digest).await {
+            Some(manifest) => manifest,
+            None => {
+                let by_digest = self
+                    .fetch_manifest(place, digest, digest.as_str(), asker)
+                    .await;
+                match by_digest {
+                    // Some registries give by tag what they don't give by digest.
+                    Err(Failure::NotFound) => {
+                        self.fetch_manifest(place, digest, &name.tag, asker).await?
+                    }
+                    other => other?,
+                }
+            }
+        };
+        self.keep_manifest(who, place, &manifest).await;
+        Ok(manifest)
+    }
+
+    async fn remember(&self, name: &TagName, tag: Tag, is_new: bool) {
+        let name = name.clone();
+        let set = self.stored(move |storage| Ok(storage.index().set_tag(&name, &tag, is_new)?));
+        if let Err(error) = set.await {
+            self.storage().report_failure(&error);
+        }
+    }
+}
+
+fn failures(asked: &[Asked]) -> Failures {
+    let mut failures = Failures::default();
+    for place in asked {
+        if let Some(Heard::Failed(failure)) = &place.heard {
+            failures.note(&place.name, failure.clone());
+        }
+    }
+    failures
+}
