@@ -10,7 +10,6 @@
 
 mod args;
 mod commands;
-mod explain;
 mod options;
 mod process;
 mod requests;

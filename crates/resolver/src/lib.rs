@@ -8,19 +8,30 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`resolver`] | the way of one resolution, and who shares it |
-//! | [`resolution`] | what was learnt: answers, choice, trail |
-//! | [`health`] | breakers, and the background trials that close them |
+//! | [`resolution`], [`answer`] | what was learnt: answers, choice, trail |
+//! | [`depth`], [`options`] | how far is asked, and by which times and sizes |
+//! | [`circuits`] | breakers, and the background trials that close them |
+//! | [`explain`](mod@explain) | what would happen to an image, for people |
 //! | [`memory`] | answers that are still fresh |
+//! | `background` | the runtime that asks, and what happens when it is stuck |
 //!
 //! Everything that touches the network runs on the runtime whose handle [`Resolver::new`] is given,
 //! so that a proxy on a runtime of its own is never behind a TLS handshake.
 
-pub mod health;
+pub mod answer;
+mod background;
+pub mod circuits;
+pub mod depth;
+pub mod explain;
 pub mod memory;
+pub mod options;
 pub mod resolution;
 pub mod resolver;
 
-pub use health::RegistryHealth;
+pub use answer::Answer;
+pub use circuits::RegistryHealth;
+pub use depth::Depth;
 pub use memory::MemoryStats;
-pub use resolution::{Answer, Resolution};
-pub use resolver::{Depth, Options, Resolver};
+pub use options::ResolverOptions;
+pub use resolution::Resolution;
+pub use resolver::Resolver;

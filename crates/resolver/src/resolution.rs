@@ -5,35 +5,9 @@ use std::time::Duration;
 
 use policy::{Plan, Verdict};
 use telemetry::metrics::Resolved;
-use telemetry::report::{CandidateReport, Freshness, ProbeReport, candidates, micros};
+use telemetry::report::{CandidateReport, Freshness, candidates};
 
-/// What is known about one candidate.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// What it means for the decision.
-    pub verdict: Verdict,
-    /// One line for people: `404`, `connection refused`. Holds no secret.
-    pub detail: String,
-    /// Digest of the manifest, where the registry named it.
-    pub digest: Option<String>,
-    /// How long asking took; zero where nobody was asked.
-    pub elapsed: Duration,
-    /// How current it is.
-    pub freshness: Freshness,
-}
-
-impl Answer {
-    /// The answer, for people.
-    pub fn report(&self) -> ProbeReport {
-        ProbeReport {
-            result: self.verdict,
-            detail: self.detail.clone(),
-            digest: self.digest.clone(),
-            elapsed_us: micros(self.elapsed),
-            freshness: self.freshness,
-        }
-    }
-}
+use crate::answer::Answer;
 
 /// A plan after its probes.
 #[derive(Clone, Debug)]
@@ -53,6 +27,14 @@ impl Resolution {
         self.answers
             .iter()
             .map(|answer| answer.as_ref().map(|answer| answer.verdict))
+            .collect()
+    }
+
+    /// For each candidate, whether its registry's circuit is open; for [`policy::PullOrder`].
+    pub fn open_circuits(&self) -> Vec<bool> {
+        self.answers
+            .iter()
+            .map(|answer| answer.as_ref().is_some_and(|answer| answer.circuit_open))
             .collect()
     }
 

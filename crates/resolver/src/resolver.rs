@@ -1,67 +1,33 @@
-//! The way of one resolution: memory, breakers, probes at once, decision.
+//! The way of one resolution: memory, circuits, probes at once, decision.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::{FutureExt, Shared, WeakShared};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use policy::order::is_settled;
-use policy::{CredentialChoice, Credentials, Endpoint, Plan, Reference, Rules, Verdict};
-use registry::{Client, ManifestName, Outcome, Probe, Registry};
+use parking_lot::Mutex;
+use policy::{Candidate, CredentialChoice, Credentials, Endpoint, Plan, Reference, Rules, Verdict};
+use registry::{Client, ManifestName, Registry};
 use telemetry::Telemetry;
 use telemetry::report::Freshness;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::health::{Asked, Health, Registries, RegistryHealth, lock};
+use crate::answer::Answer;
+use crate::background::Background;
+use crate::circuits::{Circuit, Circuits, RegistryHealth};
+use crate::depth::Depth;
 use crate::memory::{Memory, MemoryStats, Question};
-use crate::resolution::{Answer, Resolution};
+use crate::options::ResolverOptions;
+use crate::resolution::Resolution;
 
-/// What can change while the resolver runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Deadline of one probe (`probeTimeout`, default 2 s).
-    pub probe_timeout: Duration,
-    /// How long a found image is remembered (`imageCacheTTL`, default 30 min).
-    pub found_ttl: Duration,
-    /// How long an absent image is remembered (`negativeTTL`, default 30 s).
-    pub absent_ttl: Duration,
-    /// Remembered images (`imageCacheSize`, default 1024); 0 is off.
-    pub size: u64,
-}
-
-/// How far to ask.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Depth {
-    /// Until the best source is certain.
-    Best,
-    /// Until the best source is certain among all but these candidates of the plan, from which pulls have
-    /// failed a moment ago. They are not asked.
-    BestBut(Vec<usize>),
-    /// Until everybody has answered: for people.
-    All,
-}
-
-impl Depth {
-    /// The answer for a candidate that is not to be asked.
-    fn ruled_out(&self, at: usize) -> Option<Answer> {
-        match self {
-            Self::BestBut(failed) if failed.contains(&at) => Some(Answer {
-                verdict: Verdict::PullFailed,
-                detail: "the pull failed".to_owned(),
-                digest: None,
-                elapsed: Duration::ZERO,
-                freshness: Freshness::Remembered,
-            }),
-            _ => None,
-        }
-    }
-}
+/// What a candidate is said to be where nobody could be asked in time.
+const NOT_ASKED: &str = "not asked: the shim's background runtime is stuck";
 
 /// Decides which candidate of a plan to pull. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -70,11 +36,11 @@ pub struct Resolver {
 }
 
 struct Inner {
-    registries: Registries,
+    circuits: Circuits,
     memory: Memory,
-    options: ArcSwap<Options>,
+    options: Arc<ArcSwap<ResolverOptions>>,
     /// Runtime that the probes run on.
-    handle: Handle,
+    background: Background,
     /// Resolutions under way, so that concurrent requests for one image share one.
     flights: Mutex<HashMap<FlightKey, WeakShared<Flight>>>,
 }
@@ -97,27 +63,44 @@ type Flight = Pin<Box<dyn Future<Output = Arc<Resolution>> + Send>>;
 
 impl Resolver {
     /// A resolver whose probes run on `handle`'s runtime and are counted in `telemetry`.
-    pub fn new(client: Client, handle: Handle, options: Options, telemetry: Telemetry) -> Self {
+    pub fn new(
+        client: Client,
+        handle: Handle,
+        options: ResolverOptions,
+        telemetry: Telemetry,
+    ) -> Self {
+        let memory = Memory::new(options.size);
+        let options = Arc::new(ArcSwap::from_pointee(options));
+        let circuits = Circuits::new(client, handle.clone(), Arc::clone(&options), telemetry);
         Self {
             inner: Arc::new(Inner {
-                memory: Memory::new(options.size),
-                registries: Registries::new(client, handle.clone(), telemetry),
-                options: ArcSwap::from_pointee(options),
-                handle,
+                circuits,
+                memory,
+                options,
+                background: Background::new(handle),
                 flights: Mutex::default(),
             }),
         }
     }
 
-    /// Takes new options and rules. What is known about registries that stay is kept: their
-    /// breakers, their tokens and connections, and the answers that they gave.
-    pub fn reconfigure(&self, options: Options, rules: &Rules) {
-        self.inner.memory.resize(options.size);
-        self.inner.options.store(Arc::new(options));
-        let registries = rules.registries.iter().map(|registry| &registry.endpoint);
-        let targets = rules.redirects.iter().map(|redirect| &redirect.to);
-        let kept: Vec<&Endpoint> = registries.chain(targets).collect();
-        self.inner.registries.retain(&kept);
+    /// Takes new options and rules. What is known about registries that stay as they were is kept: their
+    /// circuits, their tokens and connections, and the answers that they gave. A registry whose TLS options
+    /// or credentials have changed is tried anew at once; all are where `probeTimeout` has.
+    pub fn reconfigure(&self, options: ResolverOptions, rules: &Rules) {
+        let inner = &self.inner;
+        inner.memory.resize(options.size);
+        let old = inner.options.swap(Arc::new(options));
+        if old.probe_timeout != inner.options.load().probe_timeout {
+            self.close_circuits();
+        }
+        inner.circuits.retain(rules);
+    }
+
+    /// Asks every registry anew, also those whose circuit is open, and for images that have failed there.
+    /// For operators who know that something was mended (SIGHUP).
+    pub fn close_circuits(&self) {
+        self.inner.circuits.reset();
+        self.inner.memory.forget_failures();
     }
 
     /// Forgets every remembered answer.
@@ -149,7 +132,13 @@ impl Resolver {
             questions,
             depth,
         };
-        self.flight(key, plan, caller).await
+        let probe_timeout = self.inner.options.load().probe_timeout;
+        // Not even a flight is begun while the runtime that it would run on is stuck.
+        let asking = async { self.flight(key, plan, caller).await };
+        match self.inner.background.bounded(probe_timeout, asking).await {
+            Some(resolution) => resolution,
+            None => Arc::new(self.inner.unasked(plan, caller)),
+        }
     }
 
     /// What is known about the candidates now, without asking anybody: also the first answers of a
@@ -165,19 +154,12 @@ impl Resolver {
     }
 
     /// Asks the registry that the image's own name points to, anonymously. For people: no pull is
-    /// decided by it, nothing is remembered of it, and no breaker opens or closes.
+    /// decided by it, nothing is remembered of it, and no circuit opens or closes.
     pub async fn ask_origin(&self, reference: &Reference) -> Answer {
+        let failed = |why: String| Answer::unasked(Verdict::Unavailable, why, Freshness::Probed);
         let endpoint = match Endpoint::parse(reference.domain()) {
             Ok((endpoint, _)) => endpoint,
-            Err(error) => {
-                return Answer {
-                    verdict: Verdict::Unavailable,
-                    detail: error.to_string(),
-                    digest: None,
-                    elapsed: Duration::ZERO,
-                    freshness: Freshness::Probed,
-                };
-            }
+            Err(error) => return failed(error.to_string()),
         };
         let registry = Registry::anonymous(endpoint);
         let name = ManifestName {
@@ -185,20 +167,16 @@ impl Resolver {
             reference: reference.manifest().to_owned(),
         };
         let deadline = self.inner.options.load().probe_timeout;
-        let inner = Arc::clone(&self.inner);
-        let asked = async move {
-            let client = inner.registries.client();
-            client.probe(&registry, &name, deadline).await
+        let client = self.inner.circuits.client().clone();
+        let background = &self.inner.background;
+        let asking = async {
+            let asked = async move { client.probe(&registry, &name, deadline).await };
+            background.handle().spawn(asked).await
         };
-        match self.inner.handle.spawn(asked).await {
-            Ok(probe) => answer(probe),
-            Err(ended) => Answer {
-                verdict: Verdict::Unavailable,
-                detail: format!("asking ended early: {ended}"),
-                digest: None,
-                elapsed: Duration::ZERO,
-                freshness: Freshness::Probed,
-            },
+        match background.bounded(deadline, asking).await {
+            Some(Ok(probe)) => Answer::probed(probe, false),
+            Some(Err(ended)) => failed(format!("asking ended early: {ended}")),
+            None => failed(NOT_ASKED.to_owned()),
         }
     }
 
@@ -210,17 +188,10 @@ impl Resolver {
         };
         let credentials = credentials(candidate, caller);
         let question = self.inner.memory.question(candidate, credentials);
-        let answer = Answer {
-            verdict: Verdict::PullFailed,
-            detail: format!("the pull failed: {why}"),
-            digest: None,
-            elapsed: Duration::ZERO,
-            freshness: Freshness::Remembered,
-        };
-        let until = Instant::now() + self.inner.options.load().absent_ttl;
-        self.inner
-            .memory
-            .remember(&plan.key, question, answer, until);
+        let why = format!("the pull failed: {why}");
+        let answer = Answer::unasked(Verdict::PullFailed, why, Freshness::Remembered);
+        let ttl = self.inner.options.load().absent_ttl;
+        self.inner.memory.remember(&plan.key, question, answer, ttl);
     }
 
     /// Counters of the memory.
@@ -230,12 +201,12 @@ impl Resolver {
 
     /// The registry client, for its own counters.
     pub fn client(&self) -> &Client {
-        self.inner.registries.client()
+        self.inner.circuits.client()
     }
 
-    /// Health of every registry that was asked so far.
+    /// Health of every registry that was asked so far, in the order of their addresses.
     pub fn registries(&self) -> Vec<RegistryHealth> {
-        self.inner.registries.snapshot()
+        self.inner.circuits.health()
     }
 
     fn flight(
@@ -244,7 +215,7 @@ impl Resolver {
         plan: &Arc<Plan>,
         caller: Option<&Credentials>,
     ) -> Shared<Flight> {
-        let mut flights = lock(&self.inner.flights);
+        let mut flights = self.inner.flights.lock();
         if let Some(flight) = flights.get(&key).and_then(WeakShared::upgrade) {
             self.inner.memory.count(true);
             return flight;
@@ -252,21 +223,21 @@ impl Resolver {
         self.inner.memory.count(false);
         // Those whose callers all went away.
         flights.retain(|_, flight| flight.upgrade().is_some());
-        let task = self.inner.handle.spawn(Inner::run(
+        // A resolution that nobody waits for asks nobody.
+        let task = AbortOnDropHandle::new(self.inner.background.handle().spawn(Inner::run(
             Arc::clone(&self.inner),
             key.clone(),
             Arc::clone(plan),
             caller.cloned(),
-        ));
+        )));
         let unanswered = Resolution {
             plan: Arc::clone(plan),
             answers: vec![None; plan.candidates.len()],
             elapsed: Duration::ZERO,
         };
-        let mut task = AbortOnDrop(task);
         let flight: Flight = Box::pin(async move {
             // A probe that panicked or a runtime that is shutting down decides nothing (rule 7).
-            (&mut task.0).await.unwrap_or_else(|_| Arc::new(unanswered))
+            task.await.unwrap_or_else(|_| Arc::new(unanswered))
         });
         let flight = flight.shared();
         if let Some(weak) = flight.downgrade() {
@@ -296,7 +267,7 @@ impl Inner {
     ) -> Option<Resolution> {
         let started = Instant::now();
         let answers = self.known(plan, questions, depth, started);
-        is_enough(&answers, depth).then(|| Resolution {
+        depth.is_reached(&answers).then(|| Resolution {
             plan: Arc::clone(plan),
             answers,
             elapsed: started.elapsed(),
@@ -314,12 +285,48 @@ impl Inner {
         let candidates = plan.candidates.iter().zip(questions).enumerate();
         candidates
             .map(|(at, (candidate, question))| {
+                let circuit = self.circuits.of(candidate);
                 depth
                     .ruled_out(at)
-                    .or_else(|| self.memory.recall(&plan.key, *question, now))
-                    .or_else(|| circuit_open(&self.registries.of(&candidate.endpoint), now))
+                    .or_else(|| self.known_of(&plan.key, *question, &circuit, now))
             })
             .collect()
+    }
+
+    /// What is known of a candidate without asking. An image that was found where the circuit is open now
+    /// is not taken from there as long as another place has it: the runtime would wait for that registry.
+    fn known_of(
+        &self,
+        image: &str,
+        question: Question,
+        circuit: &Circuit,
+        now: Instant,
+    ) -> Option<Answer> {
+        let remembered = self
+            .memory
+            .recall(image, question, now, circuit.back_since());
+        let says_found = |answer: &Answer| answer.verdict == Verdict::Found;
+        match remembered {
+            Some(answer) if !says_found(&answer) => Some(answer),
+            remembered => circuit
+                .why_open(now)
+                .map(|why| Answer::unasked(Verdict::Unavailable, why, Freshness::CircuitOpen))
+                .or(remembered),
+        }
+    }
+
+    /// What is known without the background runtime.
+    fn unasked(&self, plan: &Arc<Plan>, caller: Option<&Credentials>) -> Resolution {
+        let now = Instant::now();
+        let questions = self.questions(plan, caller);
+        let known = self.known(plan, &questions, &Depth::Best, now).into_iter();
+        let not_asked = || Answer::unasked(Verdict::Unavailable, NOT_ASKED, Freshness::Probed);
+        let answers = known.map(|answer| answer.or_else(|| Some(not_asked())));
+        Resolution {
+            plan: Arc::clone(plan),
+            answers: answers.collect(),
+            elapsed: Duration::ZERO,
+        }
     }
 
     async fn run(
@@ -332,10 +339,11 @@ impl Inner {
         let mut answers: Vec<Option<Answer>> = vec![None; plan.candidates.len()];
         let mut probes = FuturesUnordered::new();
         for (at, (candidate, question)) in plan.candidates.iter().zip(&key.questions).enumerate() {
+            let circuit = inner.circuits.of(candidate);
             let known = key
                 .depth
                 .ruled_out(at)
-                .or_else(|| inner.memory.recall(&plan.key, *question, started));
+                .or_else(|| inner.known_of(&plan.key, *question, &circuit, started));
             let found = known
                 .as_ref()
                 .is_some_and(|answer| answer.verdict == Verdict::Found);
@@ -345,14 +353,14 @@ impl Inner {
                         *place = Some(answer);
                     }
                 }
-                None => probes.push(inner.ask(&plan, at, candidate, caller.as_ref(), *question)),
+                None => probes.push(inner.ask(&plan, at, circuit, caller.as_ref(), *question)),
             }
             if found && key.depth != Depth::All {
                 // Nothing below it can matter.
                 break;
             }
         }
-        while !is_enough(&answers, &key.depth) {
+        while !key.depth.is_reached(&answers) {
             let Some((at, answer)) = probes.next().await else {
                 break;
             };
@@ -361,7 +369,7 @@ impl Inner {
             }
         }
         drop(probes);
-        lock(&inner.flights).remove(&key);
+        inner.flights.lock().remove(&key);
         Arc::new(Resolution {
             plan,
             answers,
@@ -369,122 +377,62 @@ impl Inner {
         })
     }
 
-    /// Asks one candidate's registry, unless its circuit is open.
+    /// Asks one candidate's registry, and remembers what it says of the image.
     async fn ask(
         &self,
         plan: &Plan,
         at: usize,
-        candidate: &policy::Candidate,
+        circuit: Arc<Circuit>,
         caller: Option<&Credentials>,
         question: Question,
     ) -> (usize, Answer) {
-        let health = self.registries.of(&candidate.endpoint);
-        if let Some(answer) = circuit_open(&health, Instant::now()) {
-            return (at, answer);
-        }
-        let options = self.options.load_full();
-        let asked = Asked {
-            registry: Registry {
-                endpoint: candidate.endpoint.clone(),
-                credentials: credentials(candidate, caller).cloned(),
-                tls: candidate.tls.clone(),
-            },
-            name: ManifestName {
-                repository: candidate.repository.clone(),
-                reference: plan.reference.manifest().to_owned(),
-            },
-            deadline: options.probe_timeout,
+        let Some(candidate) = plan.candidates.get(at) else {
+            let no_such = "there is no such candidate";
+            return (
+                at,
+                Answer::unasked(Verdict::NotFound, no_such, Freshness::Probed),
+            );
         };
-        let probe = self
-            .registries
-            .client()
-            .probe(&asked.registry, &asked.name, asked.deadline)
-            .await;
-        self.registries.note(&health, &asked, &probe);
-        let answer = answer(probe);
-        let ttl = match answer.verdict {
-            Verdict::Found => Some(options.found_ttl),
-            Verdict::NotFound | Verdict::Unauthorized => Some(options.absent_ttl),
-            Verdict::RateLimited
-            | Verdict::ImageFailed
-            | Verdict::Unavailable
-            | Verdict::PullFailed => None,
+        let registry = Registry {
+            endpoint: candidate.endpoint.clone(),
+            credentials: credentials(candidate, caller).cloned(),
+            tls: candidate.tls.clone(),
         };
-        if let Some(ttl) = ttl {
-            let until = Instant::now() + ttl;
-            self.memory
-                .remember(&plan.key, question, answer.clone(), until);
+        let name = ManifestName {
+            repository: candidate.repository.clone(),
+            reference: plan.reference.manifest().to_owned(),
+        };
+        let answer = self.circuits.ask(&circuit, &registry, &name).await;
+        if !answer.circuit_open {
+            self.remember(&plan.key, question, &answer);
         }
         (at, answer)
     }
-}
 
-fn is_enough(answers: &[Option<Answer>], depth: &Depth) -> bool {
-    match depth {
-        Depth::All => answers.iter().all(Option::is_some),
-        Depth::Best | Depth::BestBut(_) => {
-            let verdicts: Vec<_> = answers
-                .iter()
-                .map(|answer| answer.as_ref().map(|answer| answer.verdict))
-                .collect();
-            is_settled(&verdicts)
+    fn remember(&self, image: &str, question: Question, answer: &Answer) {
+        let options = self.options.load();
+        let (memory, answer) = (&self.memory, answer.clone());
+        match answer.verdict {
+            Verdict::Found => memory.remember(image, question, answer, options.found_ttl),
+            Verdict::NotFound | Verdict::Unauthorized => {
+                memory.remember(image, question, answer, options.absent_ttl);
+            }
+            Verdict::RateLimited | Verdict::ImageFailed => {
+                memory.remember_failure(image, question, answer, options.failed_ttl());
+            }
+            Verdict::Unavailable | Verdict::PullFailed => {}
         }
-    }
-}
-
-fn circuit_open(health: &Health, now: Instant) -> Option<Answer> {
-    health.circuit_open(now).map(|detail| Answer {
-        verdict: Verdict::Unavailable,
-        detail,
-        digest: None,
-        elapsed: Duration::ZERO,
-        freshness: Freshness::CircuitOpen,
-    })
-}
-
-fn answer(probe: Probe) -> Answer {
-    let verdict = verdict(&probe.outcome);
-    let digest = match probe.outcome {
-        Outcome::Found { digest } => digest,
-        _ => None,
-    };
-    Answer {
-        verdict,
-        detail: probe.detail,
-        digest,
-        elapsed: probe.elapsed,
-        freshness: Freshness::Probed,
-    }
-}
-
-/// What a probe's outcome means for the decision.
-pub(crate) fn verdict(outcome: &Outcome) -> Verdict {
-    match outcome {
-        Outcome::Found { .. } => Verdict::Found,
-        Outcome::NotFound => Verdict::NotFound,
-        Outcome::Unauthorized => Verdict::Unauthorized,
-        Outcome::RateLimited { .. } => Verdict::RateLimited,
-        Outcome::ImageFailed { .. } | Outcome::Unavailable { .. } => Verdict::Unavailable,
     }
 }
 
 /// What a candidate is asked with: the caller's credentials only where the plan allows it.
 fn credentials<'c>(
-    candidate: &'c policy::Candidate,
+    candidate: &'c Candidate,
     caller: Option<&'c Credentials>,
 ) -> Option<&'c Credentials> {
     match &candidate.credentials {
         CredentialChoice::Configured(configured) => Some(configured),
         CredentialChoice::Callers => caller,
         CredentialChoice::Anonymous => None,
-    }
-}
-
-/// A task that ends with its handle: a resolution that nobody waits for asks nobody.
-struct AbortOnDrop(JoinHandle<Arc<Resolution>>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -105,7 +105,11 @@ impl Pull<'_> {
         };
         let mut order = PullOrder::new(&self.plan);
         loop {
-            let step = order.next(&self.plan, &progress.verdicts);
+            let step = order.next(
+                &self.plan,
+                &progress.verdicts,
+                &progress.resolution.open_circuits(),
+            );
             let outcome = match step {
                 Step::Candidate(at) => self.candidate(at, &mut progress).await,
                 Step::Original => self.original(&mut progress).await,

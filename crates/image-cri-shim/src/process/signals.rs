@@ -23,17 +23,21 @@ pub(crate) fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// SIGHUP re-reads the config; SIGUSR1 switches debug lines over.
+/// SIGHUP re-reads the config and calls `on_hangup`; SIGUSR1 switches debug lines over.
 pub(crate) fn follow(
     wake: Arc<Notify>,
     level: LogLevel,
+    on_hangup: impl Fn() + Send + 'static,
 ) -> anyhow::Result<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut user = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
     Ok(async move {
         loop {
             tokio::select! {
-                _ = hangup.recv() => wake.notify_one(),
+                _ = hangup.recv() => {
+                    on_hangup();
+                    wake.notify_one();
+                }
                 _ = user.recv() => {
                     let now = if level.toggle() { "on" } else { "off" };
                     tracing::info!("debug lines are {now}");

@@ -2,7 +2,7 @@
 
 use policy::config::Settings;
 use registry::{Client, ClientOptions, ProxySettings};
-use resolver::{Options, Resolver};
+use resolver::{Resolver, ResolverOptions};
 use telemetry::Telemetry;
 use tokio::runtime::Handle;
 
@@ -25,8 +25,8 @@ pub(crate) fn reconfigure(resolver: &Resolver, new: &Settings) {
     resolver.reconfigure(options(new), &new.rules);
 }
 
-fn options(settings: &Settings) -> Options {
-    Options {
+fn options(settings: &Settings) -> ResolverOptions {
+    ResolverOptions {
         probe_timeout: settings.probe_timeout,
         found_ttl: settings.cache.image_cache_ttl,
         absent_ttl: settings.cache.negative_ttl,

@@ -15,7 +15,9 @@ pub(crate) fn refusal(status: u16, headers: &HeaderMap, now: SystemTime) -> Exch
         format!(", asks to wait {}s", wait.as_secs())
     });
     let (failure, detail) = match status {
-        404 | 410 => (Failure::NotFound, status.to_string()),
+        // 508: a cache that would have to ask us for what we ask it. It does not have the image, and
+        // neither has failed.
+        404 | 410 | 508 => (Failure::NotFound, status.to_string()),
         401 | 403 => (Failure::Unauthorized, format!("{status}, access denied")),
         429 => (
             Failure::RateLimited { retry_after },
@@ -59,6 +61,7 @@ mod tests {
         };
         for (code, failure) in [
             (404, Failure::NotFound),
+            (508, Failure::NotFound),
             (410, Failure::NotFound),
             (401, Failure::Unauthorized),
             (403, Failure::Unauthorized),

@@ -10,6 +10,9 @@
 
 mod breaking;
 mod memory;
+mod mended;
 mod misbehaviour;
+mod one_bad_image;
 mod setup;
 mod sharing;
+mod stuck;

@@ -6,16 +6,16 @@ use std::time::Duration;
 use policy::config::Settings;
 use policy::{Plan, Reference};
 use registry::{Client, ClientOptions};
-use resolver::{Depth, Options, Resolution, Resolver};
+use resolver::{Depth, Resolution, Resolver, ResolverOptions};
 use telemetry::Telemetry;
 use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
 
 pub(crate) const IMAGE: &str = "ghcr.io/team/app:1";
 
-/// Options whose deadline a registry on a busy machine doesn't reach.
-pub(crate) fn options() -> Options {
-    Options {
+/// ResolverOptions whose deadline a registry on a busy machine doesn't reach.
+pub(crate) fn options() -> ResolverOptions {
+    ResolverOptions {
         probe_timeout: Duration::from_secs(20),
         found_ttl: Duration::from_secs(1800),
         absent_ttl: Duration::from_secs(30),
@@ -29,13 +29,13 @@ pub(crate) fn resolver() -> Resolver {
 
 /// A resolver for registries that never answer, whose deadline the test waits out.
 pub(crate) fn impatient() -> Resolver {
-    resolver_with(Options {
+    resolver_with(ResolverOptions {
         probe_timeout: Duration::from_secs(1),
         ..options()
     })
 }
 
-pub(crate) fn resolver_with(options: Options) -> Resolver {
+pub(crate) fn resolver_with(options: ResolverOptions) -> Resolver {
     let client = Client::new(ClientOptions::default());
     Resolver::new(
         client,

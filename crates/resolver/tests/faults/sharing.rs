@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use resolver::{Depth, Options};
+use resolver::{Depth, ResolverOptions};
 use testkit::fake_registry::Behaviour;
 use testkit::images::Image;
 use testkit::wait;
@@ -48,7 +48,7 @@ async fn the_best_positive_answer_ends_the_wait() {
     let all = registries(2);
     all[1].behave(Behaviour::BlackHole);
     // Were the second waited for, this would take longer than the test waits.
-    let resolver = resolver_with(Options {
+    let resolver = resolver_with(ResolverOptions {
         probe_timeout: Duration::from_secs(3600),
         ..options()
     });
@@ -80,7 +80,7 @@ async fn a_thousand_pulls_of_a_hundred_images_over_registries_of_which_two_are_b
     }
     all[0].set_black_hole(true);
     all[2].set_black_hole(true);
-    let resolver = resolver_with(Options {
+    let resolver = resolver_with(ResolverOptions {
         probe_timeout: Duration::from_secs(2),
         ..options()
     });

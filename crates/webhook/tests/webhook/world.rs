@@ -34,7 +34,7 @@ pub(crate) fn settings(config: &str) -> Settings {
 fn deciding(config: &str, telemetry: &Telemetry) -> Admission {
     let client = Client::new(ClientOptions::default());
     let settings = settings(config);
-    let options = resolver::Options {
+    let options = resolver::ResolverOptions {
         probe_timeout: settings.probe_timeout,
         found_ttl: Duration::from_secs(60),
         absent_ttl: Duration::from_secs(60),

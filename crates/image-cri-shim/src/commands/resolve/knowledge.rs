@@ -9,13 +9,14 @@ use cluster::{Link, Places};
 use config::credentials::CredentialSources;
 use policy::config::Settings;
 use resolver::Resolver;
+use resolver::explain::explain;
 use telemetry::Telemetry;
 use telemetry::report::{Explanation, Knowledge};
 use tokio::runtime::Handle;
 
 use crate::commands::daemon::{Daemon, DaemonError};
+use crate::commands::terminal;
 use crate::roles::{node::runtime_files, resolving};
-use crate::{commands::terminal, explain};
 
 /// How long credentials from files, Secrets and plugins may take to be found.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,7 +76,7 @@ impl Explainer {
             Self::Daemon(daemon) => daemon.explain(image, probe).await,
             Self::ConfigFile { settings, resolver } => {
                 let by = Knowledge::ConfigFile;
-                Ok(explain::explain(settings, resolver, image, probe, by).await)
+                Ok(explain(settings, resolver, image, probe, by).await)
             }
         }
     }

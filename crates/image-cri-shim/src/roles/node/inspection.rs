@@ -14,7 +14,8 @@ use futures_util::future::BoxFuture;
 use policy::breaker::State;
 use policy::config::Settings;
 use policy::rules::{Redirect, Registry};
-use policy::{CredentialSource, Credentials, Endpoint, Role};
+use policy::{CredentialSource, Credentials, Endpoint, Role, TlsOptions};
+use resolver::explain::explain;
 use resolver::{RegistryHealth, Resolver};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,6 @@ use telemetry::report::{
 };
 use tokio::runtime::Handle;
 
-use crate::explain::explain;
 use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
 
 /// How long the runtime may take to say who it is.
@@ -192,7 +192,10 @@ impl Inspection {
                 continue;
             }
             seen.push(entry.endpoint);
-            let health = known.iter().find(|known| known.endpoint == *entry.endpoint);
+            let is_this = |known: &&RegistryHealth| {
+                known.endpoint == *entry.endpoint && known.tls == *entry.tls
+            };
+            let health = known.iter().find(is_this);
             all.push(self.registry(&entry, health));
         }
         all
@@ -232,6 +235,7 @@ impl Inspection {
 /// What a registry and a redirect's target have in common.
 struct Entry<'a> {
     endpoint: &'a Endpoint,
+    tls: &'a TlsOptions,
     place: Place,
     priority: Option<u16>,
     credentials: Option<&'a Credentials>,
@@ -243,6 +247,7 @@ impl<'a> Entry<'a> {
     fn of_registry(registry: &'a Registry) -> Self {
         Self {
             endpoint: &registry.endpoint,
+            tls: &registry.tls,
             place: Role::Registry(registry.origin).into(),
             priority: Some(registry.priority.get()),
             credentials: registry.credentials.as_ref(),
@@ -254,6 +259,7 @@ impl<'a> Entry<'a> {
     fn of_redirect(redirect: &'a Redirect) -> Self {
         Self {
             endpoint: &redirect.to,
+            tls: &redirect.tls,
             place: Role::Redirect(redirect.number).into(),
             priority: redirect.priority.map(policy::Priority::get),
             credentials: redirect.credentials.as_ref(),

@@ -188,7 +188,10 @@ impl Node {
         let listener = Listener::bind(&socket, &self.runtime_socket)?;
         let shutdown = signals::shutdown()?;
         let wake = Arc::new(Notify::new());
-        tokio::spawn(signals::follow(Arc::clone(&wake), self.level.clone())?);
+        let resolver = self.resolver.clone();
+        let on_hangup = move || resolver.close_circuits();
+        let level = self.level.clone();
+        tokio::spawn(signals::follow(Arc::clone(&wake), level, on_hangup)?);
         let inspection = self.inspection(config.clone());
         let (metrics, metrics_address) = watch::channel(self.settings.load().metrics_address);
         self.background

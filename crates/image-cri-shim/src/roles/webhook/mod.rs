@@ -176,7 +176,15 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     let (admission, resolver) = admission(&namespace, &telemetry);
     let link = Arc::new(Link::new(Places::from_environment()));
     let wake = Arc::new(Notify::new());
-    tokio::spawn(signals::follow(Arc::clone(&wake), level.clone())?);
+    let on_hangup = {
+        let resolver = resolver.clone();
+        move || resolver.close_circuits()
+    };
+    tokio::spawn(signals::follow(
+        Arc::clone(&wake),
+        level.clone(),
+        on_hangup,
+    )?);
     let state = ConfigState::new(source.name(), telemetry.clone());
     let follower = Follower {
         source,

@@ -8,18 +8,20 @@ use std::time::Instant;
 use policy::config::Settings;
 use policy::rules::MirrorOf;
 use policy::{Plan, PullOrder, Reference, Role, Step, Verdict};
-use resolver::{Depth, Resolver};
 use telemetry::metrics::ORIGIN;
 use telemetry::report::{
     Choice, Explanation, Knowledge, LeftOut, OriginReport, Place, RedirectReport, candidates,
     micros,
 };
 
+use crate::depth::Depth;
+use crate::resolver::Resolver;
+
 /// Explains `image`. Without `probe` nobody is asked: the plan is all there is.
 ///
 /// With it, everybody in the plan is asked, as `resolver` would ask now; and the origin is, where
 /// nobody in the plan has the image and the config lets it be pulled from there.
-pub(crate) async fn explain(
+pub async fn explain(
     settings: &Settings,
     resolver: &Resolver,
     image: &str,
@@ -52,7 +54,7 @@ pub(crate) async fn explain(
         elapsed_us: 0,
         knowledge,
     };
-    let verdicts = if probe {
+    let (verdicts, open_circuits) = if probe {
         let resolution = resolver.resolve(&plan, None, Depth::All).await;
         explanation.candidates = resolution.report();
         let mut available = resolution.chosen().is_some();
@@ -64,12 +66,15 @@ pub(crate) async fn explain(
             }
         }
         explanation.available = Some(available);
-        resolution.verdicts()
+        (resolution.verdicts(), resolution.open_circuits())
     } else {
         // As if everybody had it: the order of the plan.
-        vec![Some(Verdict::Found); plan.candidates.len()]
+        (
+            vec![Some(Verdict::Found); plan.candidates.len()],
+            Vec::new(),
+        )
     };
-    explanation.order = order(&plan, &verdicts);
+    explanation.order = order(&plan, &verdicts, &open_circuits);
     explanation.elapsed_us = micros(began.elapsed());
     explanation
 }
@@ -132,11 +137,11 @@ fn redirect(settings: &Settings, plan: &Plan) -> Option<RedirectReport> {
 }
 
 /// What would be pulled, in this order, if every pull failed.
-fn order(plan: &Plan, verdicts: &[Option<Verdict>]) -> Vec<Choice> {
+fn order(plan: &Plan, verdicts: &[Option<Verdict>], open_circuits: &[bool]) -> Vec<Choice> {
     let mut order = PullOrder::new(plan);
     let mut choices = Vec::new();
     loop {
-        match order.next(plan, verdicts) {
+        match order.next(plan, verdicts, open_circuits) {
             Step::Candidate(at) => {
                 choices.extend(plan.candidates.get(at).map(|candidate| Choice {
                     image: candidate.image.clone(),
@@ -162,7 +167,7 @@ mod tests {
     fn order_of(config: &str, image: &str, verdicts: &[Option<Verdict>]) -> Vec<String> {
         let (settings, _) = Settings::read(config, &|_| None);
         let plan = Plan::new(&settings.rules, &Reference::parse(image).unwrap());
-        let choices = order(&plan, verdicts);
+        let choices = order(&plan, verdicts, &[]);
         choices.into_iter().map(|choice| choice.image).collect()
     }
 

@@ -49,8 +49,13 @@ impl PullOrder {
 
     /// The next step (rule 4): found candidates by priority; then those whose probe was cut short;
     /// then the redirect's target unless it said 404; then the original; last, candidates that never
-    /// answered, by priority. A step is handed out once.
-    pub fn next(&mut self, plan: &Plan, verdicts: &[Option<Verdict>]) -> Step {
+    /// answered, by priority, those of `open_circuits` after the others. A step is handed out once.
+    pub fn next(
+        &mut self,
+        plan: &Plan,
+        verdicts: &[Option<Verdict>],
+        open_circuits: &[bool],
+    ) -> Step {
         let verdict = |at: usize| verdicts.get(at).copied().flatten();
         let untried = |order: &Self, wanted: &dyn Fn(usize) -> bool| {
             (0..plan.candidates.len())
@@ -77,7 +82,11 @@ impl PullOrder {
             self.original_tried = true;
             return Step::Original;
         }
-        match untried(self, &|at| verdict(at).is_some_and(Verdict::is_unanswered)) {
+        let is_unanswered = |at: usize| verdict(at).is_some_and(Verdict::is_unanswered);
+        let is_open = |at: usize| open_circuits.get(at).copied().unwrap_or(false);
+        let last = untried(self, &|at| is_unanswered(at) && !is_open(at))
+            .or_else(|| untried(self, &is_unanswered));
+        match last {
             Some(at) => self.take(plan, at),
             None => Step::Exhausted,
         }
@@ -100,5 +109,4 @@ impl PullOrder {
 }
 
 #[cfg(test)]
-#[path = "order_tests.rs"]
 mod tests;

@@ -1,6 +1,8 @@
 //! Pull order under every mixture of verdicts.
 
-use super::Verdict::{Found, NotFound, PullFailed, RateLimited, Unauthorized, Unavailable};
+use super::Verdict::{
+    Found, ImageFailed, NotFound, PullFailed, RateLimited, Unauthorized, Unavailable,
+};
 use super::*;
 use crate::Reference;
 use crate::config::Settings;
@@ -16,10 +18,14 @@ fn plan(extra: &str) -> Plan {
 }
 
 fn steps(plan: &Plan, verdicts: &[Option<Verdict>]) -> Vec<Step> {
+    steps_with(plan, verdicts, &[])
+}
+
+fn steps_with(plan: &Plan, verdicts: &[Option<Verdict>], open: &[bool]) -> Vec<Step> {
     let mut order = PullOrder::new(plan);
     let mut steps = Vec::new();
     loop {
-        let step = order.next(plan, verdicts);
+        let step = order.next(plan, verdicts, open);
         steps.push(step);
         if matches!(step, Step::Exhausted | Step::ProbeRest) {
             return steps;
@@ -62,6 +68,27 @@ fn found_then_target_then_original_then_unanswered() {
 }
 
 #[test]
+fn of_those_that_never_answered_open_circuits_come_last() {
+    let plan = plan("");
+    let verdicts = [
+        Some(Unavailable),
+        Some(RateLimited),
+        Some(ImageFailed),
+        Some(NotFound),
+    ];
+    assert_eq!(
+        steps_with(&plan, &verdicts, &[true, true, false, false]),
+        [
+            Step::Original,
+            Step::Candidate(2),
+            Step::Candidate(0),
+            Step::Candidate(1),
+            Step::Exhausted,
+        ]
+    );
+}
+
+#[test]
 fn only_a_404_rules_the_target_out() {
     let plan = plan("");
     let with = |target| {
@@ -71,7 +98,7 @@ fn only_a_404_rules_the_target_out() {
         )
     };
     assert_eq!(with(NotFound), [Step::Original, Step::Exhausted]);
-    for stands in [Unauthorized, RateLimited, Unavailable, Found] {
+    for stands in [Unauthorized, RateLimited, ImageFailed, Unavailable, Found] {
         assert_eq!(
             with(stands),
             [Step::Candidate(3), Step::Original, Step::Exhausted],
@@ -124,11 +151,11 @@ proptest! {
     /// No step twice, always an end, and the original always among the steps.
     #[test]
     fn every_order_ends_and_includes_the_original(
-        codes in prop::collection::vec(0usize..6, 4),
+        codes in prop::collection::vec(0usize..Verdict::ALL.len(), 4),
+        open in prop::collection::vec(any::<bool>(), 4),
     ) {
-        let all = [Found, NotFound, Unauthorized, RateLimited, Unavailable, PullFailed];
-        let verdicts: Vec<_> = codes.iter().map(|&code| Some(all[code])).collect();
-        let steps = steps(&plan(""), &verdicts);
+        let verdicts: Vec<_> = codes.iter().map(|&code| Some(Verdict::ALL[code])).collect();
+        let steps = steps_with(&plan(""), &verdicts, &open);
         let mut unique = steps.clone();
         unique.dedup();
         prop_assert_eq!(unique.len(), steps.len());
