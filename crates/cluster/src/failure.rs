@@ -20,7 +20,7 @@ pub enum FailureKind {
     Unavailable,
 }
 
-/// A failed look at the API server.
+/// A question that the API server did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct Failure {

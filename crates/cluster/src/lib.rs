@@ -1,26 +1,30 @@
 //! Kubernetes, as far as a node follows it: which API server, the ConfigMap, and Secrets.
 //!
-//! Nothing here can keep a node from serving. Whoever asks gets a [`Followed`] at once; what the
-//! server says arrives there, and an API server that is away, slow or refuses is only a [`Look`].
-//! Requests are few: one watch per object, one question every `reloadInterval`, and growing pauses
-//! while the server fails.
+//! Nothing here can keep a node from serving. Whoever asks gets a [`WatchedObject`] at once; what the
+//! server says arrives there, and an API server that can't be reached, is slow or refuses is only a
+//! [`LastSync`]. Requests are few: one watch per object, one check every few minutes while the watch
+//! stands, one question every `reloadInterval` while it doesn't, and growing pauses while the server fails.
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`places`] | where a kubeconfig or a service account may be, in which order |
-//! | [`link`] | the one client that all share |
-//! | [`follow`] | following one object |
+//! | [`candidates`] | where a kubeconfig or a service account may be, in which order |
+//! | `kubeconfig` | one kubeconfig file, as kubectl reads it |
+//! | `token` | a token that stands in a file |
+//! | [`client`] | the one client that all share |
+//! | [`watched`] | following one object |
 //! | [`objects`] | the ConfigMap and the Secrets |
 //! | [`failure`] | why the server gave no answer |
 
+pub mod candidates;
+pub mod client;
 pub mod failure;
-pub mod follow;
-pub mod link;
+mod kubeconfig;
 pub mod objects;
-pub mod places;
+mod token;
+pub mod watched;
 
+pub use candidates::{Discovered, KubeconfigCandidates};
+pub use client::ClientProvider;
 pub use failure::{Failure, FailureKind};
-pub use follow::{Followed, Look, Seen};
-pub use link::Link;
 pub use objects::{ConfigMapText, SecretData, follow_config_map, follow_secret, read_config_map};
-pub use places::{Discovered, Places};
+pub use watched::{LastSync, Snapshot, WatchedObject};

@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use policy::config::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE};
 use secrecy::SecretString;
 
+use crate::client::ClientProvider;
 use crate::failure::Failure;
-use crate::follow::{Follow, Followed};
-use crate::link::Link;
+use crate::watched::{Target, WatchedObject};
 
 /// What the ConfigMap holds. It may hold passwords, so it isn't shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,11 +58,11 @@ impl fmt::Debug for SecretData {
 
 /// Follows the ConfigMap `kube-system/image-cri-shim`.
 pub fn follow_config_map(
-    link: Arc<Link>,
+    clients: Arc<ClientProvider>,
     interval: Arc<dyn Fn() -> Duration + Send + Sync>,
-) -> Followed<ConfigMapText> {
-    Follow {
-        link,
+) -> WatchedObject<ConfigMapText> {
+    Target {
+        clients,
         namespace: CONFIG_MAP_NAMESPACE,
         name: CONFIG_MAP_NAME.to_owned(),
         extract: config_map_text,
@@ -73,12 +73,12 @@ pub fn follow_config_map(
 
 /// Follows the Secret `name` in the ConfigMap's namespace.
 pub fn follow_secret(
-    link: Arc<Link>,
+    clients: Arc<ClientProvider>,
     name: String,
     interval: Arc<dyn Fn() -> Duration + Send + Sync>,
-) -> Followed<SecretData> {
-    Follow {
-        link,
+) -> WatchedObject<SecretData> {
+    Target {
+        clients,
         namespace: CONFIG_MAP_NAMESPACE,
         name,
         extract: secret_data,
@@ -91,8 +91,8 @@ pub fn follow_secret(
 ///
 /// # Errors
 /// There is no client, or the server gives no answer.
-pub async fn read_config_map(link: &Link) -> Result<Option<ConfigMapText>, Failure> {
-    let (client, _) = link.client().await?;
+pub async fn read_config_map(clients: &ClientProvider) -> Result<Option<ConfigMapText>, Failure> {
+    let (client, _) = clients.client().await?;
     let api: kube::Api<ConfigMap> = kube::Api::namespaced(client, CONFIG_MAP_NAMESPACE);
     match api.get_opt(CONFIG_MAP_NAME).await {
         Ok(found) => Ok(found.map(config_map_text)),

@@ -1,6 +1,6 @@
 //! The ConfigMap as a config of its own: nothing is merged and nothing is written.
 
-use cluster::{ConfigMapText, Followed, Link, Look};
+use cluster::{ClientProvider, ConfigMapText, LastSync, WatchedObject};
 use policy::config::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Settings};
 
 use crate::announce;
@@ -15,19 +15,19 @@ pub(crate) fn name() -> String {
 
 /// The ConfigMap, followed.
 pub(crate) struct ConfigMapSource {
-    followed: Followed<ConfigMapText>,
-    /// How the last look went, so that it is logged once.
-    reported: Look,
+    followed: WatchedObject<ConfigMapText>,
+    /// How the last try went, so that it is logged once.
+    reported: LastSync,
     /// The text that was read last, so that it is parsed once.
     text: Option<String>,
     problem: Option<String>,
 }
 
 impl ConfigMapSource {
-    pub(crate) fn new(followed: Followed<ConfigMapText>) -> Self {
+    pub(crate) fn new(followed: WatchedObject<ConfigMapText>) -> Self {
         Self {
             followed,
-            reported: Look::Pending,
+            reported: LastSync::Pending,
             text: None,
             problem: None,
         }
@@ -38,9 +38,9 @@ impl ConfigMapSource {
     }
 
     pub(crate) fn look(&mut self) -> Found {
-        let seen = self.followed.seen_and_noted();
-        self.report(&seen.look);
-        let new = seen.value.and_then(|value| self.take(value));
+        let snapshot = self.followed.take_snapshot();
+        self.report(&snapshot.last_sync);
+        let new = snapshot.value.and_then(|value| self.take(value));
         Found {
             new,
             problem: self.problem.clone(),
@@ -48,19 +48,19 @@ impl ConfigMapSource {
         }
     }
 
-    fn report(&mut self, look: &Look) {
-        if self.reported == *look {
+    fn report(&mut self, last_sync: &LastSync) {
+        if self.reported == *last_sync {
             return;
         }
         let name = name();
-        match look {
-            Look::Absent => tracing::warn!(
+        match last_sync {
+            LastSync::Absent => tracing::warn!(
                 "{name} not found; the last config stays, and without one nothing is changed"
             ),
-            Look::Failed(failure) => tracing::warn!("cannot read {name}: {failure}"),
-            Look::Pending | Look::Present => {}
+            LastSync::Failed(failure) => tracing::warn!("cannot read {name}: {failure}"),
+            LastSync::Pending | LastSync::Present => {}
         }
-        self.reported = look.clone();
+        self.reported = last_sync.clone();
     }
 
     fn take(&mut self, value: ConfigMapText) -> Option<Loaded> {
@@ -110,7 +110,7 @@ fn understand(text: &str) -> Result<Loaded, String> {
 ///
 /// # Errors
 /// It can't be read, isn't there, or is no config.
-pub async fn check_config_map(link: &Link) -> Result<Vec<String>, ConfigError> {
+pub async fn check_config_map(link: &ClientProvider) -> Result<Vec<String>, ConfigError> {
     let name = name();
     let read = cluster::read_config_map(link).await;
     let map = match read {

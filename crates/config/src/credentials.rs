@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Followed, Link, Look, SecretData};
+use cluster::{ClientProvider, LastSync, SecretData, WatchedObject};
 use credentials::Keeper;
 use futures_util::future::select_all;
 use parking_lot::Mutex;
@@ -18,8 +18,8 @@ use crate::in_force::Interval;
 /// Follows Secrets, files and programs for one config at a time.
 pub struct CredentialSources {
     keeper: Keeper,
-    secrets: BTreeMap<String, Followed<SecretData>>,
-    link: Arc<Link>,
+    secrets: BTreeMap<String, WatchedObject<SecretData>>,
+    link: Arc<ClientProvider>,
     interval: Interval,
     /// What was logged about Secrets, so that it is logged once per change.
     reported: Mutex<HashMap<Need, String>>,
@@ -27,7 +27,7 @@ pub struct CredentialSources {
 
 impl CredentialSources {
     /// Nothing is followed yet. `interval` is how often files are looked at, asked for each time.
-    pub fn new(link: Arc<Link>, interval: Interval) -> Self {
+    pub fn new(link: Arc<ClientProvider>, interval: Interval) -> Self {
         Self {
             keeper: Keeper::new(Arc::clone(&interval)),
             secrets: BTreeMap::new(),
@@ -56,7 +56,7 @@ impl CredentialSources {
     /// `settings`, which must be as they were read, with what is known now.
     pub fn fill(&mut self, settings: &Settings) -> Settings {
         for secret in self.secrets.values_mut() {
-            secret.seen_and_noted();
+            secret.take_snapshot();
         }
         settings.with_credentials(&|need| self.find(need))
     }
@@ -70,7 +70,7 @@ impl CredentialSources {
             while !needs.iter().all(|need| self.is_known(need)) {
                 self.changed().await;
                 for secret in self.secrets.values_mut() {
-                    secret.seen_and_noted();
+                    secret.take_snapshot();
                 }
             }
         };
@@ -99,7 +99,7 @@ impl CredentialSources {
         match &need.source {
             Some(CredentialSource::Secret(name)) => {
                 let followed = self.secrets.get(name);
-                followed.is_some_and(|secret| secret.seen().look != Look::Pending)
+                followed.is_some_and(|secret| secret.snapshot().last_sync != LastSync::Pending)
             }
             _ => self.keeper.is_known(need),
         }
@@ -125,8 +125,8 @@ impl CredentialSources {
         let Some(followed) = self.secrets.get(name) else {
             return Found::default();
         };
-        let seen = followed.seen();
-        let note = match (&seen.value, &seen.look) {
+        let snapshot = followed.snapshot();
+        let note = match (&snapshot.value, &snapshot.last_sync) {
             (Some(secret), _) => {
                 let value = |key: &str| secret.data.get(key).map(|value| value.expose_secret());
                 match docker_config::from_secret(&secret.kind, &value, &need.endpoint) {
@@ -141,8 +141,8 @@ impl CredentialSources {
                     Err(error) => error.to_string(),
                 }
             }
-            (None, Look::Failed(failure)) => failure.to_string(),
-            (None, Look::Absent) => format!(
+            (None, LastSync::Failed(failure)) => failure.to_string(),
+            (None, LastSync::Absent) => format!(
                 "there is no such Secret in {}",
                 policy::config::CONFIG_MAP_NAMESPACE
             ),

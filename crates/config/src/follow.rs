@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use cluster::Link;
+use cluster::ClientProvider;
 use policy::config::Settings;
 use tokio::sync::Notify;
 
@@ -19,7 +19,7 @@ pub struct Follower {
     /// Where the config comes from.
     pub source: Source,
     /// Leads to the ConfigMap and to Secrets.
-    pub link: Arc<Link>,
+    pub link: Arc<ClientProvider>,
     /// Asks for a look at once.
     pub wake: Arc<Notify>,
     /// Is told how it goes.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use cluster::Link;
+use cluster::ClientProvider;
 use policy::config::Settings;
 
 use crate::credentials::CredentialSources;
@@ -32,7 +32,7 @@ pub(crate) struct InForce {
 impl InForce {
     /// Without a config yet. Credentials are only looked for where a config is `wanted` to have them:
     /// who never asks a registry needs no right to read Secrets.
-    pub(crate) fn new(link: Arc<Link>, wanted: fn(&Settings) -> bool) -> Self {
+    pub(crate) fn new(link: Arc<ClientProvider>, wanted: fn(&Settings) -> bool) -> Self {
         let interval = Arc::new(ArcSwap::from_pointee(INTERVAL));
         Self {
             bare: None,

@@ -4,7 +4,7 @@
 //! what it says is filled with the credentials that it points to, and the role is handed one whole value.
 //!
 //! ```no_run
-//! # async fn example(link: std::sync::Arc<cluster::Link>) -> Result<(), config::ConfigError> {
+//! # async fn example(link: std::sync::Arc<cluster::ClientProvider>) -> Result<(), config::ConfigError> {
 //! use std::sync::Arc;
 //!
 //! let path = "/etc/image-cri-shim.yaml";

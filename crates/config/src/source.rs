@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cluster::{ConfigMapText, Followed, Link, Seen};
+use cluster::{ClientProvider, ConfigMapText, Snapshot, WatchedObject};
 use policy::config::Settings;
 use telemetry::report::ConfigPart;
 use tokio::sync::Notify;
@@ -46,7 +46,12 @@ impl Source {
         }
     }
 
-    pub(crate) fn start(self, link: Arc<Link>, wake: Arc<Notify>, interval: Interval) -> Looking {
+    pub(crate) fn start(
+        self,
+        link: Arc<ClientProvider>,
+        wake: Arc<Notify>,
+        interval: Interval,
+    ) -> Looking {
         match self {
             Self::File {
                 path,
@@ -104,7 +109,7 @@ impl Looking {
 /// A file, and the ConfigMap where it is merged into it.
 pub(crate) struct FileSource {
     merging: Option<Box<Merging>>,
-    config_map: Option<Followed<ConfigMapText>>,
+    config_map: Option<WatchedObject<ConfigMapText>>,
     _watch: Watch,
 }
 
@@ -112,8 +117,8 @@ impl FileSource {
     /// On a thread of its own: a file on a dead network mount must block nothing but its own reloads.
     async fn look(&mut self) -> Option<Found> {
         let seen = match &mut self.config_map {
-            Some(config_map) => config_map.seen_and_noted(),
-            None => Seen::default(),
+            Some(config_map) => config_map.take_snapshot(),
+            None => Snapshot::default(),
         };
         let mut merging = self.merging.take()?;
         let looked = tokio::task::spawn_blocking(move || {

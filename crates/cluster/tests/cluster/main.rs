@@ -7,5 +7,5 @@
     reason = "a panic is how a test fails"
 )]
 
-mod follow;
-mod places;
+mod candidates;
+mod watched;

@@ -7,7 +7,7 @@ mod repair;
 
 use std::path::PathBuf;
 
-use cluster::{ConfigMapText, FailureKind, Look, Seen};
+use cluster::{ConfigMapText, FailureKind, LastSync, Snapshot};
 use policy::config::{CONFIG_MAP_KEY, ConfigMap, RawConfig, merge, rewrite};
 use telemetry::report::ConfigPart;
 
@@ -32,7 +32,7 @@ pub(crate) struct Merging {
     file_problem: Option<String>,
     configmap_problem: Option<String>,
     merged_problem: Option<String>,
-    /// How the last look at the ConfigMap went, so that it is logged once.
+    /// How the last try to read the ConfigMap went, so that it is logged once.
     reported: Option<Reported>,
     /// What the last merge warned about, so that it is logged once.
     warned: Vec<String>,
@@ -99,9 +99,9 @@ impl Merging {
 
     /// Looks at the file, takes in what is known of the ConfigMap, and gives the config where it
     /// changed. Reads and writes files, so not on a thread that must not wait.
-    pub(crate) fn step(&mut self, seen: &Seen<ConfigMapText>) -> Option<Loaded> {
+    pub(crate) fn step(&mut self, snapshot: &Snapshot<ConfigMapText>) -> Option<Loaded> {
         let file = self.look_at_file();
-        let configmap = self.take(seen);
+        let configmap = self.take(snapshot);
         let new = match file || configmap {
             true => self.merge(),
             false => None,
@@ -137,9 +137,9 @@ impl Merging {
 
     /// Notes what the ConfigMap says now, and whether that is something else; a text that can't be read
     /// changes nothing.
-    fn take(&mut self, seen: &Seen<ConfigMapText>) -> bool {
-        self.report(&seen.look);
-        if seen.look == Look::Absent {
+    fn take(&mut self, snapshot: &Snapshot<ConfigMapText>) -> bool {
+        self.report(&snapshot.last_sync);
+        if snapshot.last_sync == LastSync::Absent {
             self.configmap_text = None;
             self.configmap_problem = None;
             // What was merged stays: it is in the file, or else goes on being held in memory.
@@ -148,7 +148,7 @@ impl Merging {
             }
             return false;
         }
-        let Some(value) = &seen.value else {
+        let Some(value) = &snapshot.value else {
             return false;
         };
         let text = value.text.clone().unwrap_or_default();
@@ -184,28 +184,28 @@ impl Merging {
         self.file_problem.is_none() && self.pending.is_none()
     }
 
-    fn report(&mut self, look: &Look) {
+    fn report(&mut self, last_sync: &LastSync) {
         let name = config_map::name();
-        let now = match look {
-            Look::Pending => return,
-            Look::Present => Reported::Present,
-            Look::Absent => Reported::Absent,
-            Look::Failed(failure) => Reported::Failed(failure.kind),
+        let now = match last_sync {
+            LastSync::Pending => return,
+            LastSync::Present => Reported::Present,
+            LastSync::Absent => Reported::Absent,
+            LastSync::Failed(failure) => Reported::Failed(failure.kind),
         };
         if self.reported == Some(now) {
             return;
         }
         let failed_before = matches!(self.reported, Some(Reported::Failed(_)));
         self.reported = Some(now);
-        match look {
-            Look::Absent => tracing::debug!("{name} not found; skip syncing"),
+        match last_sync {
+            LastSync::Absent => tracing::debug!("{name} not found; skip syncing"),
             // The link has logged it.
-            Look::Failed(failure) if failure.kind == FailureKind::NoClient => {}
-            Look::Failed(failure) => tracing::warn!(
+            LastSync::Failed(failure) if failure.kind == FailureKind::NoClient => {}
+            LastSync::Failed(failure) => tracing::warn!(
                 "cannot read {name}: {failure}; skip syncing, and trying again with growing pauses"
             ),
-            Look::Present if failed_before => tracing::info!("{name} can be read again"),
-            Look::Present | Look::Pending => {}
+            LastSync::Present if failed_before => tracing::info!("{name} can be read again"),
+            LastSync::Present | LastSync::Pending => {}
         }
     }
 

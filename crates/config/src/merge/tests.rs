@@ -27,15 +27,15 @@ impl World {
     }
 
     fn step(&mut self, configmap: Option<&str>) -> Option<Loaded> {
-        let look = match configmap {
-            Some(_) => Look::Present,
-            None => Look::Absent,
+        let last_sync = match configmap {
+            Some(_) => LastSync::Present,
+            None => LastSync::Absent,
         };
-        self.merging.step(&Seen {
+        self.merging.step(&Snapshot {
             value: configmap.map(|text| ConfigMapText {
                 text: Some(text.to_owned()),
             }),
-            look,
+            last_sync,
         })
     }
 }

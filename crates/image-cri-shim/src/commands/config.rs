@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
-use cluster::{Link, Places, read_config_map};
+use cluster::{ClientProvider, KubeconfigCandidates, read_config_map};
 use policy::config::{
     CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Diagnostic, Key, RawConfig, Settings, masked,
     merge,
@@ -184,7 +184,7 @@ fn read() -> anyhow::Result<Remote> {
         .enable_all()
         .build()
         .context("cannot start an async runtime")?;
-    let link = Link::new(Places::from_environment());
+    let link = ClientProvider::new(KubeconfigCandidates::from_environment());
     let asked = runtime
         .block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, read_config_map(&link)).await });
     // A kubeconfig's program that hangs must not keep us.

@@ -155,8 +155,9 @@ pub(super) async fn answer(
         Some(ApiFault::Silence) => std::future::pending().await,
         Some(ApiFault::HangUp) => return Err(HangUp),
         Some(ApiFault::Status(code)) => return Ok(status(code, "told to fail")),
+        Some(ApiFault::NoWatch) if wants_watch => return Ok(status(504, "told to fail")),
         Some(ApiFault::Garbage) => return Ok(Response::new(full("<html>not JSON</html>"))),
-        None => {}
+        Some(ApiFault::NoWatch) | None => {}
     }
     let expected = format!("Bearer {}", shared.token);
     let sent = request.headers().get(http::header::AUTHORIZATION);

@@ -30,6 +30,8 @@ pub enum ApiFault {
     HangUp,
     /// 200 with something that is no JSON.
     Garbage,
+    /// 504 for a watch, and the right answer to everything else: a proxy that lets no stream through.
+    NoWatch,
 }
 
 /// One request that was received.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cluster::{Failure, Link};
+use cluster::{ClientProvider, Failure};
 use kube::Client;
 use thiserror::Error;
 
@@ -82,7 +82,7 @@ pub enum SelfSignedError {
 /// Keeps a [`Store`] supplied, and the API server informed.
 #[derive(Clone)]
 pub struct SelfSigned {
-    link: Arc<Link>,
+    link: Arc<ClientProvider>,
     options: Arc<Options>,
     names: Vec<String>,
     store: Arc<Store>,
@@ -91,7 +91,7 @@ pub struct SelfSigned {
 
 impl SelfSigned {
     /// Puts what is shared into `store`.
-    pub fn new(link: Arc<Link>, options: Options, store: Arc<Store>) -> Self {
+    pub fn new(link: Arc<ClientProvider>, options: Options, store: Arc<Store>) -> Self {
         Self {
             names: vec![format!("{}.{}.svc", options.service, options.namespace)],
             link,

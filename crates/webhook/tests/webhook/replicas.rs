@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cluster::{Link, Places};
+use cluster::{ClientProvider, KubeconfigCandidates};
 use http::{Method, StatusCode};
 use listener::certificate::Store;
 use serde_json::json;
@@ -43,7 +43,7 @@ fn with_lifetimes(server: &FakeApiServer, store: Arc<Store>, lifetimes: Lifetime
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
-    let link = Link::new(Places {
+    let link = ClientProvider::new(KubeconfigCandidates {
         service: None,
         service_account: PathBuf::from("/nonexistent"),
         kubeconfig: vec![kubeconfig],

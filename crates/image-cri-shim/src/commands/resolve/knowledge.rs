@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cluster::{Link, Places};
+use cluster::{ClientProvider, KubeconfigCandidates};
 use config::credentials::CredentialSources;
 use policy::config::Settings;
 use resolver::Resolver;
@@ -54,7 +54,7 @@ impl Explainer {
     }
 
     async fn from_file(settings: Settings) -> anyhow::Result<Self> {
-        let link = Arc::new(Link::new(Places::from_environment()));
+        let link = Arc::new(ClientProvider::new(KubeconfigCandidates::from_environment()));
         let interval = settings.reload_interval;
         let mut sources = CredentialSources::new(link, Arc::new(move || interval));
         let settings = sources.look_once(&settings, CREDENTIALS_TIMEOUT).await;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use cluster::{Link, Places};
+use cluster::{ClientProvider, KubeconfigCandidates};
 use config::{ConfigState, Follower, Source};
 use cri::Services;
 use cri::alias::{Aliases, Opened};
@@ -198,7 +198,7 @@ impl Node {
             .spawn(surface::follow(metrics_address, inspection.clone()));
         let follower = Follower {
             source,
-            link: Arc::new(Link::new(Places::from_environment())),
+            link: Arc::new(ClientProvider::new(KubeconfigCandidates::from_environment())),
             wake,
             state: config,
             wants_credentials: |_| true,

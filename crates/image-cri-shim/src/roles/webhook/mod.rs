@@ -11,7 +11,7 @@ use ::webhook::self_signed::{Lifetimes, Options, SelfSigned};
 use ::webhook::{Admission, Callers, Limits};
 use anyhow::Context;
 use clap::Args;
-use cluster::{Link, Places};
+use cluster::{ClientProvider, KubeconfigCandidates};
 use config::file::Loaded;
 use config::{ConfigState, Follower, Source, Watch};
 use listener::certificate::Store;
@@ -153,7 +153,7 @@ fn check(loaded: Option<Loaded>) -> anyhow::Result<()> {
     let warnings = match loaded {
         Some(loaded) => loaded.warnings,
         None => {
-            let link = Link::new(Places::from_environment());
+            let link = ClientProvider::new(KubeconfigCandidates::from_environment());
             runtime()?.block_on(config::check_config_map(&link))?
         }
     };
@@ -174,7 +174,7 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     let namespace = namespace(args);
     let telemetry = Telemetry::new();
     let (admission, resolver) = admission(&namespace, &telemetry);
-    let link = Arc::new(Link::new(Places::from_environment()));
+    let link = Arc::new(ClientProvider::new(KubeconfigCandidates::from_environment()));
     let wake = Arc::new(Notify::new());
     let on_hangup = {
         let resolver = resolver.clone();

@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use cluster::Places;
+use cluster::KubeconfigCandidates;
 
 fn kubeconfig(server: &str) -> String {
     format!(
@@ -15,7 +15,7 @@ fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-async fn server(places: &Places) -> (Option<String>, Vec<String>) {
+async fn server(places: &KubeconfigCandidates) -> (Option<String>, Vec<String>) {
     let discovered = places.discover().await;
     let url = discovered
         .found
@@ -27,7 +27,7 @@ async fn server(places: &Places) -> (Option<String>, Vec<String>) {
 async fn every_place_in_its_order() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let places = Places {
+    let places = KubeconfigCandidates {
         service: Some("10.96.0.1:443".to_owned()),
         service_account: at("sa"),
         kubeconfig: vec![at("env-1"), at("env-2")],
@@ -70,7 +70,7 @@ async fn what_can_not_be_used_is_passed_over_with_a_warning_without_secrets() {
     write(&at("good"), &kubeconfig("good.example"));
     let mut files: Vec<PathBuf> = bad.iter().map(|(name, _)| at(name)).collect();
     files.extend([at("missing"), at("good")]);
-    let places = Places {
+    let places = KubeconfigCandidates {
         service: None,
         service_account: at("sa"),
         kubeconfig: vec![at("garbage"), PathBuf::new()],
@@ -91,7 +91,7 @@ async fn what_can_not_be_used_is_passed_over_with_a_warning_without_secrets() {
 #[test]
 fn what_the_environment_names() {
     let with = |pairs: &'static [(&'static str, &'static str)]| {
-        Places::from_variables(&move |name| {
+        KubeconfigCandidates::from_variables(&move |name| {
             let found = pairs.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| OsString::from(value))
         })
@@ -117,4 +117,83 @@ fn what_the_environment_names() {
     assert_eq!(full.service.unwrap(), "[fd00::1]:6443");
     assert_eq!(full.kubeconfig, ["/a", "/b"].map(PathBuf::from));
     assert_eq!(full.files[2], Path::new("/home/me/.kube/config"));
+}
+
+/// kubeconfigs as people and installers write them; kubectl takes each.
+#[tokio::test]
+async fn what_kubectl_reads_we_read() {
+    use testkit::fake_api_server::FakeApiServer;
+    let server = FakeApiServer::start().unwrap();
+    server.apply_config_map("ours: true");
+    let plain: serde_json::Value = serde_json::from_str(&server.kubeconfig()).unwrap();
+    let ca = plain["clusters"][0]["cluster"]["certificate-authority-data"]
+        .as_str()
+        .unwrap();
+    let (token, address) = (server.token(), server.address());
+    let kubeconfig = |ca: &str, user: &str| {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: nowhere\ncurrent-context: c\n\
+             contexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
+             clusters:\n- name: k\n  cluster:\n    server: https://{address}\n    certificate-authority-data: {ca}\n\
+             users:\n- name: u\n  user: {user}\n"
+        )
+    };
+    let lines = |indent: &str| {
+        let chunks: Vec<_> = ca
+            .as_bytes()
+            .chunks(64)
+            .map(|c| String::from_utf8_lossy(c))
+            .collect();
+        chunks.join(&format!("\n{indent}"))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("token"), &format!("{token}\n"));
+    let inline = format!("{{token: {token}}}");
+    let literal = format!("|\n      {}", lines("      "));
+    let folded = format!(">-\n      {}", lines("      "));
+    let utf16 = |text: &str| {
+        let units = std::iter::once(0xFEFF).chain(text.encode_utf16());
+        units.flat_map(u16::to_le_bytes).collect::<Vec<u8>>()
+    };
+    let with_mark = |text: String| [b"\xEF\xBB\xBF".as_slice(), text.as_bytes()].concat();
+    for (case, bytes) in [
+        ("plain", kubeconfig(ca, &inline).into_bytes()),
+        ("literal", kubeconfig(&literal, &inline).into_bytes()),
+        ("folded", kubeconfig(&folded, &inline).into_bytes()),
+        (
+            "over lines",
+            kubeconfig(&lines("      "), &inline).into_bytes(),
+        ),
+        (
+            "a repeated key",
+            kubeconfig(ca, &format!("{{token: old, token: {token}}}")).into_bytes(),
+        ),
+        (
+            "a token file",
+            kubeconfig(ca, "{tokenFile: token}").into_bytes(),
+        ),
+        (
+            "the file wins",
+            kubeconfig(ca, "{tokenFile: token, token: old}").into_bytes(),
+        ),
+        (
+            "no such file",
+            kubeconfig(ca, &format!("{{tokenFile: nowhere, token: {token}}}")).into_bytes(),
+        ),
+        ("a byte order mark", with_mark(kubeconfig(ca, &inline))),
+        ("UTF-16", utf16(&kubeconfig(ca, &inline))),
+    ] {
+        let file = dir.path().join("config");
+        std::fs::write(&file, bytes).unwrap();
+        let candidates = KubeconfigCandidates {
+            service: None,
+            service_account: "/nowhere".into(),
+            kubeconfig: vec![file],
+            files: Vec::new(),
+        };
+        let clients = cluster::ClientProvider::new(candidates);
+        let read = cluster::read_config_map(&clients).await;
+        let text = read.unwrap_or_else(|failure| panic!("{case}: {failure}"));
+        assert_eq!(text.unwrap().text.as_deref(), Some("ours: true"), "{case}");
+    }
 }

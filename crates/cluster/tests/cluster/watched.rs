@@ -1,7 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{ConfigMapText, FailureKind, Followed, Link, Look, Places, Seen, follow_config_map};
+use cluster::{
+    ClientProvider, ConfigMapText, FailureKind, KubeconfigCandidates, LastSync, Snapshot,
+    WatchedObject, follow_config_map,
+};
 use testkit::fake_api_server::{ApiFault, FakeApiServer};
 use testkit::wait;
 
@@ -10,7 +13,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 struct World {
     server: FakeApiServer,
-    link: Arc<Link>,
+    clients: Arc<ClientProvider>,
     _dir: tempfile::TempDir,
 }
 
@@ -23,16 +26,22 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kubeconfig");
         std::fs::write(&file, server.kubeconfig()).unwrap();
-        let link = Arc::new(Link::new(only(file)));
+        let clients = Arc::new(ClientProvider::new(only(file)));
         Self {
             server,
-            link,
+            clients,
             _dir: dir,
         }
     }
 
-    fn follow(&self, interval: Duration) -> Followed<ConfigMapText> {
-        follow_config_map(Arc::clone(&self.link), Arc::new(move || interval))
+    fn follow(&self, interval: Duration) -> WatchedObject<ConfigMapText> {
+        follow_config_map(Arc::clone(&self.clients), Arc::new(move || interval))
+    }
+
+    /// Questions for the object itself.
+    fn questions(&self, object: &str) -> usize {
+        let requests = self.server.requests();
+        requests.iter().filter(|r| r.uri.ends_with(object)).count()
     }
 
     fn watches(&self) -> usize {
@@ -40,8 +49,8 @@ impl World {
     }
 }
 
-fn only(file: std::path::PathBuf) -> Places {
-    Places {
+fn only(file: std::path::PathBuf) -> KubeconfigCandidates {
+    KubeconfigCandidates {
         service: None,
         service_account: "/nowhere".into(),
         kubeconfig: vec![file],
@@ -50,24 +59,27 @@ fn only(file: std::path::PathBuf) -> Places {
 }
 
 async fn seen(
-    followed: &Followed<ConfigMapText>,
+    followed: &WatchedObject<ConfigMapText>,
     what: &str,
-    fits: impl Fn(&Seen<ConfigMapText>) -> bool,
-) -> Seen<ConfigMapText> {
+    fits: impl Fn(&Snapshot<ConfigMapText>) -> bool,
+) -> Snapshot<ConfigMapText> {
     let found = wait::within(wait::TIMEOUT, || async {
-        Some(followed.seen()).filter(|seen| fits(seen))
+        Some(followed.snapshot()).filter(|seen| fits(seen))
     });
     match found.await {
         Some(seen) => seen,
-        None => panic!("waited in vain for {what}; there is {:?}", followed.seen()),
+        None => panic!(
+            "waited in vain for {what}; there is {:?}",
+            followed.snapshot()
+        ),
     }
 }
 
-async fn text(followed: &Followed<ConfigMapText>, text: &str) {
+async fn text(followed: &WatchedObject<ConfigMapText>, text: &str) {
     seen(followed, text, |seen| holds(seen, text)).await;
 }
 
-fn holds(seen: &Seen<ConfigMapText>, text: &str) -> bool {
+fn holds(seen: &Snapshot<ConfigMapText>, text: &str) -> bool {
     seen.value.as_ref().and_then(|v| v.text.as_deref()) == Some(text)
 }
 
@@ -75,7 +87,10 @@ fn holds(seen: &Seen<ConfigMapText>, text: &str) -> bool {
 async fn a_change_comes_by_the_watch() {
     let world = World::new();
     let followed = world.follow(NEVER);
-    seen(&followed, "nothing there", |s| s.look == Look::Absent).await;
+    seen(&followed, "nothing there", |s| {
+        s.last_sync == LastSync::Absent
+    })
+    .await;
     wait::until("a watch", || async { (world.watches() > 0).then_some(()) }).await;
     world.server.apply_config_map("one: 1");
     text(&followed, "one: 1").await;
@@ -83,7 +98,7 @@ async fn a_change_comes_by_the_watch() {
     world.server.apply_config_map("two: 2");
     text(&followed, "two: 2").await;
     world.server.delete_config_map();
-    let gone = seen(&followed, "deleted", |s| s.look == Look::Absent).await;
+    let gone = seen(&followed, "deleted", |s| s.last_sync == LastSync::Absent).await;
     assert_eq!(gone.value, None);
     world.server.apply_config_map("three: 3");
     text(&followed, "three: 3").await;
@@ -113,15 +128,66 @@ async fn a_watch_that_is_cut_off_or_too_old_comes_back() {
 }
 
 #[tokio::test]
-async fn what_a_dead_watch_missed_is_found_by_asking() {
-    let world = World::new();
-    world.server.apply_config_map("one: 1");
-    let followed = world.follow(Duration::from_secs(1));
+async fn what_a_dead_watch_missed_is_found_by_a_check() {
+    let server = FakeApiServer::start().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kubeconfig");
+    std::fs::write(&file, server.kubeconfig()).unwrap();
+    let second = Duration::from_secs(1);
+    let clients = ClientProvider::new(only(file)).with_check_interval(second..second * 2);
+    let followed = follow_config_map(Arc::new(clients), Arc::new(|| NEVER));
+    server.apply_config_map("one: 1");
     text(&followed, "one: 1").await;
-    wait::until("a watch", || async { (world.watches() > 0).then_some(()) }).await;
-    world.server.freeze_watches();
-    world.server.apply_config_map("two: 2");
+    wait::until("a watch", || async {
+        server.requests().iter().any(|r| r.watch).then_some(())
+    })
+    .await;
+    server.freeze_watches();
+    server.apply_config_map("two: 2");
     text(&followed, "two: 2").await;
+}
+
+#[tokio::test]
+async fn while_the_watch_stands_nobody_asks_and_while_it_does_not_somebody_does() {
+    let world = World::new();
+    world
+        .server
+        .apply_secret("s", "Opaque", &[("password", "x")]);
+    // No watch of Secrets is let through, as by a proxy that buffers what it forwards.
+    world
+        .server
+        .set_fault_of("secrets", Some(ApiFault::NoWatch));
+    let second: Arc<dyn Fn() -> Duration + Send + Sync> = Arc::new(|| Duration::from_secs(1));
+    let watched = world.follow(Duration::from_secs(1));
+    let unwatched = cluster::follow_secret(
+        Arc::clone(&world.clients),
+        "s".to_owned(),
+        Arc::clone(&second),
+    );
+    seen(&watched, "nothing there", |s| {
+        s.last_sync == LastSync::Absent
+    })
+    .await;
+    wait::until("five questions for what no watch shows", || async {
+        (world.questions("/secrets/s") >= 5).then_some(())
+    })
+    .await;
+    assert!(unwatched.snapshot().value.is_some());
+    // Both were asked for at the start, and the time was the same for both.
+    assert_eq!(world.questions("/configmaps/image-cri-shim"), 1);
+    // It stands: a change comes by it.
+    world.server.apply_config_map("one: 1");
+    text(&watched, "one: 1").await;
+    assert_eq!(world.questions("/configmaps/image-cri-shim"), 1);
+    // It is cut off and can't come back: then the interval is what counts.
+    world
+        .server
+        .set_fault_of("configmaps", Some(ApiFault::NoWatch));
+    world.server.disconnect_watches();
+    wait::until("questions instead of the watch", || async {
+        (world.questions("/configmaps/image-cri-shim") >= 3).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -151,11 +217,13 @@ async fn each_failure_is_told_apart_and_what_was_seen_stays() {
         let followed = world.follow(Duration::from_secs(1));
         text(&followed, "kept: true").await;
         world.server.set_fault(Some(fault));
+        // While a watch stands, nobody asks.
+        world.server.disconnect_watches();
         let failed = seen(&followed, "a failure", |s| {
-            matches!(s.look, Look::Failed(_))
+            matches!(s.last_sync, LastSync::Failed(_))
         })
         .await;
-        let Look::Failed(failure) = &failed.look else {
+        let LastSync::Failed(failure) = &failed.last_sync else {
             unreachable!();
         };
         assert_eq!(failure.kind, kind, "{fault:?}: {failure}");
@@ -190,10 +258,10 @@ async fn a_certificate_for_another_host_is_refused() {
     let world = World::with(FakeApiServer::start_as_wrong_host().unwrap());
     let followed = world.follow(NEVER);
     let failed = seen(&followed, "a failure", |s| {
-        matches!(s.look, Look::Failed(_))
+        matches!(s.last_sync, LastSync::Failed(_))
     })
     .await;
-    let Look::Failed(failure) = failed.look else {
+    let LastSync::Failed(failure) = failed.last_sync else {
         unreachable!();
     };
     assert_eq!(failure.kind, FailureKind::Tls, "{failure}");
@@ -205,7 +273,7 @@ async fn a_server_that_comes_late_is_found() {
     world.server.stop().await;
     let followed = world.follow(NEVER);
     seen(&followed, "a failure", |s| {
-        matches!(s.look, Look::Failed(_))
+        matches!(s.last_sync, LastSync::Failed(_))
     })
     .await;
     world.server.apply_config_map("late: true");
@@ -219,13 +287,13 @@ async fn a_kubeconfig_that_comes_late_is_found() {
     server.apply_config_map("late: true");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("kubeconfig");
-    let link = Arc::new(Link::new(only(file.clone())));
-    let followed = follow_config_map(Arc::clone(&link), Arc::new(|| NEVER));
+    let clients = Arc::new(ClientProvider::new(only(file.clone())));
+    let followed = follow_config_map(Arc::clone(&clients), Arc::new(|| NEVER));
     let failed = seen(&followed, "no client", |s| {
-        matches!(s.look, Look::Failed(_))
+        matches!(s.last_sync, LastSync::Failed(_))
     })
     .await;
-    assert!(matches!(&failed.look, Look::Failed(f) if f.kind == FailureKind::NoClient));
+    assert!(matches!(&failed.last_sync, LastSync::Failed(f) if f.kind == FailureKind::NoClient));
     std::fs::write(&file, server.kubeconfig()).unwrap();
     text(&followed, "late: true").await;
 }
@@ -237,12 +305,12 @@ async fn a_new_token_in_the_kubeconfig_is_taken() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("kubeconfig");
     std::fs::write(&file, server.kubeconfig_with_token("an-old-token")).unwrap();
-    let link = Arc::new(Link::new(only(file.clone())));
-    let followed = follow_config_map(link, Arc::new(|| NEVER));
+    let clients = Arc::new(ClientProvider::new(only(file.clone())));
+    let followed = follow_config_map(clients, Arc::new(|| NEVER));
     seen(
         &followed,
         "401",
-        |s| matches!(&s.look, Look::Failed(f) if f.kind == FailureKind::Unauthorized),
+        |s| matches!(&s.last_sync, LastSync::Failed(f) if f.kind == FailureKind::Unauthorized),
     )
     .await;
     std::fs::write(&file, server.kubeconfig()).unwrap();
@@ -258,11 +326,11 @@ async fn a_secret_is_followed_and_never_shown() {
         &[("password", "hunter2")],
     );
     let followed = cluster::follow_secret(
-        Arc::clone(&world.link),
+        Arc::clone(&world.clients),
         "pull".to_owned(),
         Arc::new(|| NEVER),
     );
-    let seen = wait::until("the Secret", || async { followed.seen().value }).await;
+    let seen = wait::until("the Secret", || async { followed.snapshot().value }).await;
     assert_eq!(seen.kind, "kubernetes.io/basic-auth");
     assert!(!format!("{seen:?}").contains("hunter2"));
     world
@@ -271,7 +339,7 @@ async fn a_secret_is_followed_and_never_shown() {
     wait::until("a watch", || async { (world.watches() > 0).then_some(()) }).await;
     world.server.delete_secret("pull");
     wait::until("it to go", || async {
-        (followed.seen().look == Look::Absent).then_some(())
+        (followed.snapshot().last_sync == LastSync::Absent).then_some(())
     })
     .await;
 }

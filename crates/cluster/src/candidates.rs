@@ -1,18 +1,21 @@
 //! Where a Kubernetes client finds its server and its identity, in the order in which it is looked for.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
+use crate::kubeconfig;
+
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
 const K3S: &str = "/etc/rancher/k3s/k3s.yaml";
 
-/// The places to look at. Plain data, so that a test can have its own.
+/// The places to look at, in their order. Plain data, so that a test can have its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct KubeconfigCandidates {
     /// `host:port` of the API server as every Pod is told it.
     pub service: Option<String>,
     /// Directory of a Pod's service account.
@@ -32,7 +35,7 @@ pub struct Discovered {
     pub warnings: Vec<String>,
 }
 
-impl Places {
+impl KubeconfigCandidates {
     /// The places that this process's environment names.
     pub fn from_environment() -> Self {
         Self::from_variables(&|name| std::env::var_os(name))
@@ -86,7 +89,7 @@ impl Places {
         groups.push(self.kubeconfig.as_slice());
         groups.extend(self.files.iter().map(std::slice::from_ref));
         for group in groups {
-            if let Some(found) = kubeconfig(group, &mut warnings).await {
+            if let Some(found) = of_files(group, &mut warnings).await {
                 return Discovered {
                     found: Some(found),
                     warnings,
@@ -119,39 +122,47 @@ impl Places {
 }
 
 /// Merges the files that are there; one that can't be read as a kubeconfig is passed over.
-async fn kubeconfig(files: &[PathBuf], warnings: &mut Vec<String>) -> Option<(Config, String)> {
+async fn of_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Option<(Config, String)> {
     let mut merged: Option<Kubeconfig> = None;
     let mut names = Vec::new();
     for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
-        let read = Kubeconfig::read_from(file).and_then(|next| match merged.clone() {
+        let next = match kubeconfig::read(file) {
+            Ok(next) => next,
+            Err(error) if error.is_absent() => continue,
+            Err(error) => {
+                warnings.push(passed_over(file, &error));
+                continue;
+            }
+        };
+        let both = match merged.clone() {
             Some(first) => first.merge(next),
             None => Ok(next),
-        });
-        match read {
+        };
+        match both {
             Ok(kubeconfig) => {
                 merged = Some(kubeconfig);
                 names.push(file.display().to_string());
             }
-            Err(KubeconfigError::ReadConfig(error, _))
-                if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => warnings.push(passed_over(file, &error)),
+            Err(error) => warnings.push(passed_over(file, &why_unusable(&error))),
         }
     }
     let name = names.join(", ");
     match Config::from_custom_kubeconfig(merged?, &KubeConfigOptions::default()).await {
         Ok(config) => Some((config, name)),
         Err(error) => {
-            warnings.push(passed_over(Path::new(&name), &error));
+            warnings.push(passed_over(Path::new(&name), &why_unusable(&error)));
             None
         }
     }
 }
 
-/// The parser's own text may quote the file, and the file holds keys.
-fn passed_over(file: &Path, error: &KubeconfigError) -> String {
-    let why = match error {
-        KubeconfigError::Parse(_) => "it is not a kubeconfig".to_owned(),
-        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+fn passed_over(file: &Path, why: &dyn Display) -> String {
+    format!("passing over the kubeconfig {}: {why}", file.display())
+}
+
+/// The library's own text may quote the file, and the file holds keys.
+fn why_unusable(error: &KubeconfigError) -> String {
+    match error {
         KubeconfigError::CurrentContextNotSet => "it has no current context".to_owned(),
         KubeconfigError::LoadContext(name) => format!("its context `{name}` is not there"),
         KubeconfigError::LoadClusterOfContext(name) => format!("its cluster `{name}` is not there"),
@@ -164,6 +175,5 @@ fn passed_over(file: &Path, error: &KubeconfigError) -> String {
             "its client certificate or key can't be read".to_owned()
         }
         _ => "it can't be used".to_owned(),
-    };
-    format!("passing over the kubeconfig {}: {why}", file.display())
+    }
 }

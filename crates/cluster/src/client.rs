@@ -1,0 +1,188 @@
+//! One connection to the API server that everything shares, made when it is first needed and made
+//! anew when it fails: a node's kubeconfig appears, and its certificates change, while we run.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
+use tower::util::MapRequestLayer;
+
+use crate::candidates::KubeconfigCandidates;
+use crate::failure::{Failure, FailureKind};
+use crate::token::TokenFile;
+
+/// How long connecting may take. The server is near; a longer wait only delays the next try.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long making a client may take, a program of the kubeconfig included.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a watch may be silent. The server ends every watch within five minutes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often an object is asked for although its watch stands: once in a time from this range, so that a
+/// cluster's nodes don't ask as one. A watch can be dead without anybody noticing.
+const CHECK_INTERVAL: Range<Duration> = Duration::from_secs(300)..Duration::from_secs(600);
+
+/// Gives out the shared client.
+pub struct ClientProvider {
+    candidates: KubeconfigCandidates,
+    check_interval: Range<Duration>,
+    state: Mutex<State>,
+    /// Only one task builds a client at a time.
+    building: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    client: Option<(Client, u64)>,
+    generation: u64,
+    reported: Reported,
+}
+
+/// What was logged, so that it is logged once per change.
+#[derive(Default)]
+struct Reported {
+    warnings: Vec<String>,
+    missing: bool,
+    place: Option<String>,
+}
+
+impl ClientProvider {
+    /// Looks at `candidates` when it is first asked.
+    pub fn new(candidates: KubeconfigCandidates) -> Self {
+        Self {
+            candidates,
+            check_interval: CHECK_INTERVAL,
+            state: Mutex::default(),
+            building: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// How often an object is asked for although its watch stands. Default: every 5 to 10 minutes.
+    #[must_use]
+    pub fn with_check_interval(self, check_interval: Range<Duration>) -> Self {
+        Self {
+            check_interval,
+            ..self
+        }
+    }
+
+    pub(crate) fn check_interval(&self) -> Range<Duration> {
+        self.check_interval.clone()
+    }
+
+    /// The client, with the number that [`ClientProvider::failed`] wants.
+    ///
+    /// # Errors
+    /// No place has a config, or what is there makes no client.
+    pub async fn client(&self) -> Result<(Client, u64), Failure> {
+        if let Some(client) = self.current() {
+            return Ok(client);
+        }
+        let _one = self.building.lock().await;
+        if let Some(client) = self.current() {
+            return Ok(client);
+        }
+        let discovered = self.candidates.discover().await;
+        self.report(
+            &discovered.warnings,
+            discovered.found.as_ref().map(|f| &f.1),
+        );
+        let Some((config, place)) = discovered.found else {
+            return Err(Failure::new(
+                FailureKind::NoClient,
+                "no kubeconfig and no service account",
+            ));
+        };
+        let client = build(config).await.map_err(|failure| {
+            Failure::new(failure.kind, format!("{place}: {}", failure.message))
+        })?;
+        let mut state = self.state.lock();
+        state.generation += 1;
+        let made = (client, state.generation);
+        state.client = Some(made.clone());
+        Ok(made)
+    }
+
+    /// Drops the client with this number, if it still is the current one: the next call makes another.
+    pub fn failed(&self, generation: u64) {
+        let mut state = self.state.lock();
+        if state.client.as_ref().is_some_and(|(_, g)| *g == generation) {
+            state.client = None;
+        }
+    }
+
+    fn current(&self) -> Option<(Client, u64)> {
+        self.state.lock().client.clone()
+    }
+
+    fn report(&self, warnings: &[String], place: Option<&String>) {
+        let reported = &mut self.state.lock().reported;
+        if reported.warnings != warnings {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            reported.warnings = warnings.to_vec();
+        }
+        match place {
+            None if !reported.missing => {
+                tracing::debug!("skip syncing image-cri-shim config; unable to create kube client");
+            }
+            Some(place) if reported.place.as_ref() != Some(place) => {
+                tracing::info!("following the API server of {place}");
+            }
+            _ => {}
+        }
+        reported.missing = place.is_none();
+        reported.place = place.cloned();
+    }
+}
+
+/// A kubeconfig may name a program that gives its credentials, and `kube` waits for it on the thread
+/// that asks: not on one of ours.
+async fn build(mut config: Config) -> Result<Client, Failure> {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(IDLE_TIMEOUT);
+    config.write_timeout = Some(CONNECT_TIMEOUT);
+    // Who calls retries by himself, with a pause that grows.
+    config.default_retry = false;
+    let building = tokio::task::spawn_blocking(move || connect(config));
+    match tokio::time::timeout(BUILD_TIMEOUT, building).await {
+        Ok(Ok(built)) => built,
+        Ok(Err(_)) | Err(_) => Err(Failure::new(
+            FailureKind::Unauthorized,
+            "its credentials can't be obtained in time; is its exec plugin stuck?",
+        )),
+    }
+}
+
+/// As kubectl has it: a token file goes before a token, and is read again while we run; the token is used
+/// where the file can't be read.
+fn connect(mut config: Config) -> Result<Client, Failure> {
+    let token = config.auth_info.token.take();
+    let token = token.map(|token| SecretString::from(token.expose_secret().trim().to_owned()));
+    let from_file = config.auth_info.token_file.take().filter(|f| !f.is_empty());
+    let from_file = match from_file.map(|file| TokenFile::open(PathBuf::from(file))) {
+        Some(Err(error)) if token.is_none() => {
+            return Err(Failure::new(
+                FailureKind::Unauthorized,
+                format!("its token file can't be read: {error}"),
+            ));
+        }
+        Some(opened) => opened.ok(),
+        None => None,
+    };
+    if from_file.is_none() {
+        config.auth_info.token = token;
+    }
+    let builder = ClientBuilder::try_from(config).map_err(|error| Failure::from_kube(&error))?;
+    Ok(match from_file {
+        Some(file) => {
+            let sign = MapRequestLayer::new(move |request| file.sign(request));
+            builder.with_layer(&sign).build()
+        }
+        None => builder.build(),
+    })
+}
