@@ -1,8 +1,9 @@
 //! Metrics that are not counted but read when somebody looks.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -28,11 +29,11 @@ pub struct Live {
 pub struct NodeLive {
     /// Registries of the config by address, and whether each one's circuit is open.
     pub circuits_open: Vec<(String, bool)>,
-    /// Caches.
+    /// Counters of the caches, from the start of the process to now.
     pub caches: CacheStatus,
-    /// Whether the container runtime answers.
+    /// Whether the container runtime answered a moment ago.
     pub runtime_reachable: bool,
-    /// Pulls under way.
+    /// PullImage calls that have begun and not ended.
     pub pulls_running: usize,
 }
 
@@ -41,11 +42,11 @@ pub struct NodeLive {
 pub struct ProcessLive {
     /// When it started, in seconds since 1970.
     pub start_time_seconds: f64,
-    /// Memory that it really has.
+    /// Memory that it has now and that is not swapped out, in bytes.
     pub resident_bytes: u64,
-    /// Time that it has kept CPUs busy.
+    /// Time that it has kept CPUs busy since its start, in user and kernel mode, in seconds.
     pub cpu_seconds: f64,
-    /// Files, sockets and the like that it has open.
+    /// Files, sockets and the like that it has open now.
     pub open_fds: u64,
     /// Log lines that were dropped since its start, because nobody read them in time.
     pub log_lines_lost: u64,
@@ -57,13 +58,13 @@ pub(crate) struct LiveCollector(Arc<Mutex<Live>>);
 
 impl LiveCollector {
     pub(crate) fn set(&self, live: Live) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = live;
+        *self.0.lock() = live;
     }
 }
 
 impl Collector for LiveCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.0.lock();
         if let Some(node) = &live.node {
             write_node(node, &mut encoder)?;
         }

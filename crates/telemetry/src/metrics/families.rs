@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
@@ -28,25 +28,42 @@ const PROBE: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.
 /// A tiny image to a very large one.
 const PULL: [f64; 10] = [0.1, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0];
 
-/// All that is counted.
+/// All that is counted, from the start of the process on.
 pub(super) struct Families {
     pub(super) registry: Mutex<Registry>,
+    /// What is not counted but read at each scrape.
     pub(super) live: LiveCollector,
+    /// Calls on the shim's socket that have ended, by method and gRPC code.
     pub(super) calls: Family<CallLabels, Counter>,
+    /// Seconds of a call, from its last byte to its answer, less those spent waiting for the runtime.
     pub(super) added: Family<MethodLabels, Histogram, Buckets>,
+    /// Searches for who has an image, when they have ended.
     pub(super) resolutions: Family<ResolutionLabels, Counter>,
+    /// Questions for a manifest, when they have ended. What a `/v2/` trial asks is not among them.
     pub(super) probes: Family<ProbeLabels, Counter>,
+    /// Seconds from the moment a registry is to be asked, waiting for a free slot included, to its answer or
+    /// to the deadline.
     pub(super) probe_seconds: Family<RegistryLabels, Histogram, Buckets>,
+    /// Pulls that the runtime was told to make, when they have ended.
     pub(super) pulls: Family<PullLabels, Counter>,
+    /// Seconds of pulls that succeeded, from the runtime's order to its answer.
     pub(super) pull_seconds: Family<PlaceLabels, Histogram, Buckets>,
+    /// Pulled images that another place had failed to give first.
     pub(super) fallbacks: Family<RegistryLabels, Counter>,
+    /// Configs that have been in force, the present one included.
     pub(super) config_generation: Gauge,
+    /// 1 while the newest config is the one in force, else 0.
     pub(super) config_good: Gauge,
+    /// When the config in force was taken, in seconds since 1970.
     pub(super) config_loaded: Gauge,
+    /// Configs that could not be taken.
     pub(super) config_errors: Counter,
+    /// Admission reviews that were answered, by how.
     pub(super) reviews: Family<ReviewLabels, Counter>,
-    /// A family, so that a node shim doesn't show it.
+    /// Seconds of a review, from its whole body to its answer. A family, so that a node shim doesn't show
+    /// it.
     pub(super) review_seconds: Family<NoLabels, Histogram, Buckets>,
+    /// Images that the webhook has changed, by the rule that did it.
     pub(super) images_moved: Family<RuleLabels, Counter>,
     /// Registries that labels were made for.
     pub(super) known: Mutex<HashSet<String>>,
@@ -91,7 +108,7 @@ impl Families {
     }
 
     fn register(&self) {
-        let mut root = lock(&self.registry);
+        let mut root = self.registry.lock();
         root.register_collector(Box::new(self.live.clone()));
         let all = root.sub_registry_with_prefix(PREFIX);
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -180,7 +197,7 @@ impl Families {
 
     /// Notes that labels are made for `registry`.
     pub(super) fn know(&self, registry: &str) -> String {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         if !known.contains(registry) {
             known.insert(registry.to_owned());
         }
@@ -223,9 +240,4 @@ impl fmt::Debug for Families {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
-}
-
-/// Every change under these locks is a single step, so a panic elsewhere leaves nothing half-done.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::text;
 
-use self::families::{Families, lock};
+use self::families::Families;
 use self::labels::{
     CallLabels, MethodLabels, PLACES, PlaceLabels, ProbeLabels, PullLabels, RegistryLabels,
     ResolutionLabels, ReviewLabels, RuleLabels, pull_result,
@@ -47,7 +47,7 @@ impl Metrics {
         if let Some(inner) = &self.inner {
             inner.live.set(live);
             // Fails only where writing to a string does, which it never does.
-            let _ = text::encode(&mut out, &lock(&inner.registry));
+            let _ = text::encode(&mut out, &inner.registry.lock());
         }
         out
     }
@@ -58,7 +58,7 @@ impl Metrics {
         let Some(inner) = &self.inner else {
             return;
         };
-        let mut known = lock(&inner.known);
+        let mut known = inner.known.lock();
         let gone: Vec<String> = known.iter().filter(|name| !keep(name)).cloned().collect();
         for registry in gone {
             known.remove(&registry);

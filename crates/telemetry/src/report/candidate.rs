@@ -27,7 +27,8 @@ pub struct ProbeReport {
     /// The manifest's digest, where the registry named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// How long asking took; 0 where nobody was asked.
+    /// Microseconds from the moment it was to be asked, waiting for a free slot included, to its answer or to
+    /// the deadline; 0 where nobody was asked.
     pub elapsed_us: u64,
     /// How current it is.
     pub freshness: Freshness,

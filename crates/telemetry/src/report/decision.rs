@@ -14,9 +14,9 @@ pub struct PullReport {
     pub registry: String,
     /// What kind of place it is.
     pub place: Place,
-    /// When it began, counted from the decision's beginning.
+    /// When the runtime was told to pull, in microseconds from the decision's beginning.
     pub started_us: u64,
-    /// How long it took; none while it goes on.
+    /// Microseconds from then to the runtime's answer; none while it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_us: Option<u64>,
     /// Why it failed, in one line; none where it succeeded or goes on.
@@ -61,7 +61,7 @@ pub struct Decision {
     pub image: String,
     /// Who may have it, best first.
     pub candidates: Vec<CandidateReport>,
-    /// How long it took to decide; none while registries are asked.
+    /// Microseconds from the beginning to the first decision; none while registries are asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_us: Option<u64>,
     /// Whether no registry was asked for it.
@@ -70,7 +70,7 @@ pub struct Decision {
     pub pulls: Vec<PullReport>,
     /// How it ended.
     pub outcome: Outcome,
-    /// How long all of it took; none while it goes on.
+    /// Microseconds from the beginning to the caller's answer; none while it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_us: Option<u64>,
 }

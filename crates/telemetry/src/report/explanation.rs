@@ -67,7 +67,7 @@ pub struct Explanation {
     /// Whether somebody has it. None without probes (`--offline`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<bool>,
-    /// How long it took to find out.
+    /// Microseconds from the question to the explanation.
     pub elapsed_us: u64,
     /// Whose knowledge this is.
     pub knowledge: Knowledge,

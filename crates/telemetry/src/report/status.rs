@@ -25,7 +25,7 @@ pub struct Status {
     pub runtime: RuntimeStatus,
     /// Registries and redirect targets of the config, in the order in which they are asked.
     pub registries: Vec<RegistryStatus>,
-    /// Caches.
+    /// Counters of the caches.
     pub caches: CacheStatus,
     /// Pulls under way, oldest first.
     pub running: Vec<Decision>,
@@ -112,21 +112,22 @@ pub struct RegistryStatus {
     /// Milliseconds until it is tried again, where its circuit is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_in_ms: Option<u64>,
-    /// Failures in a row.
+    /// Failures of the registry itself in a row, since its last answer. What fails for one image is not
+    /// counted.
     pub failures: u32,
-    /// What it said last.
+    /// What it said last, or why it said nothing.
     pub detail: String,
-    /// How long its last answer took.
+    /// How long its last answer took, or the last wait for one, in microseconds.
     pub latency_us: u64,
-    /// Times it was asked.
+    /// Times that it was asked for a manifest, since the shim's start or since it came into the config.
     pub probes: u64,
-    /// Times it had the image.
+    /// How many of `probes` found the image.
     pub hits: u64,
-    /// Images pulled from there.
+    /// Pulls from there that succeeded, since the same time.
     pub pulls: u64,
 }
 
-/// Counters of the caches.
+/// Counters of the caches, all from the start of the process to now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheStatus {
     /// Resolutions that asked nobody.
@@ -135,7 +136,7 @@ pub struct CacheStatus {
     pub image_misses: u64,
     /// Images forgotten because the memory was full.
     pub image_evictions: u64,
-    /// Answers dropped because a pull showed them wrong.
+    /// Answers dropped because a pull showed them wrong, and clearings of the whole memory.
     pub invalidations: u64,
     /// Probes that knew how to talk to the registry already.
     pub domain_hits: u64,

@@ -153,7 +153,7 @@ impl Inspection {
 
     /// Pulls under way.
     pub(crate) fn running(&self) -> usize {
-        self.shared.telemetry.history().running().len()
+        self.shared.telemetry.history().running_count()
     }
 
     /// Registries of the config in force and whether each one's circuit is open.

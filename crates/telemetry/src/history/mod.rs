@@ -1,18 +1,25 @@
 //! The last decisions, and those under way.
 //!
 //! A [`Recording`] is opened when a pull begins and follows it; whoever looks sees it at once. What is
-//! kept is bounded: the oldest decision goes when a new one ends.
+//! kept is bounded by number and by bytes: the oldest decisions go when new ones come.
+
+mod weight;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use parking_lot::Mutex;
 use policy::Reference;
 
+use self::weight::weight;
 use crate::report::{CandidateReport, Decision, Outcome, Place, PullReport, micros, timestamp};
 
 /// Decisions that are kept: some days of an ordinary node, in one or two megabytes.
 pub const KEPT: usize = 500;
+/// Bytes that all decisions together may take, those under way included: with hundreds of registries each
+/// decision has hundreds of texts.
+pub const KEPT_BYTES: usize = 4 << 20;
 
 /// Decisions of this process.
 #[derive(Clone, Debug)]
@@ -25,9 +32,72 @@ pub struct History {
 struct Inner {
     /// Decisions that ever began.
     total: u64,
-    running: Vec<Decision>,
+    running: Vec<Kept>,
     /// Oldest first.
-    ended: VecDeque<Decision>,
+    ended: VecDeque<Kept>,
+    /// Weight of all of them.
+    bytes: usize,
+}
+
+/// A decision, and what it counts for in [`Inner::bytes`].
+#[derive(Debug)]
+struct Kept {
+    decision: Decision,
+    bytes: usize,
+}
+
+impl Inner {
+    fn begin(&mut self, decision: Decision) {
+        let bytes = weight(&decision);
+        self.bytes += bytes;
+        self.running.push(Kept { decision, bytes });
+        self.make_room(self.running.len() - 1);
+    }
+
+    /// Where the decision with this number is among those under way.
+    fn position(&self, id: u64) -> Option<usize> {
+        self.running.iter().position(|kept| kept.decision.id == id)
+    }
+
+    fn change(&mut self, at: usize, change: impl FnOnce(&mut Decision)) {
+        if let Some(kept) = self.running.get_mut(at) {
+            change(&mut kept.decision);
+            let bytes = weight(&kept.decision);
+            self.bytes = self.bytes - kept.bytes + bytes;
+            kept.bytes = bytes;
+        }
+        self.make_room(at);
+    }
+
+    fn end(&mut self, at: usize) {
+        let kept = self.running.remove(at);
+        self.ended.push_back(kept);
+        while self.ended.len() > KEPT || self.bytes > KEPT_BYTES {
+            if !self.forget_oldest() {
+                break;
+            }
+        }
+    }
+
+    /// Forgets old decisions for the one under way at `at`. Where those under way are too much by
+    /// themselves, its places are left out of it; what was pulled stays.
+    fn make_room(&mut self, at: usize) {
+        while self.bytes > KEPT_BYTES && self.forget_oldest() {}
+        if self.bytes > KEPT_BYTES
+            && let Some(kept) = self.running.get_mut(at)
+        {
+            kept.decision.candidates = Vec::new();
+            let bytes = weight(&kept.decision);
+            self.bytes = self.bytes - kept.bytes + bytes;
+            kept.bytes = bytes;
+        }
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let oldest = self.ended.pop_front();
+        self.bytes -= oldest.as_ref().map_or(0, |kept| kept.bytes);
+        oldest.is_some()
+    }
 }
 
 impl Default for History {
@@ -48,10 +118,10 @@ impl History {
     pub fn begin(&self, image: &str, candidates: Vec<CandidateReport>) -> Recording {
         let mut id = 0;
         if let Some(inner) = &self.inner {
-            let mut inner = lock(inner);
+            let mut inner = inner.lock();
             inner.total += 1;
             id = inner.total;
-            inner.running.push(Decision {
+            inner.begin(Decision {
                 id,
                 at: timestamp(SystemTime::now()),
                 image: image.to_owned(),
@@ -72,22 +142,37 @@ impl History {
 
     /// Decisions since the start, those under way included.
     pub fn total(&self) -> u64 {
-        self.inner.as_ref().map_or(0, |inner| lock(inner).total)
+        self.inner.as_ref().map_or(0, |inner| inner.lock().total)
     }
 
     /// Pulls under way, oldest first.
     pub fn running(&self) -> Vec<Decision> {
+        self.inner.as_ref().map_or_else(Vec::new, |inner| {
+            let inner = inner.lock();
+            let running = inner.running.iter();
+            running.map(|kept| kept.decision.clone()).collect()
+        })
+    }
+
+    /// How many pulls are under way.
+    pub fn running_count(&self) -> usize {
         self.inner
             .as_ref()
-            .map_or_else(Vec::new, |inner| lock(inner).running.clone())
+            .map_or(0, |inner| inner.lock().running.len())
+    }
+
+    /// Bytes that are kept, near enough. At most [`KEPT_BYTES`], and a few hundred for each pull under way.
+    pub fn kept_bytes(&self) -> usize {
+        self.inner.as_ref().map_or(0, |inner| inner.lock().bytes)
     }
 
     /// The last `most` decisions that have ended and that `wanted` wants, newest first.
     pub fn ended(&self, most: usize, wanted: impl Fn(&Decision) -> bool) -> Vec<Decision> {
         self.inner.as_ref().map_or_else(Vec::new, |inner| {
-            let inner = lock(inner);
+            let inner = inner.lock();
             let newest_first = inner.ended.iter().rev();
             newest_first
+                .map(|kept| &kept.decision)
                 .filter(|decision| wanted(decision))
                 .take(most)
                 .cloned()
@@ -167,9 +252,9 @@ impl Recording {
         let Some(inner) = &self.inner else {
             return;
         };
-        let mut inner = lock(inner);
-        if let Some(decision) = inner.running.iter_mut().find(|d| d.id == self.id) {
-            change(decision);
+        let mut inner = inner.lock();
+        if let Some(at) = inner.position(self.id) {
+            inner.change(at, change);
         }
     }
 
@@ -177,17 +262,15 @@ impl Recording {
         let Some(inner) = &self.inner else {
             return;
         };
-        let mut inner = lock(inner);
-        let Some(at) = inner.running.iter().position(|d| d.id == self.id) else {
-            return;
-        };
-        let mut decision = inner.running.remove(at);
-        decision.outcome = outcome;
-        decision.elapsed_us = Some(micros(self.started.elapsed()));
-        if inner.ended.len() == KEPT {
-            inner.ended.pop_front();
+        let elapsed = micros(self.started.elapsed());
+        let mut inner = inner.lock();
+        if let Some(at) = inner.position(self.id) {
+            inner.change(at, |decision| {
+                decision.outcome = outcome;
+                decision.elapsed_us = Some(elapsed);
+            });
+            inner.end(at);
         }
-        inner.ended.push_back(decision);
     }
 }
 
@@ -197,94 +280,5 @@ impl Drop for Recording {
     }
 }
 
-/// Every change under the lock is a single step, so a panic elsewhere leaves nothing half-done.
-fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
-    inner.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pulled() -> Outcome {
-        Outcome::Pulled {
-            image: "a.io/x:1".to_owned(),
-            registry: "a.io".to_owned(),
-            place: Place::Registry,
-        }
-    }
-
-    #[test]
-    fn a_pull_is_seen_while_it_runs_and_after_it() {
-        let history = History::default();
-        let recording = history.begin("x:1", Vec::new());
-        recording.resolved(Vec::new(), true);
-        recording.pulling("a.io/x:1", "a.io", Place::Registry);
-        let running = history.running();
-        assert_eq!(running.len(), 1);
-        assert_eq!(running[0].pulls[0].elapsed_us, None);
-        recording.pulled(Some("no space"));
-        recording.pulling("x:1", "origin", Place::Origin);
-        recording.pulled(None);
-        recording.finish(pulled());
-        assert!(history.running().is_empty());
-        let ended = history.ended(10, |_| true);
-        assert_eq!(ended.len(), 1, "once, and not cancelled as well");
-        assert_eq!(ended[0].outcome, pulled());
-        assert_eq!(ended[0].pulls[0].error.as_deref(), Some("no space"));
-        assert!(ended[0].elapsed_us >= ended[0].pulls[1].elapsed_us);
-    }
-
-    #[test]
-    fn what_is_dropped_was_cancelled() {
-        let history = History::default();
-        drop(history.begin("x:1", Vec::new()));
-        assert_eq!(history.ended(1, |_| true)[0].outcome, Outcome::Cancelled);
-    }
-
-    #[test]
-    fn the_oldest_goes_first() {
-        let history = History::default();
-        for _ in 0..KEPT + 3 {
-            history.begin("x:1", Vec::new()).finish(pulled());
-        }
-        let ended = history.ended(usize::MAX, |_| true);
-        assert_eq!(ended.len(), KEPT);
-        assert_eq!(ended[0].id, KEPT as u64 + 3);
-        assert_eq!(ended[KEPT - 1].id, 4);
-        assert_eq!(history.total(), KEPT as u64 + 3);
-    }
-
-    #[test]
-    fn one_image_in_all_spellings() {
-        let history = History::default();
-        for image in [
-            "nginx:1.27",
-            "docker.io/library/nginx:1.28",
-            "quay.io/nginx",
-        ] {
-            history.begin(image, Vec::new()).finish(pulled());
-        }
-        let found = |image: &str| {
-            let ended = history.ended(10, |decision| is_about(decision, image));
-            ended.into_iter().map(|d| d.image).collect::<Vec<_>>()
-        };
-        assert_eq!(found("index.docker.io/nginx:1.27"), ["nginx:1.27"]);
-        assert_eq!(
-            found("nginx"),
-            ["docker.io/library/nginx:1.28", "nginx:1.27"]
-        );
-        assert_eq!(found("quay.io/nginx:latest"), ["quay.io/nginx"]);
-        assert_eq!(found("nginx:latest"), [""; 0]);
-    }
-
-    #[test]
-    fn off_keeps_nothing() {
-        let history = History::off();
-        let recording = history.begin("x:1", Vec::new());
-        recording.pulling("x:1", "origin", Place::Origin);
-        recording.finish(pulled());
-        assert!(history.ended(1, |_| true).is_empty());
-        assert_eq!(history.total(), 0);
-    }
-}
+mod tests;
