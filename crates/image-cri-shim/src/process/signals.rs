@@ -37,6 +37,7 @@ pub(crate) fn follow(
                 _ = hangup.recv() => {
                     on_hangup();
                     wake.notify_one();
+                    tracing::info!("SIGHUP: every registry is asked anew, and the config read again");
                 }
                 _ = user.recv() => {
                     let now = if level.toggle() { "on" } else { "off" };

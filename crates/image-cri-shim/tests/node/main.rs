@@ -8,6 +8,7 @@
     reason = "a panic is how a test fails"
 )]
 
+mod circuits;
 mod credentials;
 mod failover;
 mod lifecycle;

@@ -144,6 +144,32 @@ async fn a_changed_password_leaves_the_other_answers_alone() {
 }
 
 #[tokio::test]
+async fn a_registry_that_is_listed_twice_is_asked_once_with_the_credentials_of_either() {
+    let all = registries(1);
+    all[0].require_basic("u", "p");
+    let url = all[0].url();
+    let text = format!(
+        "registries: [{{address: '{url}', priority: 900}}, {{address: '{url}/', priority: 100, auth: 'u:p'}}]"
+    );
+    let (settings, _) = policy::config::Settings::read(&text, &|_| None);
+    let resolver = resolver();
+    let reference = policy::Reference::parse(IMAGE).unwrap();
+    let plan = std::sync::Arc::new(policy::Plan::new(&settings.rules, &reference));
+    let found = resolve(&resolver, &plan).await;
+    assert_eq!(
+        found.verdicts(),
+        [Some(Verdict::Found)],
+        "{}",
+        trail(&found)
+    );
+    // The challenge, and the answer.
+    assert_eq!(asked(&all[0]), 2);
+    // A reload that changes nothing keeps what is known of it.
+    resolver.reconfigure(options(), &settings.rules);
+    assert_eq!(resolver.registries().len(), 1);
+}
+
+#[tokio::test]
 async fn a_size_of_zero_asks_every_time() {
     let all = registries(1);
     let resolver = resolver_with(ResolverOptions {
