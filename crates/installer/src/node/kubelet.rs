@@ -1,0 +1,176 @@
+//! What kubelet is told of its endpoints, and where: flags win over files.
+
+use std::path::{Path, PathBuf};
+
+use super::{Kind, Unit};
+use crate::root::Root;
+use crate::{Error, env_file, flags};
+
+/// The variable that kubeadm's drop-in leaves to the administrator, and puts last.
+pub(crate) const EXTRA_ARGS: &str = "KUBELET_EXTRA_ARGS";
+
+/// A kubelet's settings, as far as they matter here.
+#[derive(Clone, Debug, Default)]
+pub struct Kubelet {
+    /// The runtime's endpoint and where it stands.
+    pub runtime_endpoint: Option<(String, String)>,
+    /// The image service's endpoint and where it stands.
+    pub image_endpoint: Option<(String, String)>,
+}
+
+impl Kubelet {
+    pub(super) fn of(root: &Root, kind: Kind, unit: &Unit) -> Result<Self, Error> {
+        match kind {
+            Kind::Kubeadm | Kind::Kubelet => Self::under_systemd(root, unit),
+            Kind::K3s => Self::in_files(
+                root,
+                "/etc/rancher/k3s",
+                unit,
+                &["container-runtime-endpoint", "image-service-endpoint"],
+            ),
+            Kind::Rke2 => Self::in_files(
+                root,
+                "/etc/rancher/rke2",
+                unit,
+                &["container-runtime-endpoint", "image-service-endpoint"],
+            ),
+            Kind::K0s => Ok(Self::of_k0s(unit)),
+        }
+    }
+
+    fn under_systemd(root: &Root, unit: &Unit) -> Result<Self, Error> {
+        let mut kubelet = Self::default();
+        // Files first, flags after: the later one wins.
+        for path in [
+            "/var/lib/kubelet/config.yaml",
+            "/var/lib/kubelet/instance-config.yaml",
+        ] {
+            let text = read(root, path)?.unwrap_or_default();
+            kubelet.take(
+                top_level(&text, "containerRuntimeEndpoint"),
+                top_level(&text, "imageServiceEndpoint"),
+                path,
+            );
+        }
+        for start in unit.values("ExecStart") {
+            kubelet.take_flags(start, "ExecStart of kubelet.service");
+        }
+        for environment in unit.values("Environment") {
+            for word in flags::words(environment) {
+                if let Some((name, arguments)) = word.split_once('=') {
+                    kubelet.take_flags(arguments, &format!("{name} in kubelet.service"));
+                }
+            }
+        }
+        for file in environment_files(unit) {
+            let text = read(root, &file)?.unwrap_or_default();
+            for assignment in env_file::assignments(&text) {
+                let place = format!("{} in {}", assignment.name, file.display());
+                kubelet.take_flags(&assignment.value, &place);
+            }
+        }
+        Ok(kubelet)
+    }
+
+    fn in_files(root: &Root, folder: &str, unit: &Unit, keys: &[&str; 2]) -> Result<Self, Error> {
+        let mut kubelet = Self::default();
+        let mut files = vec![PathBuf::from(folder).join("config.yaml")];
+        let drop_ins = Path::new(folder).join("config.yaml.d");
+        let names = root
+            .list(&drop_ins)
+            .map_err(|e| Error::at("read", &drop_ins, e))?;
+        files.extend(
+            names
+                .iter()
+                .filter(|name| name.ends_with(".yaml") || name.ends_with(".yml"))
+                .map(|name| drop_ins.join(name)),
+        );
+        let [runtime, image] = keys;
+        for file in files {
+            let text = read(root, &file)?.unwrap_or_default();
+            kubelet.take(
+                top_level(&text, runtime),
+                top_level(&text, image),
+                &file.display().to_string(),
+            );
+            // `kubelet-arg: [image-service-endpoint=…]`, in a list or on a line.
+            for line in text.lines().filter(|line| !line.trim().starts_with('#')) {
+                if let Some(value) = kubelet_argument(line, image) {
+                    kubelet.take(None, Some(value), &file.display().to_string());
+                }
+            }
+        }
+        for start in unit.values("ExecStart") {
+            kubelet.take_flags(start, &format!("ExecStart of {}", unit.name));
+        }
+        Ok(kubelet)
+    }
+
+    fn of_k0s(unit: &Unit) -> Self {
+        let mut kubelet = Self::default();
+        for start in unit.values("ExecStart") {
+            let place = format!("ExecStart of {}", unit.name);
+            for socket in flags::values(start, "cri-socket") {
+                // `remote:unix:///run/…`
+                let endpoint = socket
+                    .split_once(':')
+                    .map_or(socket.as_str(), |(_, end)| end);
+                kubelet.runtime_endpoint = Some((endpoint.to_owned(), place.clone()));
+            }
+            for arguments in flags::values(start, "kubelet-extra-args") {
+                kubelet.take_flags(&arguments, &place);
+            }
+        }
+        kubelet
+    }
+
+    fn take_flags(&mut self, arguments: &str, place: &str) {
+        self.take(
+            flags::values(arguments, "container-runtime-endpoint").pop(),
+            flags::values(arguments, "image-service-endpoint").pop(),
+            place,
+        );
+    }
+
+    fn take(&mut self, runtime: Option<String>, image: Option<String>, place: &str) {
+        let told = |endpoint: Option<String>| {
+            endpoint
+                .filter(|endpoint| !endpoint.is_empty())
+                .map(|endpoint| (endpoint, place.to_owned()))
+        };
+        self.runtime_endpoint = told(runtime).or(self.runtime_endpoint.take());
+        self.image_endpoint = told(image).or(self.image_endpoint.take());
+    }
+}
+
+/// The files that a unit takes variables from, without the `-` that lets them be absent.
+pub(crate) fn environment_files(unit: &Unit) -> Vec<PathBuf> {
+    unit.values("EnvironmentFile")
+        .into_iter()
+        .map(|file| PathBuf::from(file.trim_start_matches('-')))
+        .collect()
+}
+
+/// A scalar at the top level of a YAML mapping, without its quotes.
+pub(crate) fn top_level(text: &str, key: &str) -> Option<String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':'))
+        .map(|value| {
+            let value = value.split(" #").next().unwrap_or_default();
+            value.trim().trim_matches(['"', '\'']).to_owned()
+        })
+        .rfind(|value| !value.is_empty())
+}
+
+/// The value of a kubelet argument that is written in a list of YAML: `- "name=value"`, `[name=value]`.
+fn kubelet_argument(line: &str, name: &str) -> Option<String> {
+    let at = line.find(&format!("{name}="))?;
+    let rest = line.get(at + name.len() + 1..)?;
+    let end = rest.find(['"', '\'', ',', ']', ' ']).unwrap_or(rest.len());
+    rest.get(..end).map(str::to_owned)
+}
+
+fn read(root: &Root, path: impl AsRef<Path>) -> Result<Option<String>, Error> {
+    root.read(&path)
+        .map_err(|e| Error::at("read", path.as_ref(), e))
+}

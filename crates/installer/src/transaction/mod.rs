@@ -1,0 +1,430 @@
+//! Making changes and undoing them, so that a crash at any step loses nothing.
+//!
+//! The order is: save what stands there, record what will be done, do it. Undoing goes the other way:
+//! put back, then forget. Both are done again from the beginning after a crash, and each step first looks
+//! whether it is done already.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::file::{self, Attributes, State};
+use crate::ledger::{self, Entry, Ledger, Saved};
+use crate::root::Root;
+
+/// A file as it should be.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where, as the node sees it.
+    pub path: PathBuf,
+    /// What should stand there.
+    pub content: Content,
+    /// Whether kubelet dials the shim by it.
+    pub wiring: bool,
+    /// Whether a file that is there already is left as it is: a config that somebody wrote.
+    pub keep_existing: bool,
+}
+
+/// A file's content, or a link's target.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A regular file.
+    File {
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// Its mode where it is new; a file that is there keeps its own, and becomes executable where this
+        /// is.
+        mode: u32,
+    },
+    /// A symbolic link.
+    Link(PathBuf),
+}
+
+impl Content {
+    fn digest(&self) -> String {
+        match self {
+            Self::File { bytes, .. } => file::digest(bytes),
+            Self::Link(target) => file::link_digest(target),
+        }
+    }
+}
+
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wanted")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One file that would be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where, as the node sees it and without symbolic links.
+    pub path: PathBuf,
+    /// What stands there.
+    pub current: State,
+    /// What will. Its attributes are those that it keeps.
+    pub new: State,
+}
+
+/// What `uninstall` did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// Files and directories that are as they were.
+    pub restored: Vec<PathBuf>,
+    /// Files that somebody has edited since: left as they are.
+    pub left: Vec<PathBuf>,
+    /// Of these, the ones by which kubelet dials the shim. While there are any, nothing else is removed.
+    pub still_wired: Vec<PathBuf>,
+}
+
+/// What would be changed to have `wanted`, in the order in which it is done.
+///
+/// # Errors
+/// When a file can't be read.
+pub fn changes(root: &Root, wanted: &[Wanted]) -> Result<Vec<Change>, Error> {
+    let ledger = Ledger::load(root)?;
+    let mut changes = Vec::new();
+    for file in wanted {
+        let path = place_of(root, file)?;
+        let current = read(root, &path)?;
+        if !is_done(file, ledger.files.get(&path), &current) {
+            let new = resulting(file, &current);
+            changes.push(Change { path, current, new });
+        }
+    }
+    for (path, entry) in obsolete(root, &ledger, wanted)? {
+        let current = read(root, path)?;
+        if current.digest().as_deref() == Some(entry.after.as_str()) {
+            let new = before(root, entry)?;
+            changes.push(Change {
+                path: path.clone(),
+                current,
+                new,
+            });
+        }
+    }
+    Ok(changes)
+}
+
+/// Makes the tree hold `wanted`. Files of an earlier run that are not wanted any more are put back. A
+/// run that has nothing to do writes nothing.
+///
+/// # Errors
+/// When a step fails; what was done until then is recorded, and the next run goes on or undoes it.
+pub fn install(root: &Root, wanted: &[Wanted]) -> Result<Vec<Change>, Error> {
+    install_by_steps(root, wanted, &mut |_| Ok(()))
+}
+
+/// [`install`], with something that is asked before each step; its error ends the run there, as a
+/// crash would.
+pub(crate) fn install_by_steps(
+    root: &Root,
+    wanted: &[Wanted],
+    step: &mut dyn FnMut(&str) -> Result<(), Error>,
+) -> Result<Vec<Change>, Error> {
+    let planned = changes(root, wanted)?;
+    if planned.is_empty() {
+        return Ok(planned);
+    }
+    step("make the record's directory")?;
+    ledger::make_folder(root)?;
+    let mut ledger = Ledger::load(root)?;
+    let mut directories: Vec<PathBuf> = Vec::new();
+    // Save, then record: from here on everything can be undone.
+    for file in wanted {
+        let path = place_of(root, file)?;
+        let current = read(root, &path)?;
+        let known = ledger.files.get(&path);
+        if is_done(file, known, &current) {
+            continue;
+        }
+        let before = match known {
+            // Ours from an earlier run: what stood there first is what counts. An edit since is not: it
+            // is saved as what stood there.
+            Some(entry) if current.digest().as_deref() == Some(entry.after.as_str()) => {
+                entry.before.clone()
+            }
+            Some(entry) if is_before(entry, &current) => entry.before.clone(),
+            _ => {
+                step("save an old file")?;
+                Saved::of(root, &current)?
+            }
+        };
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        directories.extend(ledger::missing(root, folder));
+        ledger.files.insert(
+            path,
+            Entry {
+                before,
+                after: file.content.digest(),
+                wiring: file.wiring,
+            },
+        );
+    }
+    let known: BTreeSet<PathBuf> = ledger.directories.iter().cloned().collect();
+    let mut seen = known;
+    ledger
+        .directories
+        .extend(directories.into_iter().filter(|d| seen.insert(d.clone())));
+    step("record")?;
+    ledger.save(root)?;
+
+    for file in wanted {
+        let path = place_of(root, file)?;
+        let current = read(root, &path)?;
+        let Some(entry) = ledger.files.get(&path) else {
+            continue;
+        };
+        if is_done(file, Some(entry), &current) {
+            continue;
+        }
+        for directory in ledger::missing(root, path.parent().unwrap_or(Path::new("/"))) {
+            step("make a directory")?;
+            ledger::make_directory(root, &directory, 0o755)?;
+        }
+        step("write a file")?;
+        put(root, &path, &resulting(file, &current))?;
+    }
+    let dropped: Vec<PathBuf> = obsolete(root, &ledger, wanted)?
+        .into_iter()
+        .map(|(path, _)| path.clone())
+        .collect();
+    for path in dropped {
+        step("put an old file back")?;
+        if let Some(entry) = ledger.files.get(&path) {
+            put_back(root, &path, entry)?;
+        }
+        ledger.files.remove(&path);
+        step("record what was put back")?;
+        ledger.save(root)?;
+    }
+    Ok(planned)
+}
+
+/// What [`uninstall`] would do, without doing it.
+///
+/// # Errors
+/// When a file can't be read, or the record is damaged.
+pub fn undo_changes(root: &Root) -> Result<Vec<Change>, Error> {
+    let ledger = Ledger::load(root)?;
+    let mut changes = Vec::new();
+    for (path, entry) in in_order(&ledger) {
+        let current = read(root, path)?;
+        if current.digest().as_deref() != Some(entry.after.as_str()) {
+            continue;
+        }
+        let new = before(root, entry)?;
+        changes.push(Change {
+            path: path.clone(),
+            current,
+            new,
+        });
+    }
+    Ok(changes)
+}
+
+/// Puts back what stood there before [`install`]: content, mode, owner, extended attributes. A file that
+/// somebody edited since is left and named. While one of those still leads kubelet to the shim, nothing
+/// else is removed: a kubelet must never dial a socket that nobody serves.
+///
+/// # Errors
+/// When a step fails; the next run goes on.
+pub fn uninstall(root: &Root) -> Result<Undone, Error> {
+    uninstall_by_steps(root, &mut |_| Ok(()))
+}
+
+/// [`uninstall`], with something that is asked before each step, as in [`install_by_steps`].
+pub(crate) fn uninstall_by_steps(
+    root: &Root,
+    step: &mut dyn FnMut(&str) -> Result<(), Error>,
+) -> Result<Undone, Error> {
+    ledger::sweep(root)?;
+    let ledger = Ledger::load(root)?;
+    let mut undone = Undone::default();
+    if ledger.is_empty() {
+        return Ok(undone);
+    }
+    for (path, entry) in in_order(&ledger) {
+        if !entry.wiring && !undone.still_wired.is_empty() {
+            return Ok(undone);
+        }
+        step("put an old file back")?;
+        match put_back(root, path, entry)? {
+            Back::Restored => undone.restored.push(path.clone()),
+            Back::Already => {}
+            Back::Edited => {
+                undone.left.push(path.clone());
+                if entry.wiring {
+                    undone.still_wired.push(path.clone());
+                }
+            }
+        }
+    }
+    if !undone.still_wired.is_empty() {
+        return Ok(undone);
+    }
+    step("clear the record")?;
+    let folder = Path::new(ledger::FOLDER);
+    // The directories outside of the ledger's own first: the record must outlive them.
+    for directory in ledger.directories.iter().rev() {
+        if !folder.starts_with(directory) {
+            step("remove a directory")?;
+            remove_directory(root, directory)?;
+        }
+    }
+    step("remove the record")?;
+    ledger::remove_folder(root, &ledger.directories)?;
+    Ok(undone)
+}
+
+/// What came of putting one file back.
+enum Back {
+    Restored,
+    Already,
+    Edited,
+}
+
+fn put_back(root: &Root, path: &Path, entry: &Entry) -> Result<Back, Error> {
+    let place = root.on_host(path);
+    file::sweep(&place).map_err(|e| Error::at("remove a temporary file beside", path, e))?;
+    let current = read(root, path)?;
+    if current.digest().as_deref() != Some(entry.after.as_str()) {
+        return Ok(if is_before(entry, &current) {
+            Back::Already
+        } else {
+            Back::Edited
+        });
+    }
+    put(root, path, &before(root, entry)?)?;
+    Ok(Back::Restored)
+}
+
+fn is_before(entry: &Entry, current: &State) -> bool {
+    match (&entry.before, current) {
+        (None, State::Absent) => true,
+        (Some(saved), current) => saved.matches(current),
+        (None, _) => false,
+    }
+}
+
+/// What stood there before the first run.
+fn before(root: &Root, entry: &Entry) -> Result<State, Error> {
+    match &entry.before {
+        Some(saved) => saved.restore(root),
+        None => Ok(State::Absent),
+    }
+}
+
+/// What `file` makes of `current`.
+fn resulting(file: &Wanted, current: &State) -> State {
+    match &file.content {
+        Content::Link(target) => State::Link {
+            target: target.clone(),
+        },
+        Content::File { bytes, mode } => State::File {
+            content: bytes.clone(),
+            attributes: match current {
+                State::File { attributes, .. } => Attributes {
+                    // A program of ours must stay one.
+                    mode: attributes.mode | (mode & 0o111),
+                    ..attributes.clone()
+                },
+                State::Absent | State::Link { .. } => Attributes {
+                    mode: *mode,
+                    uid: rustix::process::geteuid().as_raw(),
+                    gid: rustix::process::getegid().as_raw(),
+                    ..Attributes::default()
+                },
+            },
+        },
+    }
+}
+
+/// Makes `path` what `state` says, in one step.
+fn put(root: &Root, path: &Path, state: &State) -> Result<(), Error> {
+    let place = root.on_host(path);
+    match state {
+        State::Absent => file::remove(&place).map_err(|e| Error::at("remove", path, e)),
+        State::Link { target } => {
+            file::put_link(&place, target).map_err(|e| Error::at("make the symbolic link", path, e))
+        }
+        State::File {
+            content,
+            attributes,
+        } => file::put(&place, content, attributes).map_err(|e| Error::at("write", path, e)),
+    }
+}
+
+/// Whether nothing is to be done for `file`.
+fn is_done(file: &Wanted, known: Option<&Entry>, current: &State) -> bool {
+    if *current == State::Absent {
+        return false;
+    }
+    let digest = current.digest();
+    // Somebody's own is left alone, unless it is ours from an earlier run and was not edited.
+    let somebodys = known.is_none_or(|entry| digest.as_deref() != Some(entry.after.as_str()));
+    (file.keep_existing && somebodys) || digest == Some(file.content.digest())
+}
+
+/// Recorded files that are not wanted any more.
+fn obsolete<'l>(
+    root: &Root,
+    ledger: &'l Ledger,
+    wanted: &[Wanted],
+) -> Result<Vec<(&'l PathBuf, &'l Entry)>, Error> {
+    let mut kept = BTreeSet::new();
+    for file in wanted {
+        kept.insert(place_of(root, file)?);
+    }
+    Ok(ledger
+        .files
+        .iter()
+        .filter(|(path, _)| !kept.contains(*path))
+        .collect())
+}
+
+/// Wiring first, so that no kubelet is led to what is about to go.
+fn in_order(ledger: &Ledger) -> impl Iterator<Item = (&PathBuf, &Entry)> {
+    let wiring = ledger.files.iter().filter(|(_, entry)| entry.wiring);
+    let rest = ledger.files.iter().filter(|(_, entry)| !entry.wiring);
+    wiring.chain(rest)
+}
+
+fn remove_directory(root: &Root, directory: &Path) -> Result<(), Error> {
+    match fs::remove_dir(root.on_host(directory)) {
+        Ok(()) => Ok(()),
+        // In use by others now, or gone.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(Error::at("remove the directory", directory, error)),
+    }
+}
+
+/// Where a file really stands. A link of ours is itself, whatever stands there now; a file that is reached
+/// by somebody's link is changed where it is.
+fn place_of(root: &Root, file: &Wanted) -> Result<PathBuf, Error> {
+    let resolved = match (&file.content, file.path.parent(), file.path.file_name()) {
+        (Content::Link(_), Some(folder), Some(name)) => {
+            root.canonical(folder).map(|folder| folder.join(name))
+        }
+        _ => root.canonical(&file.path),
+    };
+    resolved.map_err(|e| Error::at("follow the links of", &file.path, e))
+}
+
+fn read(root: &Root, path: &Path) -> Result<State, Error> {
+    State::read(&root.on_host(path)).map_err(|e| Error::at("read", path, e))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+use super::*;
+use crate::trees::Tree;
+
+fn wanted(path: &str, text: &str, wiring: bool) -> Wanted {
+    Wanted {
+        path: PathBuf::from(path),
+        content: Content::File {
+            bytes: text.as_bytes().to_vec(),
+            mode: 0o755,
+        },
+        wiring,
+        keep_existing: false,
+    }
+}
+
+/// A change of a file, a new file in a new directory, a link, and a config that may be there.
+fn some() -> (Tree, Vec<Wanted>) {
+    let tree = Tree::new(&[
+        ("/etc/default/kubelet", "A=1\n"),
+        ("/etc/old.yaml", "mine\n"),
+        ("/var/lib/other/file", "x"),
+    ]);
+    tree.chmod("/etc/default/kubelet", 0o600);
+    let mut all = vec![
+        wanted("/usr/local/bin/program", "bytes", false),
+        wanted("/etc/default/kubelet", "A=2\n", true),
+        wanted("/etc/new/deep/file", "y", true),
+        wanted("/etc/old.yaml", "ours\n", false),
+    ];
+    all[3].keep_existing = true;
+    all.push(Wanted {
+        path: PathBuf::from("/etc/wants/program.service"),
+        content: Content::Link(PathBuf::from("/etc/program.service")),
+        wiring: false,
+        keep_existing: false,
+    });
+    (tree, all)
+}
+
+#[test]
+fn a_crash_at_any_step_can_be_finished_or_undone() {
+    let (tree, all) = some();
+    let before = tree.snapshot();
+    // How many steps there are.
+    let mut steps = 0;
+    install_by_steps(&tree.root(), &all, &mut |_| {
+        steps += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert!(steps >= 8, "{steps}");
+    let mut undo_steps = 0;
+    uninstall_by_steps(&tree.root(), &mut |_| {
+        undo_steps += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(tree.snapshot(), before);
+
+    let crash_at = |at: usize| {
+        let mut step = 0;
+        move |what: &str| {
+            step += 1;
+            if step > at {
+                return Err(Error::Unsupported(format!("crash before: {what}")));
+            }
+            Ok(())
+        }
+    };
+    for at in 0..steps {
+        // Undone after a crash of install.
+        let (tree, all) = some();
+        let before = tree.snapshot();
+        let strip = |tree: &Tree| {
+            tree.snapshot()
+                .into_iter()
+                .map(|(path, seen)| (path.strip_prefix(tree.place("/")).unwrap().to_owned(), seen))
+                .collect::<Vec<_>>()
+        };
+        install_by_steps(&tree.root(), &all, &mut crash_at(at)).unwrap_err();
+        let undone = uninstall(&tree.root()).unwrap();
+        assert_eq!(undone.left, Vec::<PathBuf>::new(), "crash at {at}");
+        assert_eq!(tree.snapshot(), before, "crash at {at}");
+        // Finished after a crash of install.
+        install_by_steps(&tree.root(), &all, &mut crash_at(at)).unwrap_err();
+        install(&tree.root(), &all).unwrap();
+        assert_eq!(changes(&tree.root(), &all).unwrap(), []);
+        let (whole, all) = some();
+        install(&whole.root(), &all).unwrap();
+        assert_eq!(strip(&tree), strip(&whole), "crash at {at}");
+    }
+    for at in 0..undo_steps {
+        // Undone after a crash of uninstall, and done again.
+        let (tree, all) = some();
+        let before = tree.snapshot();
+        install(&tree.root(), &all).unwrap();
+        uninstall_by_steps(&tree.root(), &mut crash_at(at)).unwrap_err();
+        uninstall(&tree.root()).unwrap();
+        assert_eq!(tree.snapshot(), before, "crash at {at}");
+        install(&tree.root(), &all).unwrap();
+        uninstall_by_steps(&tree.root(), &mut crash_at(at)).unwrap_err();
+        install(&tree.root(), &all).unwrap();
+        assert_eq!(changes(&tree.root(), &all).unwrap(), []);
+        uninstall(&tree.root()).unwrap();
+        assert_eq!(tree.snapshot(), before, "crash at {at}");
+    }
+}
+
+#[test]
+fn what_was_edited_since_is_left_and_named_and_a_wired_kubelet_keeps_its_socket() {
+    let (tree, all) = some();
+    install(&tree.root(), &all).unwrap();
+    tree.write("/etc/default/kubelet", "A=2\nB=3\n");
+    let undone = uninstall(&tree.root()).unwrap();
+    assert_eq!(undone.still_wired, [PathBuf::from("/etc/default/kubelet")]);
+    assert!(
+        tree.root().exists("/usr/local/bin/program"),
+        "kubelet would dial nothing"
+    );
+    assert_eq!(tree.text("/etc/default/kubelet"), "A=2\nB=3\n");
+    // The edit is taken back by hand: now it goes on.
+    tree.write("/etc/default/kubelet", "A=1\n");
+    let undone = uninstall(&tree.root()).unwrap();
+    assert_eq!(undone.left, Vec::<PathBuf>::new());
+    assert!(!tree.root().exists("/usr/local/bin/program"));
+
+    let (tree, all) = some();
+    install(&tree.root(), &all).unwrap();
+    tree.write("/usr/local/bin/program", "somebody's\n");
+    let undone = uninstall(&tree.root()).unwrap();
+    assert_eq!(undone.left, [PathBuf::from("/usr/local/bin/program")]);
+    assert_eq!(tree.text("/etc/default/kubelet"), "A=1\n");
+}
+
+#[test]
+fn an_upgrade_keeps_what_stood_there_first() {
+    let (tree, all) = some();
+    let before = tree.snapshot();
+    install(&tree.root(), &all).unwrap();
+    let mut newer = all.clone();
+    newer[1] = wanted("/etc/default/kubelet", "A=3\n", true);
+    // One file is not wanted any more.
+    newer.remove(2);
+    install(&tree.root(), &newer).unwrap();
+    assert_eq!(tree.text("/etc/default/kubelet"), "A=3\n");
+    assert!(!tree.root().exists("/etc/new/deep/file"));
+    uninstall(&tree.root()).unwrap();
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn a_damaged_record_stops_everything_and_is_named() {
+    let (tree, all) = some();
+    install(&tree.root(), &all).unwrap();
+    tree.write("/var/lib/image-cri-shim/install/ledger.json", "{");
+    for error in [
+        install(&tree.root(), &all).unwrap_err(),
+        uninstall(&tree.root()).unwrap_err(),
+    ] {
+        assert!(
+            error.to_string().contains("ledger.json is damaged"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,272 @@
+use super::*;
+use crate::diff::unified;
+use crate::transaction::{self, changes, install, uninstall};
+use crate::trees::{self, Tree};
+
+fn wire(tree: &Tree) -> Vec<Wanted> {
+    let node = Node::look(&tree.root()).unwrap();
+    wanted(&tree.root(), &node, Scope::Images).unwrap()
+}
+
+/// The diff without the drop-in that only orders the units.
+fn diff(tree: &Tree) -> String {
+    let wanted = wire(tree);
+    changes(&tree.root(), &wanted)
+        .unwrap()
+        .iter()
+        .map(unified)
+        .filter(|text| !text.contains("[Unit]") || text.contains("ExecStart"))
+        .collect()
+}
+
+#[test]
+fn each_kind_is_recognised_with_its_runtime() {
+    for (tree, kind, unit, runtime) in [
+        (
+            trees::kubeadm_deb(),
+            Kind::Kubeadm,
+            "kubelet.service",
+            "/run/containerd/containerd.sock",
+        ),
+        (
+            trees::kubeadm_rpm(),
+            Kind::Kubeadm,
+            "kubelet.service",
+            "/var/run/crio/crio.sock",
+        ),
+        (
+            trees::k3s(),
+            Kind::K3s,
+            "k3s-agent.service",
+            "/run/k3s/containerd/containerd.sock",
+        ),
+        (
+            trees::rke2(),
+            Kind::Rke2,
+            "rke2-agent.service",
+            "/run/k3s/containerd/containerd.sock",
+        ),
+        (
+            trees::k0s(),
+            Kind::K0s,
+            "k0sworker.service",
+            "/run/k0s/containerd.sock",
+        ),
+        (
+            trees::bare(),
+            Kind::Kubelet,
+            "kubelet.service",
+            "/var/run/crio/crio.sock",
+        ),
+        (
+            trees::predecessor(),
+            Kind::Kubeadm,
+            "kubelet.service",
+            "/run/containerd/containerd.sock",
+        ),
+    ] {
+        let node = Node::look(&tree.root()).unwrap();
+        assert_eq!((node.kind, node.unit.as_str()), (kind, unit));
+        assert_eq!(node.runtime, Path::new(runtime), "{kind}");
+        assert_eq!(
+            node.predecessor,
+            kind == Kind::Kubeadm && tree.root().exists("/usr/bin/image-cri-shim")
+        );
+    }
+    let nothing = Tree::new(&[]);
+    let error = Node::look(&nothing.root()).unwrap_err().to_string();
+    assert!(error.contains("kubelet.service"), "{error}");
+    let both = trees::k3s();
+    both.write(
+        "/etc/systemd/system/kubelet.service",
+        "[Service]\nExecStart=/usr/bin/kubelet\n",
+    );
+    let error = Node::look(&both.root()).unwrap_err().to_string();
+    assert!(
+        error.contains("k3s-agent.service, kubelet.service"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_wiring_of_each_kind() {
+    assert_eq!(
+        diff(&trees::kubeadm_deb()),
+        "--- /etc/default/kubelet\n+++ /etc/default/kubelet\n@@ -1 +1 @@\n-KUBELET_EXTRA_ARGS=\n+KUBELET_EXTRA_ARGS=\"--image-service-endpoint=unix:///run/image-cri-shim.sock\"\n"
+    );
+    assert!(diff(&trees::kubeadm_rpm()).contains(
+        "+KUBELET_EXTRA_ARGS=\"--v=2 --image-service-endpoint=unix:///run/image-cri-shim.sock\"\n"
+    ));
+    assert_eq!(
+        diff(&trees::k3s()),
+        "--- /dev/null\n+++ /etc/rancher/k3s/config.yaml.d/90-image-cri-shim.yaml\n@@ -0,0 +1,2 @@\n+# kubelet's image service; written by image-cri-shim install\n+image-service-endpoint: \"unix:///run/image-cri-shim.sock\"\n"
+    );
+    assert!(diff(&trees::rke2()).contains(
+        "+\"kubelet-arg+\":\n+  - \"image-service-endpoint=unix:///run/image-cri-shim.sock\"\n"
+    ));
+    assert!(diff(&trees::k0s()).contains(
+        "+ExecStart=\n+ExecStart=/usr/local/bin/k0s worker --token-file=/etc/k0s/token --kubelet-extra-args=\"--max-pods=200\" --kubelet-extra-args=\"--max-pods=200 --image-service-endpoint=unix:///run/image-cri-shim.sock\"\n"
+    ));
+    assert!(diff(&trees::bare()).contains(
+        "+ExecStart=/opt/bin/kubelet --config=/etc/kubelet.yaml  --container-runtime-endpoint unix:///var/run/crio/crio.sock --image-service-endpoint=unix:///run/image-cri-shim.sock\n"
+    ));
+    assert_eq!(diff(&trees::predecessor()), "", "its wiring is ours");
+}
+
+#[test]
+fn quoted_continued_and_earlier_forms_give_one_valid_line() {
+    for (before, after) in [
+        (
+            "KUBELET_EXTRA_ARGS=--v=2\n",
+            "KUBELET_EXTRA_ARGS=\"--v=2 --image",
+        ),
+        (
+            "KUBELET_EXTRA_ARGS='--v=2'\n",
+            "KUBELET_EXTRA_ARGS=\"--v=2 --image",
+        ),
+        (
+            "KUBELET_EXTRA_ARGS=\"--v=2 \\\n  --a=b\"\nX=1\n",
+            "KUBELET_EXTRA_ARGS=\"--v=2   --a=b --image",
+        ),
+        ("", "KUBELET_EXTRA_ARGS=\"--image"),
+        (
+            "KUBELET_EXTRA_ARGS=--a=1\nKUBELET_EXTRA_ARGS=--b=2",
+            "KUBELET_EXTRA_ARGS=\"--b=2 --image",
+        ),
+        (
+            "KUBELET_EXTRA_ARGS=\"--l='a=\\\"b\\\"'\"\n",
+            "KUBELET_EXTRA_ARGS=\"--l='a=\\\"b\\\"' --image",
+        ),
+    ] {
+        let tree = trees::kubeadm_deb();
+        tree.write("/etc/default/kubelet", before);
+        let wanted = wire(&tree);
+        install(&tree.root(), &wanted).unwrap();
+        let text = tree.text("/etc/default/kubelet");
+        assert!(text.contains(after), "{before:?}: {text}");
+        assert_eq!(text.matches("image-service-endpoint").count(), 1, "{text}");
+        // The whole is read back, and is enough.
+        let value = env_file::value(&text, kubelet::EXTRA_ARGS).unwrap();
+        assert_eq!(flags::values(&value, IMAGE_FLAG), [endpoint()], "{text}");
+        assert_eq!(changes(&tree.root(), &wire(&tree)).unwrap(), []);
+    }
+    for there in [
+        "KUBELET_EXTRA_ARGS=--image-service-endpoint unix:///var/run/image-cri-shim.sock\n",
+        "KUBELET_EXTRA_ARGS=\"--image-service-endpoint=/run/image-cri-shim.sock --v=2\"\n",
+    ] {
+        let tree = trees::kubeadm_deb();
+        tree.write("/etc/default/kubelet", there);
+        assert_eq!(diff(&tree), "", "{there}");
+    }
+}
+
+#[test]
+fn another_image_service_and_stargz_are_refused() {
+    let tree = trees::kubeadm_deb();
+    tree.write(
+        "/etc/default/kubelet",
+        "KUBELET_EXTRA_ARGS=--image-service-endpoint=unix:///run/containerd-stargz-grpc/containerd-stargz-grpc.sock\n",
+    );
+    let node = Node::look(&tree.root()).unwrap();
+    let error = wanted(&tree.root(), &node, Scope::Images)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("KUBELET_EXTRA_ARGS in /etc/default/kubelet"),
+        "{error}"
+    );
+
+    for (path, text) in [
+        ("/etc/rancher/k3s/config.yaml", "snapshotter: stargz\n"),
+        (
+            "/etc/rancher/k3s/config.yaml.d/10.yaml",
+            "snapshotter: \"stargz\"\n",
+        ),
+        (
+            "/etc/systemd/system/k3s-agent.service",
+            "[Service]\nExecStart=/usr/local/bin/k3s agent --snapshotter stargz\n",
+        ),
+    ] {
+        let tree = trees::k3s();
+        tree.write(path, text);
+        let node = Node::look(&tree.root()).unwrap();
+        let error = wanted(&tree.root(), &node, Scope::Images)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("stargz"), "{error}");
+    }
+    let tree = trees::k3s();
+    let node = Node::look(&tree.root()).unwrap();
+    assert!(wanted(&tree.root(), &node, Scope::Both).is_err());
+}
+
+#[test]
+fn both_endpoints_where_that_is_wanted() {
+    let tree = trees::kubeadm_deb();
+    let node = Node::look(&tree.root()).unwrap();
+    let both = wanted(&tree.root(), &node, Scope::Both).unwrap();
+    install(&tree.root(), &both).unwrap();
+    assert_eq!(
+        tree.text("/etc/default/kubelet"),
+        "KUBELET_EXTRA_ARGS=\"--image-service-endpoint=unix:///run/image-cri-shim.sock --container-runtime-endpoint=unix:///run/image-cri-shim.sock\"\n"
+    );
+}
+
+#[test]
+fn kubeadm_writes_its_files_anew_and_the_wiring_stays() {
+    let tree = trees::kubeadm_deb();
+    install(&tree.root(), &wire(&tree)).unwrap();
+    tree.write(
+        "/var/lib/kubelet/config.yaml",
+        "kind: KubeletConfiguration\n",
+    );
+    tree.write(
+        "/var/lib/kubelet/kubeadm-flags.env",
+        "KUBELET_KUBEADM_ARGS=\"\"\n",
+    );
+    let node = Node::look(&tree.root()).unwrap();
+    let (endpoint, place) = node.image_endpoint.clone().unwrap();
+    assert!(
+        node::is_ours(&endpoint) && place.ends_with("/etc/default/kubelet"),
+        "{place}"
+    );
+    assert_eq!(changes(&tree.root(), &wire(&tree)).unwrap(), []);
+}
+
+#[test]
+fn install_twice_is_once_and_uninstall_leaves_the_tree_as_it_was() {
+    for tree in [
+        trees::kubeadm_deb(),
+        trees::kubeadm_rpm(),
+        trees::k3s(),
+        trees::rke2(),
+        trees::k0s(),
+        trees::bare(),
+        trees::predecessor(),
+    ] {
+        if tree.root().exists("/etc/default/kubelet") {
+            tree.chmod("/etc/default/kubelet", 0o640);
+            rustix::fs::lsetxattr(
+                tree.place("/etc/default/kubelet"),
+                "user.note",
+                b"kept",
+                rustix::fs::XattrFlags::empty(),
+            )
+            .unwrap();
+        }
+        let before = tree.snapshot();
+        assert_ne!(install(&tree.root(), &wire(&tree)).unwrap(), []);
+        let wired = tree.snapshot();
+        assert_eq!(install(&tree.root(), &wire(&tree)).unwrap(), []);
+        assert_eq!(tree.snapshot(), wired);
+        assert_ne!(transaction::undo_changes(&tree.root()).unwrap(), []);
+        let undone = uninstall(&tree.root()).unwrap();
+        assert_eq!((undone.left, undone.still_wired), (vec![], vec![]));
+        assert_eq!(tree.snapshot(), before);
+        assert_eq!(
+            uninstall(&tree.root()).unwrap().restored,
+            Vec::<PathBuf>::new()
+        );
+        assert_eq!(tree.snapshot(), before);
+    }
+}
