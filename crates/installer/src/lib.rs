@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`root`] | the tree that is worked on, a node's or an image's |
 //! | [`node`] | kinds of nodes, and how each is recognised |
+//! | [`payload`] | the shim's own files |
 //! | [`wiring`] | how each kind's kubelet is led to the shim |
 //! | [`transaction`] | changes that a crash can't leave half done |
 //! | [`file`](mod@file) | one file with all that belongs to it |
@@ -19,6 +20,7 @@ pub mod file;
 mod flags;
 pub mod ledger;
 pub mod node;
+pub mod payload;
 pub mod root;
 pub mod transaction;
 pub mod wiring;

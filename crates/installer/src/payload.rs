@@ -1,0 +1,192 @@
+//! The files of the shim itself: program, units, the link's script. A package brings them; `install` writes
+//! them where no package did.
+
+use std::path::{Path, PathBuf};
+
+use crate::node::Node;
+use crate::root::Root;
+use crate::transaction::{Content, Wanted};
+
+/// Where a package puts the program, and what the packaged units say.
+const PACKAGED_PROGRAM: &str = "/usr/bin/image-cri-shim";
+/// Where a package puts the script that turns the link.
+const PACKAGED_SCRIPTS: &str = "/usr/lib/image-cri-shim";
+/// What the units and the daemon take the runtime's socket from, when the config does not name one.
+pub const DEFAULTS: &str = "/etc/default/image-cri-shim";
+/// The variable in [`DEFAULTS`].
+pub const RUNTIME_VARIABLE: &str = "RUNTIME_SOCKET";
+/// The config.
+pub const CONFIG: &str = "/etc/image-cri-shim.yaml";
+
+/// Units by name, as the packages have them.
+pub const UNITS: [(&str, &str); 4] = [
+    (
+        "image-cri-shim.service",
+        include_str!("../../../packaging/systemd/image-cri-shim.service"),
+    ),
+    (
+        "image-cri-shim-bypass.socket",
+        include_str!("../../../packaging/systemd/image-cri-shim-bypass.socket"),
+    ),
+    (
+        "image-cri-shim-bypass.service",
+        include_str!("../../../packaging/systemd/image-cri-shim-bypass.service"),
+    ),
+    (
+        "image-cri-shim-link.service",
+        include_str!("../../../packaging/systemd/image-cri-shim-link.service"),
+    ),
+];
+const TMPFILES: &str = include_str!("../../../packaging/tmpfiles.d/image-cri-shim.conf");
+const LINK_SCRIPT: &str = include_str!("../../../packaging/lib/link");
+
+/// Units that start at boot, and the target that starts them.
+const ENABLED: [(&str, &str); 2] = [
+    ("multi-user.target", "image-cri-shim.service"),
+    ("sockets.target", "image-cri-shim-bypass.socket"),
+];
+
+const NEW_CONFIG: &str = "\
+# Where this node's images come from. docs/rules.md has the rules, examples/ has complete configs.
+# Nothing is routed until a registry or a redirect stands here.
+registries: []
+";
+
+/// What `install` was told to put on the node.
+pub struct Payload {
+    /// The program's bytes.
+    pub program: Vec<u8>,
+    /// Where program and script go on a node without a package: `/usr/local`.
+    pub prefix: PathBuf,
+}
+
+impl Payload {
+    /// The shim's own files for `node`.
+    pub fn wanted(&self, root: &Root, node: &Node) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        let units = if node.packaged {
+            Path::new("/usr/lib/systemd/system")
+        } else {
+            let program = self.prefix.join("bin/image-cri-shim");
+            let scripts = self.prefix.join("lib/image-cri-shim");
+            wanted.push(file(&program, self.program.clone(), 0o755));
+            wanted.push(file(&scripts.join("link"), LINK_SCRIPT.into(), 0o755));
+            for (name, text) in UNITS {
+                let text = text
+                    .replace(PACKAGED_PROGRAM, &program.display().to_string())
+                    .replace(PACKAGED_SCRIPTS, &scripts.display().to_string());
+                let path = Path::new("/etc/systemd/system").join(name);
+                wanted.push(file(&path, text.into_bytes(), 0o644));
+            }
+            let tmpfiles = Path::new("/etc/tmpfiles.d/image-cri-shim.conf");
+            wanted.push(file(tmpfiles, TMPFILES.into(), 0o644));
+            Path::new("/etc/systemd/system")
+        };
+        for (target, unit) in ENABLED {
+            wanted.push(Wanted {
+                path: PathBuf::from(format!("/etc/systemd/system/{target}.wants")).join(unit),
+                content: Content::Link(units.join(unit)),
+                wiring: false,
+                keep_existing: root.exists(format!("/etc/systemd/system/{target}.wants/{unit}")),
+            });
+        }
+        let runtime = format!(
+            "# The container runtime behind the shim and behind its bypass; written by image-cri-shim install.\n{RUNTIME_VARIABLE}={}\n",
+            node.runtime.display()
+        );
+        wanted.push(file(Path::new(DEFAULTS), runtime.into_bytes(), 0o644));
+        wanted.push(Wanted {
+            keep_existing: true,
+            ..file(Path::new(CONFIG), NEW_CONFIG.into(), 0o600)
+        });
+        wanted
+    }
+}
+
+fn file(path: &Path, bytes: Vec<u8>, mode: u32) -> Wanted {
+    Wanted {
+        path: path.to_owned(),
+        content: Content::File { bytes, mode },
+        wiring: false,
+        keep_existing: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transaction::{install, uninstall};
+    use crate::trees;
+    use crate::wiring::{self, Scope};
+
+    fn whole(tree: &trees::Tree) -> Vec<Wanted> {
+        let node = Node::look(&tree.root()).unwrap();
+        let payload = Payload {
+            program: b"program".to_vec(),
+            prefix: PathBuf::from("/usr/local"),
+        };
+        let mut wanted = payload.wanted(&tree.root(), &node);
+        wanted.extend(wiring::wanted(&tree.root(), &node, Scope::Images).unwrap());
+        wanted
+    }
+
+    #[test]
+    fn everything_comes_and_goes() {
+        for tree in [
+            trees::kubeadm_deb(),
+            trees::k3s(),
+            trees::k0s(),
+            trees::bare(),
+            trees::predecessor(),
+        ] {
+            let before = tree.snapshot();
+            install(&tree.root(), &whole(&tree)).unwrap();
+            let unit = tree.text("/etc/systemd/system/image-cri-shim.service");
+            assert!(
+                unit.contains("ExecStart=/usr/local/bin/image-cri-shim serve --listen"),
+                "{unit}"
+            );
+            assert!(!unit.contains("/usr/bin/"), "{unit}");
+            assert!(!unit.contains("/usr/lib/"), "{unit}");
+            assert!(
+                tree.text(DEFAULTS).contains(
+                    &Node::look(&tree.root())
+                        .unwrap()
+                        .runtime
+                        .display()
+                        .to_string()
+                )
+            );
+            let installed = tree.snapshot();
+            assert_eq!(install(&tree.root(), &whole(&tree)).unwrap(), []);
+            assert_eq!(tree.snapshot(), installed);
+            uninstall(&tree.root()).unwrap();
+            assert_eq!(tree.snapshot(), before);
+        }
+    }
+
+    #[test]
+    fn a_package_s_files_are_not_written_again() {
+        let tree = trees::kubeadm_deb();
+        tree.write(
+            "/usr/lib/systemd/system/image-cri-shim.service",
+            "[Service]\n",
+        );
+        tree.write(CONFIG, "registries: [{address: mine}]\n");
+        install(&tree.root(), &whole(&tree)).unwrap();
+        assert!(!tree.root().exists("/usr/local/bin/image-cri-shim"));
+        assert!(
+            !tree
+                .root()
+                .exists("/etc/systemd/system/image-cri-shim.service")
+        );
+        assert_eq!(tree.text(CONFIG), "registries: [{address: mine}]\n");
+        assert_eq!(
+            std::fs::read_link(
+                tree.place("/etc/systemd/system/multi-user.target.wants/image-cri-shim.service")
+            )
+            .unwrap(),
+            Path::new("/usr/lib/systemd/system/image-cri-shim.service")
+        );
+    }
+}
