@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::config::ConfigCommand;
 use crate::commands::history::HistoryArgs;
+use crate::commands::install::{InstallArgs, UninstallArgs};
 use crate::commands::resolve::ResolveArgs;
 use crate::commands::status::StatusArgs;
 use crate::options::ServiceArgs;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Resolve(ResolveArgs),
     Status(StatusArgs),
     History(HistoryArgs),
+    Install(InstallArgs),
+    Uninstall(UninstallArgs),
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +96,7 @@ impl Cli {
             Some(Command::Resolve(resolve)) => resolve.config.as_ref(),
             Some(Command::Status(status)) => status.config.file.as_ref(),
             Some(Command::History(history)) => history.config.file.as_ref(),
-            None => None,
+            Some(Command::Install(_) | Command::Uninstall(_)) | None => None,
         };
         if let Some(file) = file {
             self.file.clone_from(file);

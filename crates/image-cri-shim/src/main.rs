@@ -34,6 +34,8 @@ fn main() -> ExitCode {
         Some(Command::Resolve(args)) => return commands::resolve::run(&file, &args),
         Some(Command::Status(args)) => return commands::status::run(&file, &args),
         Some(Command::History(args)) => return commands::history::run(&file, &args),
+        Some(Command::Install(args)) => return commands::install::install(&args),
+        Some(Command::Uninstall(args)) => return commands::install::uninstall(&args),
         Some(Command::Webhook(args)) => webhook::run(&file, dry_run, log_format, &args),
         None | Some(Command::Serve(_)) if dry_run => node::dry_run::run(&file),
         None | Some(Command::Serve(_)) => node::run(node::Launch {

@@ -19,6 +19,7 @@
 //! | [`webhook`] | `image-cri-shim webhook` under test |
 //! | [`admission`] | what an API server does with a webhook |
 //! | [`browser`] | a real headless Chromium, for pages that people look at |
+//! | [`systemd`] | a real systemd in namespaces of its own |
 //! | [`recording`] | what a registry was asked |
 //! | [`netns`] | a network of a test's own, with a host that drops every packet |
 //! | [`wait`] | waiting for a condition with a deadline |
@@ -40,6 +41,7 @@ mod process;
 pub mod recording;
 mod server;
 pub mod shim;
+pub mod systemd;
 pub mod tools;
 pub mod wait;
 pub mod webhook;

@@ -109,7 +109,7 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 /// Where an unpacked Debian package keeps a program.
-fn program(package: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn program(package: &Path, name: &str) -> Result<PathBuf> {
     ["usr/bin", "usr/sbin", "bin", "sbin"]
         .iter()
         .map(|folder| package.join(folder).join(name))
@@ -118,7 +118,7 @@ fn program(package: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// The folder of an unpacked Debian package: `<tools>/<package>/<version>`.
-fn package(tools: &Path, package: &str) -> Result<PathBuf> {
+pub(crate) fn package(tools: &Path, package: &str) -> Result<PathBuf> {
     let versions = tools.join(package);
     fs::create_dir_all(&versions).with_context(|| format!("creating {}", versions.display()))?;
     // One fetch at a time, also between processes; the lock ends with the file handle.

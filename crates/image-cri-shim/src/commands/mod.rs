@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`resolve`] | where images would come from and why |
 //! | [`status`], [`history`] | the running shim, and what it decided |
+//! | [`install`] | leading a node's kubelet to the shim, and back |
 //! | [`config`] | checking and showing configs |
 //! | [`daemon`] | the running shim, asked over its socket |
 //! | [`item`] | one image and what became of it |
@@ -13,6 +14,7 @@
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod history;
+pub(crate) mod install;
 pub(crate) mod item;
 pub(crate) mod render;
 pub(crate) mod resolve;

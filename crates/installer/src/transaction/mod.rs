@@ -258,7 +258,7 @@ pub(crate) fn uninstall_by_steps(
             Back::Already => {}
             Back::Edited => {
                 undone.left.push(path.clone());
-                if entry.wiring {
+                if entry.wiring && leads_to_the_shim(root, path)? {
                     undone.still_wired.push(path.clone());
                 }
             }
@@ -279,6 +279,47 @@ pub(crate) fn uninstall_by_steps(
     step("remove the record")?;
     ledger::remove_folder(root, &ledger.directories)?;
     Ok(undone)
+}
+
+/// Puts back only the files that lead kubelet to the shim. The shim and its sockets stay, for the kubelet
+/// that still runs with the old settings.
+///
+/// # Errors
+/// As [`uninstall`].
+pub fn unwire(root: &Root) -> Result<Undone, Error> {
+    let ledger = Ledger::load(root)?;
+    let mut undone = Undone::default();
+    for (path, entry) in in_order(&ledger).filter(|(_, entry)| entry.wiring) {
+        match put_back(root, path, entry)? {
+            Back::Restored => undone.restored.push(path.clone()),
+            Back::Already => {}
+            Back::Edited => {
+                undone.left.push(path.clone());
+                if leads_to_the_shim(root, path)? {
+                    undone.still_wired.push(path.clone());
+                }
+            }
+        }
+    }
+    Ok(undone)
+}
+
+/// Whether anything was installed here, and not undone.
+///
+/// # Errors
+/// When the record can't be read.
+pub fn is_installed(root: &Root) -> Result<bool, Error> {
+    Ok(!Ledger::load(root)?.is_empty())
+}
+
+/// Whether a file that somebody edited still names the shim's socket.
+fn leads_to_the_shim(root: &Root, path: &Path) -> Result<bool, Error> {
+    Ok(match read(root, path)? {
+        State::File { content, .. } => content
+            .windows(crate::LINK.len())
+            .any(|window| window == crate::LINK.as_bytes()),
+        State::Absent | State::Link { .. } => false,
+    })
 }
 
 /// What came of putting one file back.

@@ -110,18 +110,19 @@ fn a_crash_at_any_step_can_be_finished_or_undone() {
 fn what_was_edited_since_is_left_and_named_and_a_wired_kubelet_keeps_its_socket() {
     let (tree, all) = some();
     install(&tree.root(), &all).unwrap();
-    tree.write("/etc/default/kubelet", "A=2\nB=3\n");
+    tree.write("/etc/default/kubelet", "A=2 /run/image-cri-shim.sock\n");
     let undone = uninstall(&tree.root()).unwrap();
     assert_eq!(undone.still_wired, [PathBuf::from("/etc/default/kubelet")]);
     assert!(
         tree.root().exists("/usr/local/bin/program"),
         "kubelet would dial nothing"
     );
-    assert_eq!(tree.text("/etc/default/kubelet"), "A=2\nB=3\n");
-    // The edit is taken back by hand: now it goes on.
-    tree.write("/etc/default/kubelet", "A=1\n");
+    assert_eq!(tree.text("/etc/default/kubelet"), "A=2 /run/image-cri-shim.sock\n");
+    // The line is taken out by hand: now it goes on.
+    tree.write("/etc/default/kubelet", "A=4\n");
     let undone = uninstall(&tree.root()).unwrap();
-    assert_eq!(undone.left, Vec::<PathBuf>::new());
+    assert_eq!(undone.left, [PathBuf::from("/etc/default/kubelet")]);
+    assert_eq!(tree.text("/etc/default/kubelet"), "A=4\n");
     assert!(!tree.root().exists("/usr/local/bin/program"));
 
     let (tree, all) = some();

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -35,6 +36,8 @@ pub(super) struct Families {
     pub(super) live: LiveCollector,
     /// Calls on the shim's socket that have ended, by method and gRPC code.
     pub(super) calls: Family<CallLabels, Counter>,
+    /// Those of them that belong to the image service: a family's members can't be summed up.
+    pub(super) image_calls: AtomicU64,
     /// Seconds of a call, from its last byte to its answer, less those spent waiting for the runtime.
     pub(super) added: Family<MethodLabels, Histogram, Buckets>,
     /// Searches for who has an image, when they have ended.
@@ -87,6 +90,7 @@ impl Families {
             registry: Mutex::new(Registry::default()),
             live: LiveCollector::default(),
             calls: Family::default(),
+            image_calls: AtomicU64::new(0),
             added: Family::new_with_constructor(buckets(&LATENCY)),
             resolutions: Family::default(),
             probes: Family::default(),

@@ -6,6 +6,7 @@
 mod families;
 mod labels;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::text;
@@ -19,6 +20,16 @@ pub use self::labels::{Resolved, Reviewed, code_name};
 use crate::live::Live;
 pub use crate::names::{NONE, ORIGIN};
 use crate::report::{Place, Verdict};
+
+/// The methods of CRI's image service.
+const IMAGE_SERVICE: [&str; 6] = [
+    "ImageFsInfo",
+    "ImageStatus",
+    "ListImages",
+    "PullImage",
+    "RemoveImage",
+    "StreamImages",
+];
 
 /// Counters and histograms; shared by reference.
 #[derive(Debug)]
@@ -69,12 +80,22 @@ impl Metrics {
     /// A call of a client has ended. `method` is one of a fixed list; `code` is gRPC's.
     pub fn call(&self, method: &'static str, code: i32) {
         if let Some(inner) = &self.inner {
+            if IMAGE_SERVICE.contains(&method) {
+                inner.image_calls.fetch_add(1, Ordering::Relaxed);
+            }
             let code = code_name(code);
             inner
                 .calls
                 .get_or_create(&CallLabels { method, code })
                 .inc();
         }
+    }
+
+    /// Calls of the image service that have ended.
+    pub fn image_calls(&self) -> u64 {
+        self.inner
+            .as_ref()
+            .map_or(0, |inner| inner.image_calls.load(Ordering::Relaxed))
     }
 
     /// What a call took on top of what the runtime took.

@@ -25,6 +25,10 @@ pub struct Status {
     pub runtime: RuntimeStatus,
     /// Registries and redirect targets of the config, in the order in which they are asked.
     pub registries: Vec<RegistryStatus>,
+    /// Calls of the image service that have ended since the start, forwarded ones included. Kubelet makes some when it
+    /// starts and every few seconds after, so that its image endpoint can be seen to lead here.
+    #[serde(default)]
+    pub image_calls: u64,
     /// Counters of the caches.
     pub caches: CacheStatus,
     /// Pulls under way, oldest first.

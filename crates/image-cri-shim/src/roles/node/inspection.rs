@@ -107,6 +107,7 @@ impl Inspection {
             config: shared.config.status(),
             runtime: self.runtime().await,
             registries: self.registries(&settings),
+            image_calls: shared.telemetry.metrics().image_calls(),
             caches: self.caches(),
             running: history.running(),
             decisions: history.ended(decisions, |_| true),

@@ -1,0 +1,243 @@
+//! The running node: its services, and whether kubelet works.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use installer::{Change, LINK, Node, Root};
+
+use crate::commands::daemon::{Daemon, ask, one_thread};
+use crate::commands::terminal;
+
+/// The sockets behind [`LINK`].
+const SHIM: &str = "/run/image-cri-shim/shim.sock";
+const BYPASS: &str = "/run/image-cri-shim/bypass.sock";
+/// Units of ours, in the order in which they stop.
+const UNITS: [&str; 4] = [
+    "image-cri-shim.service",
+    "image-cri-shim-link.service",
+    "image-cri-shim-bypass.socket",
+    "image-cri-shim-bypass.service",
+];
+/// Where kubelet says that it is well, unless its config names another port.
+const HEALTHZ: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
+/// Where the shim keeps what it needs after a restart.
+const STATE: &str = "/var/lib/image-cri-shim";
+/// What it keeps there.
+const STATE_FILES: [&str; 3] = ["aliases", "last-good.yaml", "no-bypass"];
+/// How often what is waited for is looked at.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long one look may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client may stay connected before it counts as kubelet: others call once and go.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Services and processes of the machine itself.
+pub(super) struct Live<'a> {
+    root: &'a Root,
+    node: &'a Node,
+    timeout: Duration,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(root: &'a Root, node: &'a Node, timeout: Duration) -> Self {
+        Self {
+            root,
+            node,
+            timeout,
+        }
+    }
+
+    /// Starts the bypass and the shim, or the shim anew where its files have changed, and waits until it
+    /// answers.
+    pub(super) fn start_the_shim(&self, changes: &[Change]) -> anyhow::Result<()> {
+        self.relabel(changes);
+        self.reload_units()?;
+        run("systemd-tmpfiles", &["--create", "image-cri-shim.conf"])?;
+        run("systemctl", &["start", "image-cri-shim-bypass.socket"])?;
+        let is_active = succeeds("systemctl", &["is-active", "--quiet", "image-cri-shim.service"]);
+        let ours = changes
+            .iter()
+            .any(|change| change.path.to_string_lossy().contains("image-cri-shim"));
+        if is_active && ours {
+            run("systemctl", &["restart", "image-cri-shim.service"])?;
+        } else {
+            run("systemctl", &["start", "image-cri-shim.service"])?;
+        }
+        self.wait("the shim to answer", || {
+            self.image_calls().map(|_| ())
+        })
+        .context("the shim does not serve, so kubelet goes past it; `journalctl -u image-cri-shim` says why")
+    }
+
+    /// Restarts what starts kubelet, and waits until kubelet says that it is well, and with `through_the_shim`
+    /// until it has made an image call there. Only this node is asked: an API server that can't be reached
+    /// says nothing about it.
+    pub(super) fn restart_kubelet(&self, through_the_shim: bool) -> anyhow::Result<()> {
+        let before = if through_the_shim {
+            self.image_calls()?
+        } else {
+            0
+        };
+        run("systemctl", &["restart", &self.node.unit])?;
+        self.wait("kubelet to be well", healthz)?;
+        if through_the_shim {
+            self.wait("an image call of kubelet at the shim", || {
+                let now = self.image_calls()?;
+                ensure!(now > before, "none came");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody stays connected to the shim or its bypass: kubelet keeps its connection, others call
+    /// once and go.
+    pub(super) fn kubelet_dials_the_shim(&self) -> anyhow::Result<bool> {
+        let started = Instant::now();
+        while connected()? {
+            if started.elapsed() > SETTLE_TIMEOUT {
+                return Ok(true);
+            }
+            pause();
+        }
+        Ok(false)
+    }
+
+    /// Stops everything of ours and takes the link away.
+    pub(super) fn stop_the_shim(&self) -> anyhow::Result<()> {
+        for unit in UNITS {
+            // A unit that is not there is stopped.
+            if succeeds("systemctl", &["cat", "--quiet", unit]) {
+                run("systemctl", &["stop", unit])?;
+            }
+        }
+        for path in [LINK, SHIM, BYPASS] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {path}"));
+                }
+                _ => {}
+            }
+        }
+        // Not empty is somebody else's.
+        let _ = fs::remove_dir("/run/image-cri-shim");
+        Ok(())
+    }
+
+    /// Lets systemd read its files again.
+    pub(super) fn reload_units(&self) -> anyhow::Result<()> {
+        run("systemctl", &["daemon-reload"])
+    }
+
+    /// Removes what the shim itself has kept on this node. Other files in its directory are somebody else's:
+    /// the cache's, the predecessor's.
+    pub(super) fn remove_state(&self) -> anyhow::Result<()> {
+        let folder = self.root.resolve(STATE)?;
+        for name in STATE_FILES {
+            let path = folder.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        // Not empty is somebody else's.
+        let _ = fs::remove_dir(&folder);
+        Ok(())
+    }
+
+    /// Image calls that the shim has seen since it started.
+    fn image_calls(&self) -> anyhow::Result<u64> {
+        let daemon = Daemon::new(Path::new(SHIM));
+        let status = one_thread()?.block_on(ask(daemon.status(0)))?;
+        Ok(status.image_calls)
+    }
+
+    /// SELinux labels of files that were written; where that fails, it is said, since a service may fail by it.
+    fn relabel(&self, changes: &[Change]) {
+        if !succeeds("selinuxenabled", &[]) {
+            return;
+        }
+        for change in changes {
+            let path = change.path.display().to_string();
+            if let Err(error) = run("restorecon", &["-F", &path]) {
+                terminal::say(&format!("{error:#}; SELinux may keep services from {path}"));
+            }
+        }
+    }
+
+    fn wait(
+        &self,
+        what: &str,
+        mut check: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let started = Instant::now();
+        loop {
+            match check() {
+                Ok(()) => return Ok(()),
+                Err(error) if started.elapsed() > self.timeout => {
+                    return Err(error)
+                        .with_context(|| format!("waited {:?} for {what}", self.timeout));
+                }
+                Err(_) => pause(),
+            }
+        }
+    }
+}
+
+/// Kubelet's own word, on loopback.
+fn healthz() -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&HEALTHZ, CHECK_TIMEOUT)
+        .with_context(|| format!("kubelet does not listen on {HEALTHZ}"))?;
+    stream.set_read_timeout(Some(CHECK_TIMEOUT))?;
+    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(4096).read_to_end(&mut answer)?;
+    let first = String::from_utf8_lossy(&answer);
+    let first = first.lines().next().unwrap_or_default();
+    ensure!(first.contains(" 200"), "kubelet says: {first}");
+    Ok(())
+}
+
+/// Whether a connection to one of our sockets stands (unix(7): state 3 in `/proc/net/unix` is connected).
+fn connected() -> anyhow::Result<bool> {
+    let table = fs::read_to_string("/proc/net/unix").context("cannot read /proc/net/unix")?;
+    Ok(table.lines().skip(1).any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        matches!(fields.as_slice(), [_, _, _, _, _, "03", _, path] if [SHIM, BYPASS].contains(path))
+    }))
+}
+
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let shown = format!("{program} {}", arguments.join(" "));
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    if !output.status.success() {
+        bail!(
+            "`{shown}` failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+// A command for people on a thread of its own: nothing else waits here.
+#[allow(clippy::disallowed_methods)]
+fn pause() {
+    std::thread::sleep(CHECK_INTERVAL);
+}
