@@ -9,7 +9,7 @@ use crate::commands::history::HistoryArgs;
 use crate::commands::install::{InstallArgs, UninstallArgs};
 use crate::commands::resolve::ResolveArgs;
 use crate::commands::status::StatusArgs;
-use crate::options::ServiceArgs;
+use crate::options::ServeArgs;
 use crate::process::logging::LogFormat;
 use crate::roles::webhook::WebhookArgs;
 
@@ -47,7 +47,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Stand between kubelet and the container runtime (the default)
-    Serve(ServiceArgs),
+    Serve(ServeArgs),
     /// Apply the same rules to Pods, as a Kubernetes admission webhook
     Webhook(Box<WebhookArgs>),
     /// Check the config, and show what is in force and why
@@ -80,7 +80,7 @@ impl Cli {
     /// What stands after the subcommand's name, in the place of what stands before it.
     fn folded(mut self) -> Self {
         let service = match &self.command {
-            Some(Command::Serve(service)) => Some(service),
+            Some(Command::Serve(serve)) => Some(&serve.service),
             Some(Command::Webhook(webhook)) => Some(&webhook.service_args),
             _ => None,
         };

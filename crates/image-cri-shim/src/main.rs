@@ -38,8 +38,15 @@ fn main() -> ExitCode {
         Some(Command::Uninstall(args)) => return commands::install::uninstall(&args),
         Some(Command::Webhook(args)) => webhook::run(&file, dry_run, log_format, &args),
         None | Some(Command::Serve(_)) if dry_run => node::dry_run::run(&file),
-        None | Some(Command::Serve(_)) => node::run(node::Launch {
+        None => node::run(node::Launch {
             file,
+            listen: None,
+            log_format,
+            no_telemetry,
+        }),
+        Some(Command::Serve(args)) => node::run(node::Launch {
+            file,
+            listen: args.listen,
             log_format,
             no_telemetry,
         }),

@@ -23,6 +23,17 @@ pub(crate) struct ServiceArgs {
     pub(crate) log_format: Option<LogFormat>,
 }
 
+/// How to be the node shim.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+
+    /// Listen on this socket, in place of the config's `shim`: for a unit that leads kubelet here by a link
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) listen: Option<PathBuf>,
+}
+
 /// Names the config file.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigFile {

@@ -14,7 +14,7 @@ const PACKAGED_SCRIPTS: &str = "/usr/lib/image-cri-shim";
 /// What the units and the daemon take the runtime's socket from, when the config does not name one.
 pub const DEFAULTS: &str = "/etc/default/image-cri-shim";
 /// The variable in [`DEFAULTS`].
-pub const RUNTIME_VARIABLE: &str = "RUNTIME_SOCKET";
+pub const RUNTIME_VARIABLE: &str = "IMAGE_CRI_SHIM_RUNTIME";
 /// The config.
 pub const CONFIG: &str = "/etc/image-cri-shim.yaml";
 

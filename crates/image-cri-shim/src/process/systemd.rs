@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::time::MissedTickBehavior;
 
 /// Whether systemd has started us: then it also starts us again, and what we wait for.
 pub(crate) fn runs_us() -> bool {
@@ -21,16 +22,23 @@ pub(crate) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the watchdog that we are alive, where there is one, for as long as this future runs. On
-/// the proxy's own runtime, so that a proxy that is stuck is noticed.
-pub(crate) async fn watchdog() {
+/// Tells the watchdog that we are alive, where there is one, for as long as this future runs: after each
+/// `probe` that says so. A timer alone would feed it for a daemon that answers nobody.
+///
+/// `probe` is given the time that it may take.
+pub(crate) async fn watchdog(probe: impl AsyncFn(Duration) -> bool) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
-    let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(1)));
+    let mut ticks = tokio::time::interval((limit / 4).max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        notify(&[NotifyState::Watchdog]);
+        if probe(limit / 2).await {
+            notify(&[NotifyState::Watchdog]);
+        } else {
+            tracing::error!("this shim does not answer its own call; systemd restarts it if that goes on");
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use installer::payload::RUNTIME_VARIABLE;
 use policy::config::Settings;
 
 /// Where runtimes listen by default, and a directory that is there before they listen.
@@ -37,14 +38,17 @@ struct Known {
     directories: &'static [&'static str],
 }
 
-/// The runtime's socket: the configured one, else the only one that is there. Where none is there yet, the
-/// one of the distribution that is installed, since that starts its runtime after us; else containerd's.
+/// The runtime's socket: the configured one, else the one that `install` found, else the only one that is there.
+/// Where none is there yet, the one of the distribution that is installed, since that starts its runtime after us; else containerd's.
 ///
 /// # Errors
 /// There are several, and only people know which one kubelet uses.
 pub(super) fn runtime_socket(settings: &Settings) -> anyhow::Result<PathBuf> {
     if let Some(configured) = &settings.runtime_socket {
         return Ok(configured.clone());
+    }
+    if let Some(installed) = std::env::var_os(RUNTIME_VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(PathBuf::from(installed));
     }
     find(Path::new("/"), &settings.shim_socket)
 }

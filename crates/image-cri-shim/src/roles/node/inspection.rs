@@ -1,6 +1,7 @@
 //! What the running shim knows, put together for whoever asks: the commands over its socket, browsers
 //! and scrapers over `metricsAddress`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,6 +46,7 @@ pub(crate) struct Inspection {
 
 struct Shared {
     settings: Arc<ArcSwap<Settings>>,
+    socket: PathBuf,
     resolver: Resolver,
     telemetry: Telemetry,
     config: ConfigState,
@@ -59,6 +61,8 @@ struct Shared {
 /// What an [`Inspection`] looks at.
 pub(crate) struct Parts {
     pub(crate) settings: Arc<ArcSwap<Settings>>,
+    /// The socket we listen on.
+    pub(crate) socket: PathBuf,
     pub(crate) resolver: Resolver,
     pub(crate) telemetry: Telemetry,
     pub(crate) config: ConfigState,
@@ -71,6 +75,7 @@ impl Inspection {
         Self {
             shared: Arc::new(Shared {
                 settings: parts.settings,
+                socket: parts.socket,
                 resolver: parts.resolver,
                 telemetry: parts.telemetry,
                 config: parts.config,
@@ -102,7 +107,7 @@ impl Inspection {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: timestamp(started),
             uptime_seconds: since.elapsed().as_secs(),
-            socket: settings.shim_socket.display().to_string(),
+            socket: shared.socket.display().to_string(),
             metrics_address: shared.metrics_address.load().as_ref().clone(),
             config: shared.config.status(),
             runtime: self.runtime().await,

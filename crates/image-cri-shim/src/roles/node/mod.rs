@@ -6,6 +6,7 @@
 //! | [`dry_run`] | what serving would find |
 //! | [`inspection`] | what the running shim can be asked |
 //! | [`runtime_files`] | the runtime's own files, beside each config |
+//! | [`self_probe`] | whether it serves |
 //! | [`surface`] | the same at `metricsAddress` |
 //! | [`stats`] | the periodic line of counters |
 //!
@@ -16,6 +17,7 @@ mod detect;
 pub(crate) mod dry_run;
 mod inspection;
 pub(crate) mod runtime_files;
+mod self_probe;
 mod stats;
 mod surface;
 
@@ -54,6 +56,8 @@ const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Launch {
     /// The config file.
     pub(crate) file: PathBuf,
+    /// The socket to listen on, in place of the config's.
+    pub(crate) listen: Option<PathBuf>,
     pub(crate) log_format: LogFormat,
     /// Count nothing and keep no history.
     pub(crate) no_telemetry: bool,
@@ -66,6 +70,7 @@ pub(crate) struct Launch {
 pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     let Launch {
         file,
+        listen,
         log_format,
         no_telemetry,
     } = launch;
@@ -114,7 +119,8 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     };
     let config = ConfigState::new(source.name(), telemetry.clone());
     let handle = background.handle().clone();
-    let node = Node::new(settings, runtime_socket, level, handle, telemetry);
+    let socket = listen.unwrap_or_else(|| settings.shim_socket.clone());
+    let node = Node::new(settings, socket, runtime_socket, level, handle, telemetry);
     let served = proxy.block_on(node.serve(source, config, runtime_files));
     background.shutdown_timeout(BACKGROUND_TIMEOUT);
     served
@@ -124,6 +130,8 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
 struct Node {
     /// The config in force.
     settings: Arc<ArcSwap<Settings>>,
+    /// The socket we listen on; fixed at start.
+    socket: PathBuf,
     /// The runtime's socket; fixed at start.
     runtime_socket: PathBuf,
     /// Follows `debug`, and SIGUSR1.
@@ -139,6 +147,7 @@ struct Node {
 impl Node {
     fn new(
         settings: Settings,
+        socket: PathBuf,
         runtime_socket: PathBuf,
         level: LogLevel,
         background: Handle,
@@ -155,6 +164,7 @@ impl Node {
         );
         Self {
             settings,
+            socket,
             upstream: Upstream::new(&runtime_socket),
             runtime_socket,
             level,
@@ -168,6 +178,7 @@ impl Node {
     fn inspection(&self, config: ConfigState) -> Inspection {
         Inspection::new(Parts {
             settings: Arc::clone(&self.settings),
+            socket: self.socket.clone(),
             resolver: self.resolver.clone(),
             telemetry: self.telemetry.clone(),
             config,
@@ -184,7 +195,7 @@ impl Node {
         config: ConfigState,
         mut runtime_files: RuntimeFiles,
     ) -> anyhow::Result<()> {
-        let socket = self.settings.load().shim_socket.clone();
+        let socket = self.socket.clone();
         let listener = Listener::bind(&socket, &self.runtime_socket)?;
         let shutdown = signals::shutdown()?;
         let wake = Arc::new(Notify::new());
@@ -218,7 +229,10 @@ impl Node {
             .spawn(stats::log_periodically(self.resolver.clone(), move || {
                 settings.load().cache.stats_log_interval
             }));
-        tokio::spawn(systemd::watchdog());
+        tokio::spawn({
+            let (own, runtime) = (socket.clone(), self.runtime_socket.clone());
+            systemd::watchdog(async move |limit| self_probe::serves(&own, &runtime, limit).await)
+        });
         tracing::info!(
             "serving on {} in front of {}",
             socket.display(),

@@ -1,0 +1,26 @@
+//! Whether this shim serves: it calls itself as kubelet does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cri::inspect;
+use cri::upstream::Upstream;
+use tokio::time::timeout;
+
+/// Part of the time for a probe that each of its calls gets.
+const CALLS: u32 = 3;
+
+/// Makes one CRI call on a new connection to the shim's own `socket`. Where none comes back it asks who is to
+/// blame: a runtime that answers nobody is no reason to restart the shim.
+pub(super) async fn serves(socket: &Path, runtime: &Path, limit: Duration) -> bool {
+    let each = limit / CALLS;
+    let own = Upstream::new(socket);
+    if matches!(timeout(each, cri::runtime_version(&own)).await, Ok(Ok(_))) {
+        return true;
+    }
+    let straight = Upstream::new(runtime);
+    let runtime_answers = matches!(timeout(each, cri::runtime_version(&straight)).await, Ok(Ok(_)));
+    // Its own service needs no runtime. Any answer will do, so nothing is asked.
+    let answers = timeout(each, inspect::ask(&own, "Ping", b"{}")).await;
+    !runtime_answers && matches!(answers, Ok(Ok(_)))
+}
