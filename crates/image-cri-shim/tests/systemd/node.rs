@@ -1,0 +1,194 @@
+//! A node: systemd, our units, a real containerd behind, and a client that never stops calling.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use testkit::containerd::Containerd;
+use testkit::cri_client::CriClient;
+use testkit::systemd::Machine;
+use testkit::wait;
+use tokio::task::JoinHandle;
+
+/// What kubelet dials.
+pub(crate) const LINK: &str = "/run/image-cri-shim.sock";
+/// How long no call may wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Between a refused call and the next: less than the second that kubelet's gRPC waits.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+const CALL_INTERVAL: Duration = Duration::from_millis(20);
+
+pub(crate) struct Node {
+    pub(crate) machine: Machine,
+    pub(crate) containerd: Containerd,
+}
+
+impl Node {
+    /// Boots with the units installed and enabled and `config` as the config.
+    pub(crate) async fn boot(config: &str) -> Self {
+        let node = Self::boot_with(config, |_| ()).await;
+        node.until_link("image-cri-shim/shim.sock").await;
+        node
+    }
+
+    /// As [`Self::boot`], without waiting for the shim; `prepare` changes the tree first.
+    pub(crate) async fn boot_with(config: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let containerd = Containerd::start().await.unwrap();
+        let machine = Machine::boot(
+            |tree| {
+                install(tree, config);
+                prepare(tree);
+                Ok(())
+            },
+            &[(containerd.dir(), "/run/containerd")],
+        )
+        .await
+        .unwrap();
+        Self {
+            machine,
+            containerd,
+        }
+    }
+
+    /// Waits until the link that kubelet dials leads there.
+    pub(crate) async fn until_link(&self, target: &str) {
+        wait::until(&format!("the link to lead to {target}"), || async {
+            (self.link() == target).then_some(())
+        })
+        .await;
+    }
+
+    /// Where the link leads.
+    pub(crate) fn link(&self) -> String {
+        fs::read_link(self.machine.path(LINK))
+            .map(|target| target.display().to_string())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn systemctl(&self, arguments: &[&str]) {
+        let command: Vec<_> = std::iter::once("systemctl")
+            .chain(arguments.iter().copied())
+            .collect();
+        self.machine.run(&command).unwrap();
+    }
+
+    /// Puts another program in the shim's place, in one step.
+    pub(crate) fn replace_binary(&self, with: &Path) {
+        let program = self.machine.path("/usr/bin/image-cri-shim");
+        let new = program.with_extension("new");
+        fs::copy(with, &new).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&new, &program).unwrap();
+    }
+
+    /// Starts calling by the link, each time on a new connection, until [`Calls::end`].
+    pub(crate) fn call_on(&self) -> Calls {
+        let socket = self.machine.path(LINK);
+        let stop = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(calls(socket, Arc::clone(&stop)));
+        Calls { stop, task }
+    }
+}
+
+/// Calls that go on in the background.
+pub(crate) struct Calls {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Seen>,
+}
+
+/// What came of them.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) calls: u32,
+    pub(crate) refused: u32,
+    pub(crate) longest_wait: Duration,
+    /// Refused calls one after another, at most.
+    pub(crate) refused_in_a_row: u32,
+    /// What the last refused call said.
+    pub(crate) last: String,
+}
+
+impl Calls {
+    /// Ends them and gives what came of them, without judging it.
+    pub(crate) async fn seen(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+
+    /// Ends them; none waited long, and none was refused twice in a row.
+    pub(crate) async fn end(self) -> Seen {
+        let seen = self.seen().await;
+        assert!(seen.calls > 0, "{seen:?}");
+        assert!(seen.longest_wait < LONGEST_WAIT, "{seen:?}");
+        assert!(seen.refused_in_a_row <= 1, "{seen:?}");
+        seen
+    }
+}
+
+async fn calls(socket: PathBuf, stop: Arc<AtomicBool>) -> Seen {
+    let mut seen = Seen::default();
+    let mut in_a_row = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        let client = CriClient::new(&socket);
+        let called = tokio::time::timeout(2 * LONGEST_WAIT, client.version()).await;
+        seen.calls += 1;
+        seen.longest_wait = seen.longest_wait.max(started.elapsed());
+        let pause = match called {
+            Ok(Ok(_)) => {
+                in_a_row = 0;
+                CALL_INTERVAL
+            }
+            refused => {
+                in_a_row += 1;
+                seen.refused += 1;
+                seen.last = format!("{refused:?}");
+                seen.refused_in_a_row = seen.refused_in_a_row.max(in_a_row);
+                RETRY_INTERVAL
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+    seen
+}
+
+/// What the package puts on a node.
+fn install(tree: &Path, config: &str) {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
+    let put = |from: &Path, to: &str, mode: u32| {
+        let to = tree.join(to);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, &to).unwrap();
+        fs::set_permissions(&to, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for unit in fs::read_dir(packaging.join("systemd")).unwrap() {
+        let path = unit.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        put(&path, &format!("usr/lib/systemd/system/{name}"), 0o644);
+    }
+    put(
+        &packaging.join("tmpfiles.d/image-cri-shim.conf"),
+        "usr/lib/tmpfiles.d/image-cri-shim.conf",
+        0o644,
+    );
+    put(&packaging.join("lib/link"), "usr/lib/image-cri-shim/link", 0o755);
+    put(
+        Path::new(env!("CARGO_BIN_EXE_image-cri-shim")),
+        "usr/bin/image-cri-shim",
+        0o755,
+    );
+    for (target, unit) in [
+        ("multi-user.target", "image-cri-shim.service"),
+        ("sockets.target", "image-cri-shim-bypass.socket"),
+    ] {
+        let wants = tree.join(format!("etc/systemd/system/{target}.wants"));
+        fs::create_dir_all(&wants).unwrap();
+        symlink(format!("/usr/lib/systemd/system/{unit}"), wants.join(unit)).unwrap();
+    }
+    let file = tree.join("etc/image-cri-shim.yaml");
+    fs::write(&file, format!("metricsAddress: off\n{config}")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+}
