@@ -4,4 +4,5 @@
 //! twice in a row by a client that waits as kubelet does, and the shim comes back by itself.
 
 mod faults;
+mod hardening;
 mod node;
