@@ -102,6 +102,8 @@ impl Page<'_> {
         self.line("fallbackToOrigin", &fallback, |c| {
             c.fallback_to_origin.is_some()
         });
+        let bypass = settings.bypass.to_string();
+        self.line("bypass", &bypass, |c| c.bypass.is_some());
         let metrics = settings.metrics_address;
         let metrics = metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
         self.line("metricsAddress", &metrics, |c| c.metrics_address.is_some());

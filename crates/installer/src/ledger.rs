@@ -260,6 +260,29 @@ pub(crate) fn sweep(root: &Root) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes unfinished files in [`FOLDER`], and old files that no record names.
+pub(crate) fn sweep_files(root: &Root) -> Result<(), Error> {
+    let folder = Path::new(FOLDER);
+    let named: Vec<String> = Ledger::load(root)?
+        .files
+        .into_values()
+        .filter_map(|entry| match entry.before {
+            Some(Saved::File(file)) => Some(file.digest),
+            _ => None,
+        })
+        .collect();
+    let names = root
+        .list(folder)
+        .map_err(|e| Error::at("read", folder, e))?;
+    for name in names {
+        if name != RECORD && !named.contains(&name) {
+            let path = folder.join(name);
+            file::remove(&root.on_host(&path)).map_err(|e| Error::at("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether nothing but the way to `folder` stands in `directory`.
 fn holds_only(root: &Root, directory: &Path, folder: &Path) -> bool {
     folder

@@ -37,7 +37,9 @@ pub(crate) async fn watchdog(probe: impl AsyncFn(Duration) -> bool) {
         if probe(limit / 2).await {
             notify(&[NotifyState::Watchdog]);
         } else {
-            tracing::error!("this shim does not answer its own call; systemd restarts it if that goes on");
+            tracing::error!(
+                "this shim does not answer its own call; systemd restarts it if that goes on"
+            );
         }
     }
 }

@@ -50,13 +50,19 @@ async fn a_shim_that_is_killed_stopped_masked_or_restarted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shim_that_is_ready_and_answers_nobody() {
     let node = Node::boot("").await;
-    let before = node.machine.property("image-cri-shim.service", "MainPID").unwrap();
+    let before = node
+        .machine
+        .property("image-cri-shim.service", "MainPID")
+        .unwrap();
     let calls = node.call_on();
     node.systemctl(&["kill", "--signal=STOP", "image-cri-shim.service"]);
     node.until_link(BYPASS).await;
     node.until_link(SHIM).await;
     calls.end().await;
-    let after = node.machine.property("image-cri-shim.service", "MainPID").unwrap();
+    let after = node
+        .machine
+        .property("image-cri-shim.service", "MainPID")
+        .unwrap();
     assert_ne!(before, after);
 }
 
@@ -84,7 +90,11 @@ async fn the_bypass_s_own_faults() {
     let node = Node::boot("").await;
     // Nobody needs it now.
     let calls = node.call_on();
-    for unit in ["image-cri-shim-bypass.socket", "image-cri-shim-bypass.service", "image-cri-shim-link.service"] {
+    for unit in [
+        "image-cri-shim-bypass.socket",
+        "image-cri-shim-bypass.service",
+        "image-cri-shim-link.service",
+    ] {
         node.systemctl(&["restart", unit]);
         assert_eq!(node.link(), SHIM, "{unit}");
     }
@@ -117,12 +127,19 @@ async fn a_site_that_must_not_touch_the_outside_has_no_bypass() {
         node.systemctl(&["stop", "image-cri-shim.service"]);
         node.until_link(CLOSED).await;
         // Whatever is restarted, nothing leads past the shim.
-        for unit in ["image-cri-shim-bypass.socket", "image-cri-shim-link.service"] {
-            node.machine.output(&["systemctl", "restart", unit]).unwrap();
+        for unit in [
+            "image-cri-shim-bypass.socket",
+            "image-cri-shim-link.service",
+        ] {
+            node.machine
+                .output(&["systemctl", "restart", unit])
+                .unwrap();
         }
-        node.machine.output(&["systemctl", "stop", "image-cri-shim.service"]).unwrap();
+        node.machine
+            .output(&["systemctl", "stop", "image-cri-shim.service"])
+            .unwrap();
         assert_eq!(node.link(), CLOSED, "{config}");
-        CriClient::new(&node.machine.path(LINK))
+        CriClient::new(node.machine.path(LINK))
             .version()
             .await
             .unwrap_err();
@@ -155,11 +172,19 @@ async fn a_runtime_that_comes_late_is_waited_for() {
     node.containerd.stop().await.unwrap();
     node.systemctl(&["restart", "image-cri-shim.service"]);
     node.until_link(SHIM).await;
-    assert_eq!(node.machine.property("image-cri-shim.service", "NRestarts").unwrap(), "0");
-    CriClient::new(&node.machine.path(LINK)).version().await.unwrap_err();
+    assert_eq!(
+        node.machine
+            .property("image-cri-shim.service", "NRestarts")
+            .unwrap(),
+        "0"
+    );
+    CriClient::new(node.machine.path(LINK))
+        .version()
+        .await
+        .unwrap_err();
     node.containerd.start_again().await.unwrap();
     wait::until("the runtime to be reached", || async {
-        CriClient::new(&node.machine.path(LINK)).version().await.ok()
+        CriClient::new(node.machine.path(LINK)).version().await.ok()
     })
     .await;
 }

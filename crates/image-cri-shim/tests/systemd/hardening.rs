@@ -25,12 +25,19 @@ async fn the_units_may_do_what_they_need_and_little_more() {
     }
     // It still reads its config again, and writes where it keeps its state.
     let config = node.machine.path("/etc/image-cri-shim.yaml");
-    fs::write(&config, "metricsAddress: off\nregistries: [{address: \"http://127.0.0.1:1\"}]\n").unwrap();
+    fs::write(
+        &config,
+        "metricsAddress: off\nregistries: [{address: \"http://127.0.0.1:1\"}]\n",
+    )
+    .unwrap();
     wait::until("the new config to be in force", || async {
         let status = node.machine.run(&["image-cri-shim", "status"]).ok()?;
         status.contains("127.0.0.1:1").then_some(())
     })
     .await;
     let state = node.machine.path("/var/lib/image-cri-shim");
-    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(&state).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
 }

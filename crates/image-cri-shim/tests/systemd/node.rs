@@ -174,7 +174,11 @@ fn install(tree: &Path, config: &str) {
         "usr/lib/tmpfiles.d/image-cri-shim.conf",
         0o644,
     );
-    put(&packaging.join("lib/link"), "usr/lib/image-cri-shim/link", 0o755);
+    put(
+        &packaging.join("lib/link"),
+        "usr/lib/image-cri-shim/link",
+        0o755,
+    );
     put(
         Path::new(env!("CARGO_BIN_EXE_image-cri-shim")),
         "usr/bin/image-cri-shim",

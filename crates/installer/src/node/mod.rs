@@ -5,7 +5,7 @@ pub(crate) mod kubelet;
 mod unit;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::root::Root;
 use crate::{Error, LINK};
@@ -178,5 +178,5 @@ pub(crate) fn is_ours(endpoint: &str) -> bool {
     let path = path
         .strip_prefix("/var/run")
         .map_or(path.clone(), |rest| PathBuf::from("/run").join(rest));
-    path == PathBuf::from(LINK)
+    path == Path::new(LINK)
 }

@@ -81,6 +81,20 @@ pub struct Undone {
     pub still_wired: Vec<PathBuf>,
 }
 
+/// Removes temporary files that killed runs have left, of whichever command.
+fn sweep(root: &Root, wanted: &[Wanted]) -> Result<(), Error> {
+    let ledger = Ledger::load(root)?;
+    let mut paths: BTreeSet<PathBuf> = ledger.files.into_keys().collect();
+    for file in wanted {
+        paths.insert(place_of(root, file)?);
+    }
+    for path in paths {
+        file::sweep(&root.on_host(&path))
+            .map_err(|e| Error::at("remove a temporary file beside", &path, e))?;
+    }
+    ledger::sweep_files(root)
+}
+
 /// What would be changed to have `wanted`, in the order in which it is done.
 ///
 /// # Errors
@@ -126,6 +140,7 @@ pub(crate) fn install_by_steps(
     wanted: &[Wanted],
     step: &mut dyn FnMut(&str) -> Result<(), Error>,
 ) -> Result<Vec<Change>, Error> {
+    sweep(root, wanted)?;
     let planned = changes(root, wanted)?;
     if planned.is_empty() {
         return Ok(planned);

@@ -117,7 +117,10 @@ fn what_was_edited_since_is_left_and_named_and_a_wired_kubelet_keeps_its_socket(
         tree.root().exists("/usr/local/bin/program"),
         "kubelet would dial nothing"
     );
-    assert_eq!(tree.text("/etc/default/kubelet"), "A=2 /run/image-cri-shim.sock\n");
+    assert_eq!(
+        tree.text("/etc/default/kubelet"),
+        "A=2 /run/image-cri-shim.sock\n"
+    );
     // The line is taken out by hand: now it goes on.
     tree.write("/etc/default/kubelet", "A=4\n");
     let undone = uninstall(&tree.root()).unwrap();
@@ -163,4 +166,26 @@ fn a_damaged_record_stops_everything_and_is_named() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn temporary_files_of_killed_runs_are_swept_by_whatever_runs_next() {
+    let (tree, all) = some();
+    let before = tree.snapshot();
+    install(&tree.root(), &all).unwrap();
+    let installed = tree.snapshot();
+    for left in [
+        "/etc/default/.kubelet.image-cri-shim.tmp",
+        "/etc/wants/.program.service.image-cri-shim.tmp",
+        "/var/lib/image-cri-shim/install/.ledger.json.image-cri-shim.tmp",
+        "/var/lib/image-cri-shim/install/0123",
+    ] {
+        tree.write(left, "half");
+        install(&tree.root(), &all).unwrap();
+        assert_eq!(tree.snapshot(), installed, "{left}");
+    }
+    tree.write("/etc/default/.kubelet.image-cri-shim.tmp", "half");
+    tree.write("/var/lib/.image-cri-shim.image-cri-shim.tmp/x", "half");
+    uninstall(&tree.root()).unwrap();
+    assert_eq!(tree.snapshot(), before);
 }

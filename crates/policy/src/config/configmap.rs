@@ -32,6 +32,7 @@ const LOCAL_ONLY: &[&str] = &[
     "metricsAddress",
     "probeTimeout",
     "fallbackToOrigin",
+    "bypass",
     "configMapEnv",
     "imageCredentialProviderConfig",
     "imageCredentialProviderBinDir",

@@ -50,6 +50,8 @@ pub struct RawConfig {
     pub probe_timeout: Option<Located<Duration>>,
     /// Whether an image that nobody has is asked of where it came from.
     pub fallback_to_origin: Option<Located<bool>>,
+    /// `bypass`.
+    pub bypass: Option<Located<bool>>,
     /// Where metrics are served.
     pub metrics_address: Option<Located<String>>,
     /// Directory for state.
@@ -228,6 +230,7 @@ impl RawConfig {
             reload_interval: fields.duration("reloadInterval"),
             probe_timeout: fields.duration("probeTimeout"),
             fallback_to_origin: fields.boolean("fallbackToOrigin"),
+            bypass: fields.boolean("bypass"),
             metrics_address: fields.text("metricsAddress"),
             image: fields.text("image"),
             rewrite: fields.text("rewrite"),

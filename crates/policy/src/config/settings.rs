@@ -38,6 +38,9 @@ pub struct Settings {
     pub reload_interval: Duration,
     /// Deadline of one probe, 100 milliseconds to 30 seconds. Default 2 seconds.
     pub probe_timeout: Duration,
+    /// Whether kubelet is led past the shim, to the runtime, while the shim is down. False where the config says
+    /// `bypass: false`, and always with `fallbackToOrigin: false`. Default true.
+    pub bypass: bool,
     /// Where metrics and the page are served; `None` is nowhere (`off`). Default `127.0.0.1:7441`.
     pub metrics_address: Option<SocketAddr>,
     /// Directory for state. Default `/var/lib/image-cri-shim`.
@@ -169,6 +172,7 @@ impl Settings {
                 "probeTimeout",
                 bounds::PROBE_TIMEOUT,
             ),
+            bypass: fallback && raw.bypass.as_ref().is_none_or(|b| b.value),
             metrics_address: reader.metrics_address(raw),
             state_dir: raw.image.as_ref().map_or_else(
                 || PathBuf::from("/var/lib/image-cri-shim"),

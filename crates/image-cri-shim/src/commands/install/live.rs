@@ -28,7 +28,7 @@ const HEALTHZ: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 /// Where the shim keeps what it needs after a restart.
 const STATE: &str = "/var/lib/image-cri-shim";
 /// What it keeps there.
-const STATE_FILES: [&str; 3] = ["aliases", "last-good.yaml", "no-bypass"];
+const STATE_FILES: [&str; 2] = ["aliases", "last-good.yaml"];
 /// How often what is waited for is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long one look may take.
@@ -59,7 +59,10 @@ impl<'a> Live<'a> {
         self.reload_units()?;
         run("systemd-tmpfiles", &["--create", "image-cri-shim.conf"])?;
         run("systemctl", &["start", "image-cri-shim-bypass.socket"])?;
-        let is_active = succeeds("systemctl", &["is-active", "--quiet", "image-cri-shim.service"]);
+        let is_active = succeeds(
+            "systemctl",
+            &["is-active", "--quiet", "image-cri-shim.service"],
+        );
         let ours = changes
             .iter()
             .any(|change| change.path.to_string_lossy().contains("image-cri-shim"));

@@ -140,9 +140,11 @@ fn try_install(args: &InstallArgs) -> anyhow::Result<()> {
     }
     let live = Live::new(&root, &node, place.timeout);
     live.start_the_shim(&changes)?;
-    let kubelet_reads = changes
-        .iter()
-        .any(|change| wanted.iter().any(|file| file.wiring && file.path == change.path));
+    let kubelet_reads = changes.iter().any(|change| {
+        wanted
+            .iter()
+            .any(|file| file.wiring && file.path == change.path)
+    });
     if !place.restart_kubelet {
         if kubelet_reads {
             terminal::print(&format!(
@@ -157,13 +159,20 @@ fn try_install(args: &InstallArgs) -> anyhow::Result<()> {
             "{error:#}; putting everything back as it was before"
         ));
         unwire_and_remove(&root, &live).context("while putting everything back")?;
-        bail!("kubelet did not work through the shim within {:?}; this node is as it was before", place.timeout);
+        bail!(
+            "kubelet did not work through the shim within {:?}; this node is as it was before",
+            place.timeout
+        );
     }
     Ok(terminal::print("kubelet works through the shim\n")?)
 }
 
 fn wanted(args: &InstallArgs, root: &Root, node: &Node) -> anyhow::Result<Vec<Wanted>> {
-    let scope = if args.both { Scope::Both } else { Scope::Images };
+    let scope = if args.both {
+        Scope::Both
+    } else {
+        Scope::Images
+    };
     let program = std::env::current_exe()
         .and_then(std::fs::read)
         .context("cannot read this program, to copy it")?;

@@ -2,6 +2,7 @@
 //!
 //! | module | what it knows |
 //! |---|---|
+//! | [`bypass`] | whether kubelet may be led past the shim |
 //! | [`detect`] | the runtime's socket |
 //! | [`dry_run`] | what serving would find |
 //! | [`inspection`] | what the running shim can be asked |
@@ -13,6 +14,7 @@
 //! The proxy runs on one thread (two were measured to be slower); everything that waits for a
 //! network or a disk runs on another, so that no call stands behind a TLS handshake.
 
+mod bypass;
 mod detect;
 pub(crate) mod dry_run;
 mod inspection;
@@ -119,8 +121,10 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     };
     let config = ConfigState::new(source.name(), telemetry.clone());
     let handle = background.handle().clone();
+    let marks_bypass = listen.is_some();
     let socket = listen.unwrap_or_else(|| settings.shim_socket.clone());
-    let node = Node::new(settings, socket, runtime_socket, level, handle, telemetry);
+    let mut node = Node::new(settings, socket, runtime_socket, level, handle, telemetry);
+    node.marks_bypass = marks_bypass;
     let served = proxy.block_on(node.serve(source, config, runtime_files));
     background.shutdown_timeout(BACKGROUND_TIMEOUT);
     served
@@ -132,6 +136,8 @@ struct Node {
     settings: Arc<ArcSwap<Settings>>,
     /// The socket we listen on; fixed at start.
     socket: PathBuf,
+    /// Whether a script of the packages turns kubelet away from the socket while nobody serves it.
+    marks_bypass: bool,
     /// The runtime's socket; fixed at start.
     runtime_socket: PathBuf,
     /// Follows `debug`, and SIGUSR1.
@@ -165,6 +171,7 @@ impl Node {
         Self {
             settings,
             socket,
+            marks_bypass: false,
             upstream: Upstream::new(&runtime_socket),
             runtime_socket,
             level,
@@ -218,9 +225,16 @@ impl Node {
         self.background.spawn(follower.run({
             let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
             let resolver = self.resolver.clone();
+            let mark = self.marks_bypass.then(|| socket.clone());
+            if let Some(socket) = &mark {
+                bypass::mark(socket, &settings.load());
+            }
             move |new| {
                 let new = runtime_files.applied_to(new);
                 metrics.send_replace(new.metrics_address);
+                if let Some(socket) = &mark {
+                    bypass::mark(socket, &new);
+                }
                 apply(new, &settings, &level, &resolver);
             }
         }));

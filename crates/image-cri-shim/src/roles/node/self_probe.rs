@@ -19,7 +19,10 @@ pub(super) async fn serves(socket: &Path, runtime: &Path, limit: Duration) -> bo
         return true;
     }
     let straight = Upstream::new(runtime);
-    let runtime_answers = matches!(timeout(each, cri::runtime_version(&straight)).await, Ok(Ok(_)));
+    let runtime_answers = matches!(
+        timeout(each, cri::runtime_version(&straight)).await,
+        Ok(Ok(_))
+    );
     // Its own service needs no runtime. Any answer will do, so nothing is asked.
     let answers = timeout(each, inspect::ask(&own, "Ping", b"{}")).await;
     !runtime_answers && matches!(answers, Ok(Ok(_)))
