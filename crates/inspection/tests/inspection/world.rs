@@ -391,6 +391,7 @@ fn status() -> Status {
                 ..registry("https://eu.azurecr.io/mirror", Place::Redirect, None)
             },
         ],
+        image_calls: 7,
         caches: CacheStatus {
             image_hits: 79,
             image_misses: 49,
