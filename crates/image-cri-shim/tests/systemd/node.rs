@@ -61,6 +61,21 @@ impl Node {
         .await;
     }
 
+    /// The process of the shim that systemd looks after; `0` is none.
+    pub(crate) fn main_pid(&self) -> String {
+        let pid = self.machine.property("image-cri-shim.service", "MainPID");
+        pid.unwrap()
+    }
+
+    /// Waits until another process than `before` serves as the shim. The bypass in between may be too short to be seen.
+    pub(crate) async fn until_another_serves(&self, before: &str) {
+        wait::until("another shim to serve", || async {
+            let now = self.main_pid();
+            (now != before && now != "0" && self.link() == "image-cri-shim/shim.sock").then_some(())
+        })
+        .await;
+    }
+
     /// Where the link leads.
     pub(crate) fn link(&self) -> String {
         fs::read_link(self.machine.path(LINK))
