@@ -8,28 +8,32 @@ mod issue;
 mod registration;
 pub mod rotation;
 mod secret;
+mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use cluster::{ClientProvider, Failure};
 use kube::Client;
+use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use self::registration::Registration;
-pub use self::rotation::{Keys, Lifetimes, Step};
+pub use self::rotation::{Clock, Keys, Lifetimes, Step};
 use self::secret::SharedSecret;
 use listener::certificate::{CertificateError, Pem, Store};
 
 /// Clocks of nodes differ; a certificate is valid from this long before it was made.
 const SKEW: Duration = Duration::from_secs(300);
-/// How often a round is made. The API server sees two small reads per replica and round.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// How often a round is made without an event. The API server sees two small reads per replica and round.
+const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a round may take.
-const ROUND: Duration = Duration::from_secs(30);
+const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// Writes in one round; two replicas that start at once need two, a rotation three.
 const ATTEMPTS: usize = 8;
+
+const NOT_PUBLISHED: &str = "the API server has not been told to trust our CA yet";
 
 /// What the certificate is for, and where it is kept.
 #[derive(Clone, Debug)]
@@ -74,6 +78,23 @@ pub enum SelfSignedError {
         "no MutatingWebhookConfiguration {0} with an entry for our Service; apply the manifests"
     )]
     NotRegistered(String),
+    /// The clock is wrong: nothing is made or replaced by it.
+    #[error(
+        "this replica's clock is wrong: it says {ours}, the API server says {theirs}; nothing is replaced until \
+         they agree. Correct the clock of the node"
+    )]
+    ClockDiffers {
+        /// In UTC.
+        ours: String,
+        /// In UTC.
+        theirs: String,
+    },
+    /// The CA is not valid by our clock, and nobody confirms that clock.
+    #[error(
+        "by this replica's clock ({0}) the CA is not valid; the clock is wrong, or the CA has expired. Correct \
+         the clock of the node, or delete the Secret to begin anew"
+    )]
+    ClockOrExpired(String),
     /// The API server took too long.
     #[error("the API server gave no answer in time")]
     Timeout,
@@ -86,7 +107,8 @@ pub struct SelfSigned {
     options: Arc<Options>,
     names: Vec<String>,
     store: Arc<Store>,
-    published: Arc<AtomicBool>,
+    /// Why it is not ready; none where it is.
+    missing: Arc<Mutex<Option<String>>>,
 }
 
 impl SelfSigned {
@@ -97,20 +119,37 @@ impl SelfSigned {
             link,
             options: Arc::new(options),
             store,
-            published: Arc::default(),
+            missing: Arc::new(Mutex::new(Some(NOT_PUBLISHED.to_owned()))),
         }
     }
 
-    /// Whether the API server has been told what to trust.
-    pub fn is_published(&self) -> bool {
-        self.published.load(Ordering::Relaxed)
+    /// Whether the API server has been told what to trust, and our clock can be right.
+    ///
+    /// # Errors
+    /// What is missing, for people.
+    pub fn check(&self) -> Result<(), String> {
+        match &*self.missing.lock() {
+            Some(missing) => Err(missing.clone()),
+            None => Ok(()),
+        }
     }
 
-    /// Makes rounds until it is dropped. A trouble is said when it begins and when it ends.
+    /// Makes rounds until it is dropped: every now and then, and at once when the registration changes. A
+    /// trouble is reported when it begins and when it ends.
     pub async fn follow(self) {
+        let changed = Arc::new(Notify::new());
+        let watch = watch::Watch {
+            link: Arc::clone(&self.link),
+            name: self.options.registration.clone(),
+            changed: Arc::clone(&changed),
+        };
+        tokio::join!(watch.run(), self.sync(&changed));
+    }
+
+    async fn sync(&self, changed: &Notify) {
         let mut trouble: Option<String> = None;
         loop {
-            let round = tokio::time::timeout(ROUND, self.round(SystemTime::now())).await;
+            let round = tokio::time::timeout(SYNC_TIMEOUT, self.round(SystemTime::now())).await;
             match round.unwrap_or(Err(SelfSignedError::Timeout)) {
                 Ok(()) => {
                     if trouble.take().is_some() {
@@ -125,7 +164,8 @@ impl SelfSigned {
                     }
                 }
             }
-            tokio::time::sleep(INTERVAL).await;
+            // Running out is no failure: not every change makes an event.
+            let _ = tokio::time::timeout(SYNC_INTERVAL, changed.notified()).await;
         }
     }
 
@@ -160,18 +200,22 @@ impl SelfSigned {
             let registered = registration.read().await?;
             let found = secret.read().await?;
             let published = registered.bundle();
-            let step = match &found.keys {
-                None => Step::Begin,
-                Some(keys) => rotation::next_step(
+            let clock = clock(registered.date, now);
+            let step = match (&found.keys, &clock) {
+                (None, Ok(_)) => Step::Begin,
+                (None | Some(_), Err(_)) => Step::Wait,
+                (Some(keys), Ok(clock)) => rotation::next_step(
                     keys,
                     &self.names,
                     &options.lifetimes,
                     published.as_deref(),
                     now,
+                    *clock,
                 ),
             };
             let keys = match (step, found.keys.clone()) {
-                (Step::Keep, Some(keys)) => {
+                // What is there is published and served all the same: that needs no clock.
+                (Step::Keep | Step::Wait, Some(keys)) => {
                     let bundle = keys.bundle();
                     // First what is trusted, then what is served.
                     let publishing = registration.publish(&registered, &bundle).await;
@@ -181,8 +225,18 @@ impl SelfSigned {
                     if self.store.set(&keys.serving)? {
                         tracing::info!("using the certificate in Secret {}", secret.name());
                     }
-                    self.published.store(publishing.is_ok(), Ordering::Relaxed);
-                    return publishing;
+                    let wrong = match (step, clock) {
+                        (Step::Wait, Ok(_)) => Some(SelfSignedError::ClockOrExpired(utc(now))),
+                        (_, Err(error)) => Some(error),
+                        (_, Ok(_)) => None,
+                    };
+                    self.note(wrong.as_ref(), publishing.is_ok());
+                    return wrong.map_or(publishing, Err);
+                }
+                (Step::Wait, None) => {
+                    let wrong = clock.err().unwrap_or(SelfSignedError::Timeout);
+                    self.note(Some(&wrong), false);
+                    return Err(wrong);
                 }
                 (step, keys) => self.after(step, keys, now)?,
             };
@@ -193,6 +247,16 @@ impl SelfSigned {
             }
         }
         Err(SelfSignedError::Conflict)
+    }
+
+    /// Keeps for readiness what a round has found.
+    fn note(&self, wrong: Option<&SelfSignedError>, is_published: bool) {
+        let missing = match wrong {
+            Some(wrong) => Some(wrong.to_string()),
+            None if is_published => None,
+            None => Some(NOT_PUBLISHED.to_owned()),
+        };
+        *self.missing.lock() = missing;
     }
 
     /// The keys after `step`.
@@ -212,7 +276,7 @@ impl SelfSigned {
             });
         };
         Ok(match step {
-            Step::Keep | Step::Begin => keys,
+            Step::Keep | Step::Begin | Step::Wait => keys,
             Step::Announce => Keys {
                 next: Some(issue::authority(now, self.options.lifetimes.authority)?),
                 ..keys
@@ -250,9 +314,32 @@ impl std::fmt::Debug for SelfSigned {
     }
 }
 
+/// Compares our clock with the API server's: by more than certificates allow for they must not differ.
+fn clock(theirs: Option<SystemTime>, ours: SystemTime) -> Result<Clock, SelfSignedError> {
+    let Some(theirs) = theirs else {
+        return Ok(Clock::Unconfirmed);
+    };
+    let apart = match ours.duration_since(theirs) {
+        Ok(ahead) => ahead,
+        Err(behind) => behind.duration(),
+    };
+    if apart <= SKEW {
+        return Ok(Clock::Confirmed);
+    }
+    Err(SelfSignedError::ClockDiffers {
+        ours: utc(ours),
+        theirs: utc(theirs),
+    })
+}
+
+/// A time for people.
+fn utc(time: SystemTime) -> String {
+    telemetry::report::timestamp(time)
+}
+
 fn done(step: Step) -> &'static str {
     match step {
-        Step::Keep => "kept the certificates",
+        Step::Keep | Step::Wait => "kept the certificates",
         Step::Begin => "made a CA and a certificate",
         Step::Announce => "made the next CA",
         Step::Promote => "the next CA signs from now on",

@@ -4,12 +4,19 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, Request, header};
+use std::time::SystemTime;
+
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
 use kube::Client;
+use kube::client::Body;
+use kube::core::Status;
 use serde_json::{Value, json};
 
 use super::{SelfSignedError, api, status};
 
+/// More than any object that an API server keeps.
+const MAX_ANSWER: usize = 8 << 20;
 const PATH: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 
 /// One MutatingWebhookConfiguration, as far as our Service is concerned.
@@ -26,6 +33,8 @@ pub(super) struct Registered {
     version: String,
     /// Number and `caBundle` of each entry that is for our Service.
     entries: Vec<(usize, Option<String>)>,
+    /// What time it is to the API server; to the second.
+    pub(super) date: Option<SystemTime>,
 }
 
 impl Registered {
@@ -42,17 +51,14 @@ impl Registration {
     pub(super) async fn read(&self) -> Result<Registered, SelfSignedError> {
         let what = || format!("read the MutatingWebhookConfiguration {}", self.name);
         let request = self.request(Method::GET, None, Vec::new())?;
-        let object: Value = match self.client.request(request).await {
-            Ok(object) => object,
-            Err(error) if status(&error) == Some(404) => Value::Null,
-            Err(error) => return Err(api(what())(error)),
-        };
+        let (object, date) = self.get(request).await.map_err(api(what()))?;
         let entries = object["webhooks"].as_array().map_or(&[][..], Vec::as_slice);
         let ours = |entry: &Value| {
             let service = &entry["clientConfig"]["service"];
             service["name"] == self.service && service["namespace"] == self.namespace
         };
         Ok(Registered {
+            date,
             version: object["metadata"]["resourceVersion"]
                 .as_str()
                 .unwrap_or_default()
@@ -64,6 +70,29 @@ impl Registration {
                 .map(|(at, entry)| (at, bundle(&entry["clientConfig"]["caBundle"])))
                 .collect(),
         })
+    }
+
+    /// The object, or null where there is none, and the date of the answer.
+    async fn get(
+        &self,
+        request: Request<Vec<u8>>,
+    ) -> Result<(Value, Option<SystemTime>), kube::Error> {
+        let response = self.client.send(request.map(Body::from)).await?;
+        let (head, body) = response.into_parts();
+        let date = head.headers.get(header::DATE);
+        let date = date.and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        if head.status == StatusCode::NOT_FOUND {
+            return Ok((Value::Null, date));
+        }
+        let bytes = Limited::new(body, MAX_ANSWER).collect().await;
+        let bytes = bytes.map_err(kube::Error::Service)?.to_bytes();
+        if !head.status.is_success() {
+            let refused: Status = serde_json::from_slice(&bytes).unwrap_or_default();
+            let code = head.status.as_u16();
+            return Err(kube::Error::Api(Box::new(Status { code, ..refused })));
+        }
+        let object = serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError)?;
+        Ok((object, date))
     }
 
     /// Tells the API server to trust `bundle`, unless it does already.

@@ -72,6 +72,15 @@ impl Keys {
     }
 }
 
+/// How far this replica's clock can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// It agrees with the API server's, which checks our certificate by its own.
+    Confirmed,
+    /// The API server does not say what time it is.
+    Unconfirmed,
+}
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -79,6 +88,9 @@ pub enum Step {
     Keep,
     /// What is there can't be used: begin anew.
     Begin,
+    /// Nothing may be done: the CA parses and belongs to its key, but is not valid by our clock, and nobody
+    /// confirms that clock.
+    Wait,
     /// Make the CA that will follow.
     Announce,
     /// Let the next CA sign from now on.
@@ -89,7 +101,8 @@ pub enum Step {
     Forget,
 }
 
-/// The next step. `published` is what the API server was last seen to be told to trust; without it, no
+/// The next step. Certificates that parse and belong together are replaced only by a clock that is
+/// confirmed: one that is years ahead or behind would replace good ones. `published` is what the API server was last seen to be told to trust; without it, no
 /// CA is promoted.
 pub fn next_step(
     keys: &Keys,
@@ -97,12 +110,19 @@ pub fn next_step(
     lifetimes: &Lifetimes,
     published: Option<&str>,
     now: SystemTime,
+    clock: Clock,
 ) -> Step {
     let Ok(authority) = Validity::of(&keys.authority.chain) else {
         return Step::Begin;
     };
-    if !authority.contains(now) || !belongs(&keys.authority) {
+    if !belongs(&keys.authority) {
         return Step::Begin;
+    }
+    if !authority.contains(now) {
+        return match clock {
+            Clock::Confirmed => Step::Begin,
+            Clock::Unconfirmed => Step::Wait,
+        };
     }
     if let Some(next) = &keys.next {
         let Ok(validity) = Validity::of(&next.chain) else {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::rotation::next_step;
+use super::rotation::{Clock, next_step};
 use super::{Keys, Lifetimes, SKEW, Step, issue};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -22,7 +22,8 @@ fn begin(now: SystemTime, lifetimes: &Lifetimes) -> Keys {
 }
 
 fn step(keys: &Keys, published: Option<&str>, now: SystemTime) -> Step {
-    next_step(keys, &names(), &Lifetimes::default(), published, now)
+    let lifetimes = Lifetimes::default();
+    next_step(keys, &names(), &lifetimes, published, now, Clock::Confirmed)
 }
 
 #[test]
@@ -38,7 +39,8 @@ fn fresh_keys_are_kept_until_a_third_is_left() {
     assert_eq!(step(now + lifetimes.authority / 2), Step::Renew);
     assert_eq!(step(now + lifetimes.authority * 3 / 4), Step::Announce);
     assert_eq!(step(now + lifetimes.authority + DAY), Step::Begin);
-    // A clock that was set back by more than clocks differ.
+    // A clock that was set back by more than clocks differ; the API server's agrees, so it is the old one
+    // that was wrong.
     assert_eq!(step(now - SKEW - DAY), Step::Begin);
 }
 
@@ -92,7 +94,7 @@ fn what_can_not_be_used_is_made_anew() {
     }
     // The Service has another name.
     let names = ["other.ns.svc".to_owned()];
-    let renamed = next_step(&good, &names, &lifetimes, None, now);
+    let renamed = next_step(&good, &names, &lifetimes, None, now, Clock::Unconfirmed);
     assert_eq!(renamed, Step::Renew);
     let mut keys = good.clone();
     keys.next = Some(listener::certificate::Pem {
@@ -111,4 +113,19 @@ fn near_its_ca_s_end_a_certificate_is_not_renewed_for_ever() {
     keys.next = Some(issue::authority(now, lifetimes.authority).unwrap());
     keys.serving = issue::serving(&keys.authority, &names(), now, lifetimes.serving).unwrap();
     assert_eq!(step(&keys, None, now), Step::Keep);
+}
+
+#[test]
+fn a_clock_that_nobody_confirms_replaces_nothing_that_belongs_together() {
+    let (now, lifetimes) = (SystemTime::now(), Lifetimes::default());
+    let good = begin(now, &lifetimes);
+    let step =
+        |keys: &Keys, now| next_step(keys, &names(), &lifetimes, None, now, Clock::Unconfirmed);
+    for wrong in [now - 6 * 365 * DAY, now + 6 * 365 * DAY] {
+        assert_eq!(step(&good, wrong), Step::Wait);
+    }
+    // What can't be used by anybody is another matter.
+    let mut keys = good;
+    keys.authority.chain = "nonsense".to_owned();
+    assert_eq!(step(&keys, now), Step::Begin);
 }

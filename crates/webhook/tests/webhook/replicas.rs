@@ -109,7 +109,7 @@ async fn two_that_start_at_once_agree_on_one_ca() {
     let bundle = published(&server).unwrap();
     assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 1);
     assert_eq!(bundle.trim(), shared(&server, "ca.crt").unwrap().trim());
-    assert!(one.keys.is_published() && other.keys.is_published());
+    assert!(one.keys.check().is_ok() && other.keys.check().is_ok());
     is_reached(&server, one.store).await;
     is_reached(&server, other.store).await;
     // What isn't ours in the registration is as it was.
@@ -194,6 +194,73 @@ async fn what_others_take_away_is_put_back() {
 }
 
 #[tokio::test]
+async fn a_wrong_clock_replaces_nothing_and_is_not_ready() {
+    let server = api_server();
+    let good = replica(&server);
+    let now = SystemTime::now();
+    good.keys.round(now).await.unwrap();
+    let writes = server.writes().len();
+    // From far behind over what a renewal or a new CA would be due by, to long after the CA's end.
+    for wrong in [
+        now - 6 * 365 * DAY,
+        now - DAY,
+        now + DAY,
+        now + 80 * DAY,
+        now + 1000 * DAY,
+        now + 6 * 365 * DAY,
+    ] {
+        let lost = replica(&server);
+        for _ in 0..4 {
+            let error = lost.keys.round(wrong).await.unwrap_err().to_string();
+            assert!(error.contains("clock is wrong"), "{error}");
+        }
+        let missing = lost.keys.check().unwrap_err();
+        assert!(missing.contains("clock is wrong"), "{missing}");
+        assert_eq!(server.writes().len(), writes);
+        // What is there is served all the same: the API server's clock is right.
+        is_reached(&server, lost.store).await;
+        // A clock that was corrected.
+        lost.keys.round(SystemTime::now()).await.unwrap();
+        assert!(lost.keys.check().is_ok());
+    }
+    assert_eq!(server.writes().len(), writes);
+    // Where there is nothing yet, a wrong clock makes nothing either.
+    server.delete(SECRET);
+    let writes = server.writes().len();
+    let lost = replica(&server);
+    assert!(lost.keys.round(now - 6 * 365 * DAY).await.is_err());
+    assert_eq!(server.writes().len(), writes);
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_taken_away_is_put_back_by_its_watch() {
+    let server = api_server();
+    let one = replica(&server);
+    let following = tokio::spawn(one.keys.clone().follow());
+    let bundle = until("it is published", || async { published(&server) }).await;
+    until("the registration is watched", || async {
+        let mut requests = server.requests().into_iter();
+        let is_watch = requests.any(|r| r.watch && r.uri.contains("mutatingwebhookconfigurations"));
+        is_watch.then_some(())
+    })
+    .await;
+    let often = async {
+        for _ in 0..20 {
+            let mut registration = server.get(REGISTRATION).unwrap();
+            let config = registration["webhooks"][1]["clientConfig"].as_object_mut();
+            config.unwrap().remove("caBundle");
+            server.put(REGISTRATION, registration);
+            let back = until("it is put back", || async { published(&server) }).await;
+            assert_eq!(back, bundle);
+        }
+    };
+    // Rounds without an event would take 200 s for so many.
+    let often = tokio::time::timeout(testkit::wait::TIMEOUT, often);
+    often.await.expect("each is put back at once");
+    following.abort();
+}
+
+#[tokio::test]
 async fn without_a_registration_it_is_not_ready_but_keeps_its_certificate() {
     let server = api_server();
     server.delete(REGISTRATION);
@@ -204,7 +271,11 @@ async fn without_a_registration_it_is_not_ready_but_keeps_its_certificate() {
             .to_string()
             .contains("no MutatingWebhookConfiguration image-cri-shim")
     );
-    assert!(!one.keys.is_published());
+    let missing = one.keys.check().unwrap_err();
+    assert!(
+        missing.contains("has not been told to trust our CA"),
+        "{missing}"
+    );
     one.store.check().unwrap();
 }
 
