@@ -8,6 +8,7 @@
 )]
 
 mod credentials;
+mod hostile;
 
 use std::path::Path;
 use std::process::ExitStatus;

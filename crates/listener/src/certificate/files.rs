@@ -1,4 +1,4 @@
-//! A certificate from files, as cert-manager and others put them into a mounted Secret.
+//! Certificates from files, as cert-manager and others put them into a mounted Secret.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::{CertificateError, Pem, Store};
+use crate::tls::{ClientCertificates, Tls};
 
 /// How often the files are looked at without an event.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -86,6 +87,51 @@ impl Files {
             // Running out is no failure: not every change makes an event.
             let _ = tokio::time::timeout(CHECK_INTERVAL, wake.notified()).await;
         }
+    }
+}
+
+/// Where the CA is whose certificates clients may show.
+#[derive(Clone, Debug)]
+pub struct ClientAuthority {
+    /// In PEM; several may follow each other.
+    pub file: PathBuf,
+}
+
+impl ClientAuthority {
+    /// Follows the file until it is dropped; `wake` asks for a look at once. A certificate of this CA is
+    /// optional for clients. While the file can't be used, what was asked for before still is; a problem is
+    /// reported once.
+    pub async fn follow(self, tls: Arc<Tls>, wake: Arc<Notify>) {
+        let mut reported = None;
+        let mut current = None;
+        loop {
+            match self.load(&tls, &mut current) {
+                Ok(false) => reported = None,
+                Ok(true) => {
+                    reported = None;
+                    tracing::info!("using the client CA in {}", self.file.display());
+                }
+                Err(error) => {
+                    if reported.as_ref() != Some(&error) {
+                        tracing::warn!("keeping the client CA in use: {error}");
+                        reported = Some(error);
+                    }
+                }
+            }
+            // Running out is no failure: not every change makes an event.
+            let _ = tokio::time::timeout(CHECK_INTERVAL, wake.notified()).await;
+        }
+    }
+
+    fn load(&self, tls: &Tls, current: &mut Option<String>) -> Result<bool, String> {
+        let pem = read(&self.file).map_err(|error| error.to_string())?;
+        if current.as_ref() == Some(&pem) {
+            return Ok(false);
+        }
+        let asked = tls.ask_for(&ClientCertificates::Optional(pem.clone()));
+        asked.map_err(|error| format!("{}: {error}", self.file.display()))?;
+        *current = Some(pem);
+        Ok(true)
     }
 }
 

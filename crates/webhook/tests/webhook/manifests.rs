@@ -189,6 +189,8 @@ fn components_fit_the_base_and_each_other() {
             "--tls-cert=/etc/image-cri-shim/tls/tls.crt",
             "--log-format=json",
             "--tls-key=/etc/image-cri-shim/tls/tls.key",
+            "--client-ca=/etc/image-cri-shim/client-ca/ca.crt",
+            "--client-name=kube-apiserver",
         ]
     );
     // A key is readable by the group that the Pod has, and by nobody else.
@@ -253,7 +255,7 @@ fn the_registration_never_stands_in_the_way() {
     assert_eq!(
         what,
         [
-            (vec!["CREATE"], vec!["pods"]),
+            (vec!["CREATE", "UPDATE"], vec!["pods"]),
             (vec!["UPDATE"], vec!["pods/ephemeralcontainers"]),
         ]
     );
@@ -273,6 +275,27 @@ fn the_registration_never_stands_in_the_way() {
         for value in texts(&selector["values"]) {
             assert!(policy::pod::scope::is_opt_out(value), "{value}");
         }
+        for value in ["false", "False", "no", "off", "0"] {
+            assert!(texts(&selector["values"]).contains(&value), "{value}");
+        }
+    }
+    for kuik in [
+        &namespaces[2],
+        &webhook["objectSelector"]["matchExpressions"][1],
+    ] {
+        let expected = json!({
+            "key": policy::pod::KUIK_POLICY, "operator": "NotIn", "values": ["ignore"]});
+        assert_eq!(*kuik, expected);
+    }
+    let conditions = webhook["matchConditions"].as_array().unwrap();
+    let changed = conditions[1]["expression"].as_str().unwrap();
+    // A creation and the ephemeral containers' subresource are judged before any old object is looked at.
+    assert!(changed.starts_with("request.operation != 'UPDATE' || (has(request.subResource)"));
+    for list in ["containers", "initContainers"] {
+        assert!(
+            changed.contains(&format!("oldObject.spec.{list}.map(")),
+            "{changed}"
+        );
     }
     assert!(
         webhook["matchConditions"][0]["expression"]
@@ -317,6 +340,20 @@ fn service_deployment_and_policies_select_the_same_pods() {
     assert_eq!(names, [&port["targetPort"], &json!("health")]);
     assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
     assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/healthz");
+}
+
+#[test]
+fn the_network_policy_knows_no_port_of_api_servers() {
+    let network = object("NetworkPolicy");
+    let egress = network["spec"]["egress"].as_array().unwrap();
+    let is_open = |port: u64| {
+        let ports = egress.iter().filter(|rule| rule.get("to").is_none());
+        let mut ports = ports.flat_map(|rule| rule["ports"].as_array().unwrap());
+        ports.any(|p| p["protocol"] == "TCP" && (p.get("port").is_none() || p["port"] == port))
+    };
+    for port in [443, 6443, 8443, 16443, 5000] {
+        assert!(is_open(port), "{port}");
+    }
 }
 
 #[test]
@@ -371,7 +408,7 @@ fn the_rights_are_for_named_objects() {
         json!([{
             "apiGroups": ["admissionregistration.k8s.io"],
             "resources": ["mutatingwebhookconfigurations"],
-            "resourceNames": [name], "verbs": ["get", "patch"],
+            "resourceNames": [name], "verbs": ["get", "list", "watch", "patch"],
         }])
     );
     for kind in ["RoleBinding", "ClusterRoleBinding"] {

@@ -1,21 +1,22 @@
 //! `webhook`: the admission webhook, wired.
 
+mod args;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::webhook::health::{self, Readiness};
 use ::webhook::self_signed::{Lifetimes, Options, SelfSigned};
 use ::webhook::{Admission, Callers, Limits};
 use anyhow::Context;
-use clap::Args;
 use cluster::{ClientProvider, KubeconfigCandidates};
 use config::file::Loaded;
 use config::{ConfigState, Follower, Source, Watch};
 use listener::certificate::Store;
-use listener::certificate::files::Files;
+use listener::certificate::files::{ClientAuthority, Files};
 use listener::{ClientCertificates, Protocols, Tls};
 use policy::config::{Rewrite, Settings};
 use resolver::Resolver;
@@ -25,84 +26,14 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 
+pub(crate) use self::args::WebhookArgs;
 use super::resolving;
-use crate::options::ServiceArgs;
 use crate::process::logging::{self, LogFormat, LogLevel};
 use crate::process::{limits, signals, usage};
 
 /// Where a Pod is told its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 const DEFAULT_NAMESPACE: &str = "image-cri-shim";
-
-/// What `webhook` is told on the command line.
-#[derive(Debug, Args)]
-pub(crate) struct WebhookArgs {
-    #[command(flatten)]
-    pub(crate) service_args: ServiceArgs,
-
-    /// Take the rules from the ConfigMap kube-system/image-cri-shim, not from the config file
-    #[arg(long)]
-    config_map: bool,
-
-    /// Where API servers are answered, with TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
-    listen: SocketAddr,
-
-    /// Where /healthz, /readyz and /metrics are answered, without TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
-    health_listen: SocketAddr,
-
-    /// The certificate chain, in PEM; followed when it changes
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/image-cri-shim/tls/tls.crt",
-        conflicts_with = "self_signed"
-    )]
-    tls_cert: PathBuf,
-
-    /// Its private key, in PEM
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/image-cri-shim/tls/tls.key",
-        conflicts_with = "self_signed"
-    )]
-    tls_key: PathBuf,
-
-    /// Make a CA and a certificate, share them with the other replicas through a Secret, and tell the API
-    /// server to trust them
-    #[arg(long)]
-    self_signed: bool,
-
-    /// The webhook's own namespace; else $POD_NAMESPACE, else the service account's
-    #[arg(long, value_name = "NAME")]
-    namespace: Option<String>,
-
-    /// The Service that the API server calls
-    #[arg(long, value_name = "NAME", default_value = "image-cri-shim-webhook")]
-    service: String,
-
-    /// The Secret for --self-signed
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "image-cri-shim-webhook-tls"
-    )]
-    secret: String,
-
-    /// The MutatingWebhookConfiguration whose caBundle --self-signed keeps in step
-    #[arg(long, value_name = "NAME", default_value = "image-cri-shim")]
-    registration: String,
-
-    /// How long reviews are still accepted after SIGTERM, until every API server knows that we go
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
-    shutdown_delay: Duration,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    policy::duration::parse(text).map_err(|error| error.to_string())
-}
 
 /// Serves until SIGTERM or SIGINT; with `dry_run`, checks the config only.
 ///
@@ -227,26 +158,37 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
         }
     };
 
+    let callers = callers(args);
     let protocols = Protocols::Http1AndHttp2;
     let tls = Tls::new(Arc::clone(&store), protocols, &ClientCertificates::None)?;
     let tls = Arc::new(tls);
+    if let Some(file) = &args.client_ca {
+        let authority = ClientAuthority { file: file.clone() };
+        let (tls, wake) = (Arc::clone(&tls), Arc::new(Notify::new()));
+        let watch = Watch::start(&[file], Arc::clone(&wake));
+        tokio::spawn(async move {
+            let _watch = watch;
+            authority.follow(tls, wake).await;
+        });
+    }
     let stopping = Arc::new(AtomicBool::new(false));
-    tokio::spawn(health::serve(
+    let readiness = Readiness {
+        admission: admission.clone(),
+        certificates: Arc::clone(&store),
+        other: other_conditions(keys, Arc::clone(&stopping)),
+    };
+    answer_health(
         health_listener,
-        Readiness {
-            admission: admission.clone(),
-            certificates: Arc::clone(&store),
-            other: other_conditions(keys, Arc::clone(&stopping)),
-        },
+        readiness,
         metrics(telemetry, Arc::clone(&store)),
-    ));
+    )?;
     tracing::info!("answering reviews on {bound}, health on {health_bound}");
     let delay = args.shutdown_delay;
     let served = ::webhook::serve(
         listener,
         tls,
         admission,
-        Callers::Unknown,
+        callers,
         Limits::default(),
         async move {
             shutdown.await;
@@ -258,6 +200,37 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     served.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Answers on a thread of its own: a kubelet must get its answers in time whatever the reviews cost, or it
+/// restarts the webhook when it is needed most.
+fn answer_health(
+    listener: TcpListener,
+    readiness: Readiness,
+    metrics: health::Metrics,
+) -> anyhow::Result<()> {
+    let listener = listener.into_std().context("cannot answer health")?;
+    let runtime = runtime()?;
+    let answer = move || {
+        runtime.block_on(async {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => health::serve(listener, readiness, metrics).await,
+                Err(error) => tracing::error!("cannot answer health: {error}"),
+            }
+        });
+    };
+    let thread = std::thread::Builder::new().name("health".to_owned());
+    thread.spawn(answer).context("cannot answer health")?;
+    Ok(())
+}
+
+fn callers(args: &WebhookArgs) -> Callers {
+    match args.client_ca {
+        None => Callers::Unknown,
+        Some(_) => Callers::Certified {
+            names: args.client_name.clone(),
+        },
+    }
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -1,0 +1,241 @@
+//! What any Pod of the cluster could send, to the binary as it runs: memory, and answers to others meanwhile.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use testkit::admission::{NAME, client, review_of, url};
+use testkit::certs::{Ca, crypto};
+use testkit::wait::until;
+use testkit::webhook::Webhook;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::{file_args, prepared, start};
+
+/// The Deployment's limit.
+const MEMORY_LIMIT: u64 = 128 << 20;
+
+struct World {
+    webhook: Webhook,
+    ca: Ca,
+    _dir: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let ca = Ca::new().unwrap();
+    let dir = prepared(&ca);
+    let webhook = start(&file_args(&dir), &[]).await;
+    webhook.until_ready().await;
+    World {
+        webhook,
+        ca,
+        _dir: dir,
+    }
+}
+
+impl World {
+    /// The largest size that the process has had in memory.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.webhook.pid()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib: u64 = line
+            .unwrap()
+            .split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        kib << 10
+    }
+
+    fn stays_within_its_limit(&self) {
+        let peak = self.peak();
+        println!("at most {} MiB", peak >> 20);
+        assert!(peak < MEMORY_LIMIT, "{peak}");
+    }
+
+    async fn connect(&self, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+        connect(self.webhook.address(), &self.ca, protocol).await
+    }
+
+    /// The status that a review of this body gets.
+    async fn post(&self, body: Vec<u8>) -> u16 {
+        let client = client(self.webhook.address(), &[&self.ca.pem()]).unwrap();
+        let response = client.post(url()).body(body).send().await.unwrap();
+        response.status().as_u16()
+    }
+
+    /// An API server's review, which must be answered whatever the others do.
+    async fn is_answered(&self) {
+        let image = until("a review is answered", || async {
+            self.webhook.rewritten("nats:1", &[&self.ca.pem()]).await
+        });
+        assert!(image.await.ends_with("/nats:1"));
+        assert_eq!(self.webhook.health("/healthz").await.unwrap().0, 200);
+    }
+}
+
+async fn connect(
+    address: SocketAddr,
+    ca: &Ca,
+    protocol: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap();
+    roots.add(root).unwrap();
+    let mut config = ClientConfig::builder_with_provider(crypto())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect(NAME.try_into().unwrap(), stream).await
+}
+
+#[tokio::test]
+async fn heads_without_bodies_reserve_nothing() {
+    let world = world().await;
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        let mut stream = world.connect(b"http/1.1").await.unwrap();
+        let head =
+            "POST /mutate?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    world.is_answered().await;
+    world.stays_within_its_limit();
+}
+
+#[tokio::test]
+async fn bodies_that_come_slowly_give_way_and_fill_no_memory() {
+    let world = world().await;
+    let mut senders = tokio::task::JoinSet::new();
+    // 64 × 7 MiB is more than three times the limit.
+    for _ in 0..64 {
+        let mut stream = world.connect(b"http/1.1").await.unwrap();
+        senders.spawn(async move {
+            let head =
+                "POST /mutate?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n";
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&vec![b' '; 7 << 20]).await;
+            // And never the rest.
+            std::future::pending::<()>().await;
+        });
+    }
+    for _ in 0..5 {
+        world.is_answered().await;
+    }
+    senders.shutdown().await;
+    world.stays_within_its_limit();
+}
+
+#[tokio::test]
+async fn idle_connections_give_way() {
+    let world = world().await;
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..300 {
+        let stream = world.connect(b"h2").await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        // Driven, it answers PINGs.
+        held.spawn(async move {
+            let _client = client;
+            let _ = connection.await;
+        });
+    }
+    world.is_answered().await;
+    world.stays_within_its_limit();
+}
+
+/// Many small heads at one time on each of many connections.
+#[tokio::test]
+async fn streams_without_bodies_fill_no_memory() {
+    let world = world().await;
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..128 {
+        let stream = world.connect(b"h2").await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        held.spawn(async move {
+            let driving = tokio::spawn(connection);
+            let mut streams = Vec::new();
+            for _ in 0..32 {
+                let request = http::Request::post("https://x/mutate?timeout=30s");
+                let request = request.header("x", "x".repeat(6 << 10)).body(()).unwrap();
+                let Ok(ready) = client.clone().ready().await else {
+                    break;
+                };
+                client = ready;
+                let Ok(stream) = client.send_request(request, false) else {
+                    break;
+                };
+                streams.push(stream);
+            }
+            let _ = driving.await;
+        });
+    }
+    world.is_answered().await;
+    held.shutdown().await;
+    world.stays_within_its_limit();
+}
+
+#[tokio::test]
+async fn reviews_that_are_heavy_to_read() {
+    let world = world().await;
+    let review = |object: serde_json::Value| {
+        let mut review = review_of("nats:1");
+        review["request"]["object"] = object;
+        review.to_string().into_bytes()
+    };
+    let many = |one: serde_json::Value, count: usize| serde_json::Value::Array(vec![one; count]);
+    let notes = |count: usize| -> serde_json::Value {
+        let notes = (0..count).map(|at| (at.to_string(), json!("")));
+        serde_json::Value::Object(notes.collect())
+    };
+    let bodies = [
+        // 1.3 MB and 8 MB of the smallest containers that there are.
+        review(json!({"spec": {"containers": many(json!({"image": ""}), 90_000)}})),
+        review(json!({"spec": {"containers": many(json!({}), 2_700_000)}})),
+        review(
+            json!({"spec": {"initContainers": many(json!({"name": "a", "image": "b"}), 300_000)}}),
+        ),
+        review(json!({"spec": {"volumes": many(json!({"image": {}}), 600_000)}})),
+        review(json!({"spec": {"imagePullSecrets": many(json!({"name": "a"}), 500_000)}})),
+        review(json!({"metadata": {"annotations": notes(600_000)}})),
+        review(
+            json!({"metadata": {"labels": notes(400_000), "ownerReferences": many(json!({}), 700_000)}}),
+        ),
+        review(
+            json!({"metadata": {"annotations": {"image-cri-shim/original-images": notes(400_000).to_string()}}}),
+        ),
+    ];
+    let posting = bodies.iter().map(|body| async {
+        assert!(body.len() < 8 << 20, "{}", body.len());
+        // Twice each, so that they are read beside each other; some wait longer than they have.
+        for _ in 0..2 {
+            assert!(matches!(world.post(body.clone()).await, 200 | 503));
+        }
+    });
+    let (_, ()) = tokio::join!(futures_util::future::join_all(posting), async {
+        for _ in 0..20 {
+            assert_eq!(world.webhook.health("/healthz").await.unwrap().0, 200);
+        }
+    });
+    // Each by itself is admitted.
+    for body in bodies {
+        let status = until("it is read", || async {
+            Some(world.post(body.clone()).await).filter(|status| *status != 503)
+        });
+        assert_eq!(status.await, 200);
+    }
+    world.is_answered().await;
+    world.stays_within_its_limit();
+}
