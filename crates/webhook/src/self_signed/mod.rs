@@ -103,7 +103,7 @@ pub enum SelfSignedError {
 /// Keeps a [`Store`] supplied, and the API server informed.
 #[derive(Clone)]
 pub struct SelfSigned {
-    link: Arc<ClientProvider>,
+    clients: Arc<ClientProvider>,
     options: Arc<Options>,
     names: Vec<String>,
     store: Arc<Store>,
@@ -113,10 +113,10 @@ pub struct SelfSigned {
 
 impl SelfSigned {
     /// Puts what is shared into `store`.
-    pub fn new(link: Arc<ClientProvider>, options: Options, store: Arc<Store>) -> Self {
+    pub fn new(clients: Arc<ClientProvider>, options: Options, store: Arc<Store>) -> Self {
         Self {
             names: vec![format!("{}.{}.svc", options.service, options.namespace)],
-            link,
+            clients,
             options: Arc::new(options),
             store,
             missing: Arc::new(Mutex::new(Some(NOT_PUBLISHED.to_owned()))),
@@ -139,7 +139,7 @@ impl SelfSigned {
     pub async fn follow(self) {
         let changed = Arc::new(Notify::new());
         let watch = watch::Watch {
-            link: Arc::clone(&self.link),
+            clients: Arc::clone(&self.clients),
             name: self.options.registration.clone(),
             changed: Arc::clone(&changed),
         };
@@ -174,13 +174,13 @@ impl SelfSigned {
     /// # Errors
     /// [`SelfSignedError`]; what is in use stays in use.
     pub async fn round(&self, now: SystemTime) -> Result<(), SelfSignedError> {
-        let (client, generation) = self.link.client().await?;
+        let (client, generation) = self.clients.client().await?;
         let done = self.round_with(client, now).await;
         // A server that answers needs no other client.
         if let Err(SelfSignedError::Api { error, .. }) = &done
             && status(error).is_none()
         {
-            self.link.failed(generation);
+            self.clients.failed(generation);
         }
         done
     }

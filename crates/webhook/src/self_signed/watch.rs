@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::Link;
+use cluster::ClientProvider;
 use futures_util::StreamExt;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::runtime::watcher;
@@ -23,7 +23,7 @@ const FAILURES: usize = 4;
 
 /// Tells of every change of one MutatingWebhookConfiguration.
 pub(super) struct Watch {
-    pub(super) link: Arc<Link>,
+    pub(super) clients: Arc<ClientProvider>,
     pub(super) name: String,
     pub(super) changed: Arc<Notify>,
 }
@@ -32,7 +32,7 @@ impl Watch {
     /// Watches until it is dropped.
     pub(super) async fn run(self) {
         loop {
-            match self.link.client().await {
+            match self.clients.client().await {
                 Ok((client, _)) => self.watch(client).await,
                 // The rounds report it.
                 Err(_) => sleep(RETRY_INTERVAL).await,

@@ -43,7 +43,7 @@ fn with_lifetimes(server: &FakeApiServer, store: Arc<Store>, lifetimes: Lifetime
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
-    let link = ClientProvider::new(KubeconfigCandidates {
+    let clients = ClientProvider::new(KubeconfigCandidates {
         service: None,
         service_account: PathBuf::from("/nonexistent"),
         kubeconfig: vec![kubeconfig],
@@ -56,7 +56,7 @@ fn with_lifetimes(server: &FakeApiServer, store: Arc<Store>, lifetimes: Lifetime
         registration: "image-cri-shim".to_owned(),
         lifetimes,
     };
-    let keys = SelfSigned::new(Arc::new(link), options, Arc::clone(&store));
+    let keys = SelfSigned::new(Arc::new(clients), options, Arc::clone(&store));
     Replica {
         store,
         keys,
