@@ -77,6 +77,11 @@ async fn debug_follows_the_configmap() {
     assert_eq!(world.shim.log_lines("DEBUG"), Vec::<String>::new());
     world.server.apply_config_map("debug: true");
     world.file_has("debug: true").await;
+    // The file is written before the new level holds.
+    world
+        .shim
+        .wait_for_log("reloaded shim auth configuration from")
+        .await;
     world.server.delete_config_map();
     world
         .shim
