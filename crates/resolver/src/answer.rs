@@ -75,7 +75,7 @@ impl Answer {
 }
 
 /// What a probe's outcome means for the decision.
-pub(crate) fn verdict(outcome: &Outcome) -> Verdict {
+fn verdict(outcome: &Outcome) -> Verdict {
     match outcome {
         Outcome::Found { .. } => Verdict::Found,
         Outcome::NotFound => Verdict::NotFound,

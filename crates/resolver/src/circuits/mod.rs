@@ -18,14 +18,14 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use policy::breaker::State;
 use policy::{Candidate, CredentialChoice, Endpoint, Rules, TlsOptions, Verdict};
-use registry::{Client, ManifestName, Probe, Registry};
+use registry::{Client, ManifestName, Registry};
 use telemetry::Telemetry;
 use telemetry::metrics::{NONE, ORIGIN};
 use telemetry::report::Freshness;
 use tokio::runtime::Handle;
 
 pub(crate) use self::circuit::Circuit;
-use crate::answer::{Answer, verdict};
+use crate::answer::Answer;
 use crate::options::ResolverOptions;
 
 /// One registry's health, for people.
@@ -158,7 +158,6 @@ impl Circuits {
                 probing.await
             }
         };
-        self.count(circuit, &probe);
         let finding = circuit.answered(&name.repository, asked, &probe);
         if finding.opened {
             self.begin_trials(circuit);
@@ -166,12 +165,14 @@ impl Circuits {
         if finding.is_doubtful {
             self.check(circuit);
         }
-        Answer::probed(probe, finding.is_registrys)
+        let answer = Answer::probed(probe, finding.is_registrys);
+        self.count(circuit, &answer);
+        answer
     }
 
-    fn count(&self, circuit: &Circuit, probe: &Probe) {
-        let result = verdict(&probe.outcome);
+    fn count(&self, circuit: &Circuit, answer: &Answer) {
         let name = circuit.endpoint.to_string();
-        self.telemetry.metrics().probe(&name, result, probe.elapsed);
+        let metrics = self.telemetry.metrics();
+        metrics.probe(&name, answer.verdict, answer.elapsed);
     }
 }
