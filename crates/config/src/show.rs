@@ -104,6 +104,14 @@ impl Page<'_> {
         });
         let bypass = settings.bypass.to_string();
         self.line("bypass", &bypass, |c| c.bypass.is_some());
+        for (field, value) in [
+            ("originalNames", settings.original_names),
+            ("keepMirrorNames", settings.keep_mirror_names),
+        ] {
+            if !value {
+                self.line(field, "false", |_| true);
+            }
+        }
         let metrics = settings.metrics_address;
         let metrics = metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
         self.line("metricsAddress", &metrics, |c| c.metrics_address.is_some());

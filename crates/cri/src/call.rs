@@ -21,6 +21,12 @@ use crate::upstream::{Outgoing, UnaryReply, Upstream, UpstreamError};
 pub trait ImageCalls: Send + Sync + 'static {
     /// Answers one call. Failures are answers too: [`UnaryReply::from_status`].
     fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply>;
+
+    /// Whether calls of this method are answered here now. Others are forwarded as they come, without
+    /// being read.
+    fn answers(&self, method: ImageMethod) -> bool {
+        method != ImageMethod::List
+    }
 }
 
 /// An [`ImageCalls`] that forwards every call as it came.

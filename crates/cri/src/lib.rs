@@ -23,6 +23,7 @@
 //! | [`call`] | what is known of an image call, and the trait that answers it |
 //! | [`image_calls`] | the answers: candidates in order, credentials, failover |
 //! | [`alias`] | what names were pulled as |
+//! | `original_names`, `containerd` | images from mirrors, known by the names that were asked for |
 //! | [`inspect`] | the shim's own service, for the commands that show what it knows |
 //! | [`upstream`] | the connection to the runtime, calls with one message each way |
 //! | [`wire`] | image name and credentials in the encoded messages, read and replaced |
@@ -62,6 +63,7 @@ mod body;
 mod budget;
 pub mod call;
 mod client;
+mod containerd;
 mod flow;
 mod forward;
 pub mod grpc;
@@ -71,6 +73,7 @@ pub mod image_calls;
 pub mod inspect;
 pub mod listener;
 pub mod method;
+mod original_names;
 pub mod server;
 mod stop;
 pub mod upstream;

@@ -13,6 +13,8 @@ pub enum ImageMethod {
     Remove,
     /// `RuntimeService.CreateContainer`, whose config names an image.
     Create,
+    /// `ImageService.ListImages`, and `StreamImages`, which is the same in pieces.
+    List,
 }
 
 impl ImageMethod {
@@ -31,6 +33,9 @@ impl ImageMethod {
             | "/runtime.v1alpha2.ImageService/RemoveImage" => Some(Self::Remove),
             "/runtime.v1.RuntimeService/CreateContainer"
             | "/runtime.v1alpha2.RuntimeService/CreateContainer" => Some(Self::Create),
+            "/runtime.v1.ImageService/ListImages"
+            | "/runtime.v1alpha2.ImageService/ListImages"
+            | "/runtime.v1.ImageService/StreamImages" => Some(Self::List),
             _ => None,
         }
     }
@@ -42,6 +47,7 @@ impl ImageMethod {
             Self::Status => "ImageStatus",
             Self::Remove => "RemoveImage",
             Self::Create => "CreateContainer",
+            Self::List => "ListImages",
         }
     }
 
@@ -50,6 +56,7 @@ impl ImageMethod {
         match self {
             Self::Pull | Self::Status | Self::Remove => wire::IMAGE_NAME,
             Self::Create => wire::CONTAINER_IMAGE_NAME,
+            Self::List => wire::FILTERED_IMAGE_NAME,
         }
     }
 }
@@ -140,20 +147,21 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_of_the_four_calls_and_nothing_else() {
+    fn both_versions_of_the_five_calls_and_nothing_else() {
         for version in ["v1", "v1alpha2"] {
             for (service, method) in [
                 ("ImageService", ImageMethod::Pull),
                 ("ImageService", ImageMethod::Status),
                 ("ImageService", ImageMethod::Remove),
                 ("RuntimeService", ImageMethod::Create),
+                ("ImageService", ImageMethod::List),
             ] {
                 let path = format!("/runtime.{version}.{service}/{}", method.name());
                 assert_eq!(ImageMethod::from_path(&path), Some(method));
             }
         }
         for other in [
-            "/runtime.v1.ImageService/ListImages",
+            "/runtime.v1.ImageService/ImageFsInfo",
             "/runtime.v1.RuntimeService/PullImage",
             "/runtime.v1.ImageService/CreateContainer",
             "/runtime.v2.ImageService/PullImage",

@@ -14,7 +14,7 @@ use http::Request;
 use http::request::Parts;
 use telemetry::Telemetry;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,6 +41,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_millis(250);
 const QUIET_INTERVAL: Duration = Duration::from_millis(250);
 /// How long clients get to take what was sent to them, where the time for calls is up.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lists of images that one client may have under way where they are held whole.
+const MAX_LISTS: usize = 8;
 
 /// What answers calls that are not just forwarded, and what counts all of them.
 #[derive(Clone)]
@@ -149,6 +152,8 @@ struct Client {
     service: Arc<Service>,
     /// Its own connection to the runtime: what it doesn't read holds up nobody else.
     upstream: Upstream,
+    /// Lists of images that it may have under way where these are edited.
+    lists: Semaphore,
     /// What the windows of its connections come out of.
     _share: Share,
 }
@@ -193,6 +198,7 @@ impl Service {
         };
         let client = Arc::new(Client {
             upstream: self.upstream.separate(share.window()),
+            lists: Semaphore::new(MAX_LISTS),
             _share: share,
             service: self,
         });
@@ -233,7 +239,9 @@ impl Client {
             let name = name.to_owned();
             return service.inspect(&name, &head, body, respond).await;
         }
-        let method = ImageMethod::from_path(path).filter(|_| head.method == http::Method::POST);
+        let calls = &*service.services.calls;
+        let method = ImageMethod::from_path(path)
+            .filter(|method| head.method == http::Method::POST && calls.answers(*method));
         let call = Call {
             began,
             head,
@@ -244,7 +252,12 @@ impl Client {
         };
         let ended = match method {
             Some(method) => {
-                image_call(&self.upstream, &*service.services.calls, method, call).await
+                // A whole list is held until its client has taken it.
+                let _list = match method {
+                    ImageMethod::List => self.lists.acquire().await.ok(),
+                    _ => None,
+                };
+                image_call(&self.upstream, calls, method, call).await
             }
             None => Some(forward(&self.upstream, call).await),
         };

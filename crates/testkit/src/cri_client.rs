@@ -236,6 +236,34 @@ impl CriClient {
         message: Bytes,
         metadata: HeaderMap,
     ) -> Result<Reply, CallError> {
+        let mut reply = self.exchange(path, message, metadata).await?;
+        reply.message = unframe(reply.message)
+            .map_err(|error| CallError::Transport(format!("{path}: frame: {error}")))?;
+        Ok(reply)
+    }
+
+    /// One call with one message that is answered with any number of them.
+    pub async fn stream(&self, path: &str, message: Bytes) -> Result<Vec<Bytes>, CallError> {
+        let reply = self.exchange(path, message, HeaderMap::new()).await?;
+        let mut rest = reply.message;
+        let mut messages = Vec::new();
+        while rest.len() >= 5 {
+            let length = rest.slice(1..5).get_u32() as usize;
+            if rest.len() < 5 + length {
+                return Err(CallError::Transport(format!("{path}: half a message")));
+            }
+            messages.push(rest.split_to(5 + length).slice(5..));
+        }
+        Ok(messages)
+    }
+
+    /// A call whose answer is read whole; its messages still have their frames.
+    async fn exchange(
+        &self,
+        path: &str,
+        message: Bytes,
+        metadata: HeaderMap,
+    ) -> Result<Reply, CallError> {
         let transport = |what: &str, error: &dyn fmt::Display| {
             CallError::Transport(format!("{path}: {what}: {error}"))
         };
@@ -281,7 +309,7 @@ impl CriClient {
         }
         Ok(Reply {
             headers: head.headers,
-            message: unframe(body.to_bytes()).map_err(|error| transport("frame", &error))?,
+            message: body.to_bytes(),
             trailers,
         })
     }

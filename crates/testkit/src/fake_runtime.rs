@@ -77,6 +77,10 @@ struct State {
     /// Names that ImageStatus and RemoveImage fail for.
     refused: HashMap<String, RpcStatus>,
     runtime_name: Option<String>,
+    /// It has containerd's Images service, with these names and targets.
+    names: Option<BTreeMap<String, Vec<u8>>>,
+    /// A name that is gone after so many looks at it.
+    vanishing: Option<(String, usize)>,
 }
 
 impl FakeRuntime {
@@ -169,6 +173,29 @@ impl FakeRuntime {
     /// Who it says it is in `Version`; `fake` at first.
     pub fn set_runtime_name(&self, name: &str) {
         lock(&self.shared.state).runtime_name = Some(name.to_owned());
+    }
+
+    /// Lets it have containerd's service for names of images. Pulled images are in there; names that are made
+    /// there are images of the CRI.
+    pub fn keep_names(&self) {
+        lock(&self.shared.state).names = Some(BTreeMap::new());
+    }
+
+    /// The names in that service.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let state = lock(&self.shared.state);
+        state
+            .names
+            .iter()
+            .flat_map(BTreeMap::keys)
+            .cloned()
+            .collect()
+    }
+
+    /// Removes a name in that service after it was looked at so many times.
+    pub fn vanish(&self, name: &str, looks: usize) {
+        lock(&self.shared.state).vanishing = Some((name.to_owned(), looks));
     }
 
     /// Answers no call of a method until [`FakeRuntime::answer`].
@@ -322,11 +349,19 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
         "GetContainerEvents" | "Silent" => return silent_stream(respond, &shared).await,
         _ => {}
     }
-    let answer = answer(&method, &message, &shared);
+    let answer = if path.starts_with("/containerd.services.images.v1.Images/") {
+        names_call(&method, &message, &shared)
+    } else {
+        answer(&method, &message, &shared)
+    };
     match answer {
         Ok(message) => {
             if let Some(mut to) = begin(&mut respond) {
-                if send(&mut to, frame(&message), &shared.sent).await.is_err() {
+                let mut framed = frame(&message);
+                if method == "StreamImages" {
+                    framed = in_pieces(&message);
+                }
+                if send(&mut to, framed, &shared.sent).await.is_err() {
                     shared.cancellations.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
@@ -356,6 +391,9 @@ fn answer(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, Rpc
                 return Err(status.clone());
             }
             let image_ref = digest(name.as_bytes());
+            if let Some(names) = &mut state.names {
+                names.insert(name.clone(), descriptor(&image_ref));
+            }
             state.images.insert(name, image_ref.clone());
             PullImageResponse { image_ref }.encode_to_vec()
         }
@@ -400,7 +438,7 @@ fn answer(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, Rpc
             }
             .encode_to_vec()
         }
-        "ListImages" => {
+        "ListImages" | "StreamImages" => {
             let images = state.images.iter().map(|(name, id)| image(name, id));
             ListImagesResponse {
                 images: images.collect(),
@@ -430,6 +468,118 @@ fn answer(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, Rpc
             });
         }
     })
+}
+
+/// containerd's Images service, as far as it is needed.
+fn names_call(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, RpcStatus> {
+    let refused = |code, message: &str| RpcStatus {
+        code,
+        message: message.to_owned(),
+        details: Vec::new(),
+    };
+    let mut state = lock(&shared.state);
+    let State {
+        names: Some(names),
+        images,
+        vanishing,
+        ..
+    } = &mut *state
+    else {
+        return Err(refused(
+            12,
+            "unknown service containerd.services.images.v1.Images",
+        ));
+    };
+    let bad = |_| refused(13, "bad message");
+    if matches!(method, "Get" | "Delete") {
+        let name = NameMessage::decode(message.clone()).map_err(bad)?.name;
+        if method == "Delete" {
+            images.remove(&name);
+            let known = names.remove(&name);
+            return known
+                .map(|_| Vec::new())
+                .ok_or_else(|| refused(5, "not found"));
+        }
+        if let Some((gone, looks)) = vanishing.as_mut().filter(|(gone, _)| *gone == name) {
+            if *looks == 0 {
+                names.remove(gone);
+                images.remove(gone);
+            }
+            *looks = looks.saturating_sub(1);
+        }
+        let target = names.get(&name).cloned();
+        let target = target.ok_or_else(|| refused(5, "not found"))?;
+        let image = Some(NamedImage {
+            name,
+            target: Some(target),
+        });
+        return Ok(NamedImageMessage { image }.encode_to_vec());
+    }
+    let image = NamedImageMessage::decode(message.clone())
+        .map_err(bad)?
+        .image;
+    let image = image.ok_or_else(|| refused(3, "no image"))?;
+    let target = image.target.clone().unwrap_or_default();
+    let id = NameMessage::decode_second(&target);
+    match (method, names.contains_key(&image.name)) {
+        ("Create", true) => return Err(refused(6, "already exists")),
+        ("Update", false) => return Err(refused(5, "not found")),
+        _ => {}
+    }
+    names.insert(image.name.clone(), target);
+    images.insert(image.name.clone(), id);
+    let image = Some(image);
+    Ok(NamedImageMessage { image }.encode_to_vec())
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NameMessage {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    digest: String,
+}
+
+impl NameMessage {
+    /// The digest in a descriptor.
+    fn decode_second(descriptor: &[u8]) -> String {
+        Self::decode(descriptor).map_or_else(|_| String::new(), |read| read.digest)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamedImage {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    target: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamedImageMessage {
+    #[prost(message, optional, tag = "1")]
+    image: Option<NamedImage>,
+}
+
+fn descriptor(digest: &str) -> Vec<u8> {
+    NameMessage {
+        name: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        digest: digest.to_owned(),
+    }
+    .encode_to_vec()
+}
+
+/// A list as a stream of messages with one image each.
+fn in_pieces(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    for image in ListImagesResponse::decode(message)
+        .unwrap_or_default()
+        .images
+    {
+        let images = vec![image];
+        out.extend_from_slice(&frame(&ListImagesResponse { images }.encode_to_vec()));
+    }
+    out.freeze()
 }
 
 fn image(name: &str, id: &str) -> Image {

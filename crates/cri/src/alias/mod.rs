@@ -99,6 +99,18 @@ impl Aliases {
             .map(|entry| entry.image.clone())
     }
 
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.inner.map.lock().images.is_empty()
+    }
+
+    /// Every name, and what it was pulled as; oldest first.
+    pub fn all(&self) -> Vec<(String, String)> {
+        let live = self.live().into_iter();
+        live.filter_map(|record| Some((record.name, record.image?)))
+            .collect()
+    }
+
     /// Remembers that `name` was pulled as `image`. True when that is news, and [`Self::save`] is due.
     pub fn set(&self, name: &str, image: &str) -> bool {
         if self.get(name).as_deref() == Some(image) {

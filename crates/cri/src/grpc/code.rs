@@ -22,6 +22,8 @@ impl Code {
     pub const DEADLINE_EXCEEDED: Self = Self(4);
     /// What was asked for does not exist.
     pub const NOT_FOUND: Self = Self(5);
+    /// What was to be made is there already.
+    pub const ALREADY_EXISTS: Self = Self(6);
     /// The caller may not do this.
     pub const PERMISSION_DENIED: Self = Self(7);
     /// A limit was reached.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::call::UnaryCall;
 use crate::grpc::{Code, Status};
 use crate::method::ImageMethod;
-use crate::upstream::{Outgoing, UnaryReply, UpstreamError};
+use crate::upstream::{Outgoing, UnaryReply, Upstream, UpstreamError};
 use crate::wire::{self, AuthEdit, WireError};
 
 /// Why an attempt got no answer.
@@ -56,6 +56,11 @@ impl Attempts {
     /// The request's message.
     pub(super) fn message(&self) -> &Bytes {
         &self.call.message
+    }
+
+    /// The container runtime.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.call.upstream
     }
 
     /// Time by which the call has to be over.

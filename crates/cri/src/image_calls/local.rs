@@ -10,6 +10,7 @@ use policy::{Plan, Reference};
 
 use super::Shared;
 use super::attempt::{AttemptResult, Attempts, reply};
+use super::names;
 use crate::grpc::Code;
 use crate::upstream::UnaryReply;
 use crate::wire;
@@ -21,7 +22,9 @@ pub(super) async fn status(
     attempts: &Attempts,
     reference: &Reference,
 ) -> UnaryReply {
-    reply(find(shared, settings, attempts, reference).await.answer)
+    let mut reply = reply(find(shared, settings, attempts, reference).await.answer);
+    names::add_to(shared, settings, &mut reply);
+    reply
 }
 
 /// RemoveImage.
@@ -150,7 +153,7 @@ async fn find(
 
 /// What an answer to an ImageStatus says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
+pub(super) enum Presence {
     /// The image is there.
     Present,
     /// It is not.
@@ -162,7 +165,7 @@ enum Presence {
 }
 
 impl Presence {
-    fn of(answer: &AttemptResult) -> Self {
+    pub(super) fn of(answer: &AttemptResult) -> Self {
         let Ok(reply) = answer else {
             return Self::Unknown;
         };

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `local` | ImageStatus, RemoveImage, CreateContainer: what a name stands for on this node |
+//! | `names` | original names of images from mirrors: after pulls, in ListImages |
 //! | `pull` | PullImage: candidates in order until one succeeds |
 //! | `attempt` | one request to the runtime, within what is left of the caller's time |
 //! | `record` | what a pull leaves behind: history, counters, its line in the log |
@@ -12,6 +13,7 @@
 
 mod attempt;
 mod local;
+mod names;
 mod pull;
 mod record;
 
@@ -32,6 +34,7 @@ use crate::method::ImageMethod;
 use crate::upstream::UnaryReply;
 use crate::wire;
 use attempt::Attempts;
+use names::NamesApi;
 use record::Failing;
 
 /// Answers the image calls. Cheap to clone; clones share everything.
@@ -52,6 +55,8 @@ struct Shared {
     background: Handle,
     /// Counts and remembers what was decided.
     telemetry: Telemetry,
+    /// Whether the runtime can keep original names itself.
+    names_api: NamesApi,
     /// Images whose last pull failed, so that the log says it once.
     failing: Failing,
     /// Whether the aliases could not be saved last time, so that the log says it once.
@@ -75,6 +80,7 @@ impl ImageService {
                 settings,
                 background,
                 telemetry,
+                names_api: NamesApi::default(),
                 failing: Failing::default(),
                 unsaved: Arc::default(),
             }),
@@ -88,24 +94,33 @@ impl ImageCalls for ImageService {
         Box::pin(async move {
             let settings = shared.settings.load_full();
             let method = call.method;
-            let reference = reference(method, &call.message);
+            let is_about_one = method != ImageMethod::List;
+            let reference = is_about_one
+                .then(|| reference(method, &call.message))
+                .flatten();
             let attempts = Attempts::new(call, settings.timeout);
-            let Some(reference) = reference else {
-                return attempt::reply(attempts.unchanged().await);
-            };
-            match method {
-                ImageMethod::Pull => pull::pull(&shared, &settings, &attempts, &reference).await,
-                ImageMethod::Status => {
-                    local::status(&shared, &settings, &attempts, &reference).await
+            match (method, reference) {
+                (ImageMethod::List, _) => names::list(&shared, &settings, &attempts).await,
+                (_, None) => attempt::reply(attempts.unchanged().await),
+                (ImageMethod::Pull, Some(name)) => {
+                    pull::pull(&shared, &settings, &attempts, &name).await
                 }
-                ImageMethod::Remove => {
-                    local::remove(&shared, &settings, &attempts, &reference).await
+                (ImageMethod::Status, Some(name)) => {
+                    local::status(&shared, &settings, &attempts, &name).await
                 }
-                ImageMethod::Create => {
-                    local::create(&shared, &settings, &attempts, &reference).await
+                (ImageMethod::Remove, Some(name)) => {
+                    local::remove(&shared, &settings, &attempts, &name).await
+                }
+                (ImageMethod::Create, Some(name)) => {
+                    local::create(&shared, &settings, &attempts, &name).await
                 }
             }
         })
+    }
+
+    fn answers(&self, method: ImageMethod) -> bool {
+        let shared = &self.shared;
+        method != ImageMethod::List || names::edits_lists(shared, &shared.settings.load())
     }
 }
 

@@ -11,6 +11,7 @@ use resolver::{Depth, Resolution};
 
 use super::Shared;
 use super::attempt::{AttemptError, AttemptResult, Attempts, reply};
+use super::names;
 use super::record::Record;
 use crate::grpc::{Code, Status};
 use crate::upstream::UnaryReply;
@@ -37,6 +38,7 @@ pub(super) async fn pull(
     let record = Record::begin(shared, &plan);
     let mut pull = Pull {
         shared,
+        settings,
         attempts,
         caller,
         plan,
@@ -49,6 +51,7 @@ pub(super) async fn pull(
 
 struct Pull<'a> {
     shared: &'a Shared,
+    settings: &'a Settings,
     attempts: &'a Attempts,
     /// What kubelet sent, for the host that the name says.
     caller: Option<Credentials>,
@@ -210,6 +213,9 @@ impl Pull<'_> {
         if reply.status().is_ok() {
             let alias = (!is_original).then_some(candidate.image.as_str());
             self.shared.remember(&self.plan.key, alias);
+            if let Some(alias) = alias {
+                names::after_pull(self.shared, self.settings, self.attempts, &plan, alias).await;
+            }
             let trail = self.trail_of_success(progress);
             self.record
                 .came_from(candidate, &progress.resolution, &trail);

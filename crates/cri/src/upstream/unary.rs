@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use super::{Upstream, UpstreamError};
 use crate::call::CallHead;
 use crate::flow;
-use crate::grpc::{self, Code, FrameError, GRPC_ENCODING, Status};
+use crate::grpc::{self, Code, FrameError, GRPC_ENCODING, Message, Status};
 
 /// Largest answer that is kept in memory: 64 MiB, above gRPC's own default limits of 4 and 16 MiB.
 const MAX_ANSWER: usize = 64 << 20;
@@ -134,6 +134,26 @@ impl UnaryReply {
     /// Any [`FrameError`], [`FrameError::Empty`] for an answer without a message among them.
     pub fn message(&self) -> Result<Bytes, FrameError> {
         grpc::single_message(&self.body, &self.headers)
+    }
+
+    /// Replaces each message of the answer by what `edit` makes of it. An answer that can't be read stays
+    /// as it is.
+    pub(crate) fn map_messages<E>(&mut self, edit: impl Fn(&[u8]) -> Result<Vec<u8>, E>) {
+        let mut out = BytesMut::with_capacity(self.body.len() + 1024);
+        let mut rest = self.body.clone();
+        while !rest.is_empty() {
+            let length = Message::length(&rest).filter(|length| *length <= rest.len());
+            let Some(length) = length else { return };
+            let message = Message::parse(&rest.split_to(length));
+            let decoded = message.and_then(|message| message.decode(&self.headers));
+            let edited = decoded.ok().and_then(|message| edit(&message).ok());
+            let Some(framed) = edited.and_then(|message| grpc::frame(&message)) else {
+                return;
+            };
+            out.extend_from_slice(&framed);
+        }
+        self.body = out.freeze();
+        self.headers.remove(CONTENT_LENGTH);
     }
 
     /// Sends it to the client.

@@ -27,6 +27,8 @@ use fields::text;
 
 /// Where the name is in PullImageRequest, ImageStatusRequest and RemoveImageRequest: `image.image`.
 pub const IMAGE_NAME: &[u32] = &[1, 1];
+/// Where the name is in the filter of ListImagesRequest: `filter.image.image`.
+pub const FILTERED_IMAGE_NAME: &[u32] = &[1, 1, 1];
 /// Where the name is in CreateContainerRequest: `config.image.image`.
 pub const CONTAINER_IMAGE_NAME: &[u32] = &[2, 2, 1];
 /// `PullImageRequest.auth`.
@@ -112,4 +114,40 @@ fn collect_parts(message: &[u8], path: &[u32], out: &mut Vec<u8>) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The texts of a repeated field.
+///
+/// # Errors
+/// Any [`WireError`]: the message can't be read with certainty.
+pub(crate) fn texts(message: &[u8], number: u32) -> Result<Vec<&str>, WireError> {
+    let mut texts = Vec::new();
+    for field in Fields::of(message) {
+        let field = field?;
+        if field.number == number {
+            texts.push(text(field.expect(WireType::Len)?)?);
+        }
+    }
+    Ok(texts)
+}
+
+/// The message with each message of a repeated field replaced; everything else as it was.
+///
+/// # Errors
+/// Any [`WireError`]: the message can't be read with certainty, or what `edit` says.
+pub(crate) fn map_messages(
+    message: &[u8],
+    number: u32,
+    edit: impl Fn(&[u8]) -> Result<Vec<u8>, WireError>,
+) -> Result<Vec<u8>, WireError> {
+    let mut out = Vec::with_capacity(message.len() + 256);
+    for field in Fields::of(message) {
+        let field = field?;
+        if field.number == number {
+            put_field(number, &edit(field.expect(WireType::Len)?)?, &mut out);
+        } else {
+            out.extend_from_slice(message.get(field.span).unwrap_or_default());
+        }
+    }
+    Ok(out)
 }

@@ -15,6 +15,7 @@ mod lifecycle;
 mod local;
 mod log;
 mod origin;
+mod original_names;
 mod routing;
 mod secrets;
 mod sharing;

@@ -33,6 +33,8 @@ const LOCAL_ONLY: &[&str] = &[
     "probeTimeout",
     "fallbackToOrigin",
     "bypass",
+    "originalNames",
+    "keepMirrorNames",
     "configMapEnv",
     "imageCredentialProviderConfig",
     "imageCredentialProviderBinDir",

@@ -52,6 +52,10 @@ pub struct RawConfig {
     pub fallback_to_origin: Option<Located<bool>>,
     /// `bypass`.
     pub bypass: Option<Located<bool>>,
+    /// Whether images from mirrors get their original names in the runtime.
+    pub original_names: Option<Located<bool>>,
+    /// Whether they keep the mirror's names beside them.
+    pub keep_mirror_names: Option<Located<bool>>,
     /// Where metrics are served.
     pub metrics_address: Option<Located<String>>,
     /// Directory for state.
@@ -231,6 +235,8 @@ impl RawConfig {
             probe_timeout: fields.duration("probeTimeout"),
             fallback_to_origin: fields.boolean("fallbackToOrigin"),
             bypass: fields.boolean("bypass"),
+            original_names: fields.boolean("originalNames"),
+            keep_mirror_names: fields.boolean("keepMirrorNames"),
             metrics_address: fields.text("metricsAddress"),
             image: fields.text("image"),
             rewrite: fields.text("rewrite"),

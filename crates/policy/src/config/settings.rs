@@ -41,6 +41,10 @@ pub struct Settings {
     /// Whether kubelet is led past the shim, to the runtime, while the shim is down. False where the config says
     /// `bypass: false`, and always with `fallbackToOrigin: false`. Default true.
     pub bypass: bool,
+    /// Whether an image from a mirror also gets the name that was asked for in the runtime. Default true.
+    pub original_names: bool,
+    /// Whether such an image keeps the mirror's name where no container needs it. Default true.
+    pub keep_mirror_names: bool,
     /// Where metrics and the page are served; `None` is nowhere (`off`). Default `127.0.0.1:7441`.
     pub metrics_address: Option<SocketAddr>,
     /// Directory for state. Default `/var/lib/image-cri-shim`.
@@ -173,6 +177,8 @@ impl Settings {
                 bounds::PROBE_TIMEOUT,
             ),
             bypass: fallback && raw.bypass.as_ref().is_none_or(|b| b.value),
+            original_names: raw.original_names.as_ref().is_none_or(|o| o.value),
+            keep_mirror_names: raw.keep_mirror_names.as_ref().is_none_or(|k| k.value),
             metrics_address: reader.metrics_address(raw),
             state_dir: raw.image.as_ref().map_or_else(
                 || PathBuf::from("/var/lib/image-cri-shim"),
