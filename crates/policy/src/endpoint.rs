@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
-use crate::Credentials;
-use crate::reference;
+use crate::host::{canonical_host, has_host_form, is_domain_name};
+use crate::{Credentials, reference};
 
 /// RFC 1035: a name's longest form.
 const MAX_HOST: usize = 253;
@@ -165,9 +165,10 @@ impl Endpoint {
     /// A host that is one word (`harbor`) is written with its port, the scheme's own where none was
     /// written: `harbor/app` would be Docker Hub's.
     pub fn domain(&self) -> String {
-        let is_read_as_host = self.host.contains(['.', ':']) || self.host == "localhost";
         match self.port {
-            None if !is_read_as_host => format!("{}:{}", self.host, self.effective_port()),
+            None if !has_host_form(&self.host) => {
+                format!("{}:{}", self.host, self.effective_port())
+            }
             _ => self.authority(),
         }
     }
@@ -312,19 +313,11 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
-/// Docker Hub goes by three names; `docker.io` is the one references use.
-pub(crate) fn canonical_host(host: &str) -> &str {
-    match host {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        other => other,
-    }
-}
-
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         return address.parse::<std::net::Ipv6Addr>().is_ok();
     }
-    reference::is_domain_name(host)
+    is_domain_name(host)
 }
 
 fn is_loopback(host: &str) -> bool {

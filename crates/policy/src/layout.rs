@@ -3,6 +3,8 @@
 //! A `:` can't stand in a repository, and an underscore can't stand in a host. So `quay.io:5000` is
 //! written `quay.io_5000` there, and can be read back.
 
+use crate::host::{has_host_form, is_domain};
+
 /// Where in a registry an image of another host is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layout {
@@ -54,8 +56,7 @@ pub fn segment_to_host(segment: &str, is_known: &dyn Fn(&str) -> bool) -> Option
             kuik.unwrap_or_else(|| segment.to_owned())
         }
     };
-    let is_host = host.contains(['.', ':']) || host == "localhost";
-    (is_host && crate::reference::is_domain(&host)).then_some(host)
+    (has_host_form(&host) && is_domain(&host)).then_some(host)
 }
 
 #[cfg(test)]

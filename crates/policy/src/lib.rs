@@ -48,6 +48,7 @@ pub mod docker_config;
 pub mod duration;
 pub mod endpoint;
 pub mod glob;
+mod host;
 pub mod host_pattern;
 pub mod layout;
 pub mod manifest;

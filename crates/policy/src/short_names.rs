@@ -62,7 +62,7 @@ impl ShortNames {
 fn image(start: &str, rest: &str) -> Option<Meaning> {
     let reference = Reference::parse(&format!("{start}{rest}")).ok()?;
     let host = start.split('/').next().unwrap_or(start);
-    let fits = !reference.is_short() && crate::endpoint::canonical_host(host) == reference.domain();
+    let fits = !reference.is_short() && crate::host::canonical_host(host) == reference.domain();
     fits.then_some(Meaning::Image(reference))
 }
 

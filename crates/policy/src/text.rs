@@ -14,6 +14,17 @@ pub fn one_line(text: &str, max_chars: usize) -> String {
     line
 }
 
+/// A field's name for messages. What doesn't look like one may be a secret that lost its colon or its
+/// quotes, and is not shown.
+pub(crate) fn shown_name(name: &str) -> &str {
+    let looks_like_one = name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if looks_like_one { name } else { "(not shown)" }
+}
+
 /// Bytes that are no text: neither UTF-8, nor UTF-16 with a byte order mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is neither UTF-8 text nor UTF-16 text with a byte order mark")]

@@ -26,7 +26,10 @@ async fn no_kubeconfig_is_said_once_at_debug() {
 
 #[tokio::test]
 async fn no_configmap_is_said_once_at_debug() {
-    let world = World::start("reloadInterval: 1s").await;
+    let server = FakeApiServer::start().unwrap();
+    // While a watch stands, nobody asks.
+    server.set_fault(Some(ApiFault::NoWatch));
+    let world = World::start_with("reloadInterval: 1s", server).await;
     let line = "configmap kube-system/image-cri-shim not found; skip syncing";
     let said = world.shim.wait_for_log(line).await;
     assert!(said.contains("DEBUG"), "{said}");

@@ -7,10 +7,19 @@ use secrecy::ExposeSecret;
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
 use super::raw::{RawAuth, RawConfig, is_variable};
-use super::settings::{CredentialPlugins, Reader};
+use super::reader::Reader;
 use super::webhook;
 use crate::yaml::Position;
 use crate::{CredentialSource, Credentials};
+
+/// Kubelet's two settings for credential-provider plugins, under the names of its flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialPlugins {
+    /// `imageCredentialProviderConfig`: a `CredentialProviderConfig` file.
+    pub config: PathBuf,
+    /// `imageCredentialProviderBinDir`: where the plugins' programs are.
+    pub bin_dir: PathBuf,
+}
 
 impl Reader<'_> {
     pub(super) fn credentials(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
-use super::settings::Reader;
+use super::reader::Reader;
 use crate::duration;
 
 /// Entries that one list may have.

@@ -5,10 +5,11 @@
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::fields::{Fields, Located, is_nothing};
-use super::merge::Key;
+use super::key::Key;
 use super::node_cache::RawNodeCache;
 use super::raw::{self, RawCache, RawConfig};
-use super::settings::{Reader, Settings};
+use super::reader::Reader;
+use super::settings::Settings;
 use crate::yaml;
 
 /// Name of the ConfigMap.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostic;
 use crate::duration;
+use crate::text::shown_name;
 use crate::yaml::{Key, Node, Position, Value};
 
 /// A value and where it stood.
@@ -45,17 +46,6 @@ pub(crate) fn is_nothing(value: &Value) -> bool {
         Value::Sequence(items) => items.is_empty(),
         Value::Mapping(_) => false,
     }
-}
-
-/// A field's name for messages. What doesn't look like one may be a secret that lost its colon or its
-/// quotes, and is not shown.
-pub(crate) fn shown_name(name: &str) -> &str {
-    let looks_like_one = name.len() <= 64
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if looks_like_one { name } else { "(not shown)" }
 }
 
 /// The fields of one mapping. Every getter takes its field away; [`Fields::finish`] warns about

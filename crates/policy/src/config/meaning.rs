@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fields::Located;
-use super::merge::Key;
+use super::key::Key;
 use super::node_cache::NodeCache;
 use super::raw::{RawAuth, RawCache, RawConfig};
 use super::settings::{CacheSettings, Settings};

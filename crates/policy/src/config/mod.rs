@@ -15,10 +15,12 @@ mod configmap;
 mod credential_provider;
 mod diagnostic;
 mod fields;
+mod key;
 mod meaning;
 mod merge;
 mod node_cache;
 mod raw;
+mod reader;
 mod render;
 mod routing;
 mod settings;
@@ -26,14 +28,15 @@ mod sources;
 mod webhook;
 
 pub use crate::yaml::Position;
+pub use auth::CredentialPlugins;
 pub use configmap::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap};
 pub use credential_provider::{
     CacheKeyType, CredentialProvider, ProviderAnswer, ProviderAnswerError,
 };
 pub use diagnostic::{Diagnostic, Severity};
 pub use fields::Located;
-pub(crate) use fields::shown_name;
-pub use merge::{Key, Merged, merge};
+pub use key::Key;
+pub use merge::{Merged, merge};
 pub use node_cache::{
     CacheTls, ListenAddress, NodeCache, RawCacheTls, RawNodeCache, RawS3Credentials, RawS3Store,
     S3Credentials, S3Store, Size,
@@ -41,9 +44,10 @@ pub use node_cache::{
 pub use raw::{
     RawAuth, RawCache, RawConfig, RawConfigMapEnv, RawNodeCacheUse, RawRedirect, RawRegistry,
 };
+pub use reader::Environment;
 pub use render::{MAX_FILE_BYTES, masked, render, rewrite};
 pub use routing::removes_all_routing;
-pub use settings::{CacheSettings, CredentialPlugins, Environment, Settings};
+pub use settings::{CacheSettings, Settings};
 pub use sources::{Found, Need};
 pub use webhook::{Rewrite, WebhookSettings};
 

@@ -7,8 +7,8 @@
 use secrecy::ExposeSecret;
 
 use super::fields::Located;
+use super::key::Key;
 use super::meaning;
-use super::merge::Key;
 use super::node_cache::{RawNodeCache, RawS3Credentials};
 use super::raw::{RawAuth, RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
 use super::settings::Settings;

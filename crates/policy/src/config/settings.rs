@@ -4,21 +4,21 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::CredentialPlugins;
 use super::bounds;
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
 use super::node_cache::NodeCache;
 use super::raw::{RawCache, RawConfig, RawNodeCacheUse, RawRedirect, RawRegistry};
+use super::reader::{Environment, Reader};
 use super::webhook::{self, WebhookSettings};
-use crate::endpoint::{canonical_host, without_credentials};
+use crate::endpoint::without_credentials;
+use crate::host::{self, canonical_host};
 use crate::public_hosts;
 use crate::rules::{
     MirrorOf, OFFLINE_PRIORITY, Origin, Priority, REGISTRY_PRIORITY, Redirect, Registry, Rules,
 };
 use crate::{Credentials, Endpoint, Layout, TlsOptions, reference};
-
-/// Looks up a variable of the environment; passed in, so that this stays pure.
-pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// What the config means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,15 +62,6 @@ pub struct Settings {
     pub configured: Vec<Registry>,
     /// Registries and redirects.
     pub rules: Rules,
-}
-
-/// Kubelet's two settings for credential-provider plugins, under the names of its flags.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CredentialPlugins {
-    /// `imageCredentialProviderConfig`: a `CredentialProviderConfig` file.
-    pub config: PathBuf,
-    /// `imageCredentialProviderBinDir`: where the plugins' programs are.
-    pub bin_dir: PathBuf,
 }
 
 /// The `cache` group.
@@ -193,11 +184,6 @@ impl Settings {
         };
         (settings, reader.findings)
     }
-}
-
-pub(super) struct Reader<'a> {
-    pub(super) environment: &'a Environment<'a>,
-    pub(super) findings: Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
@@ -425,7 +411,7 @@ impl Reader<'_> {
             if text == "*" {
                 return MirrorOf::Any;
             }
-            if reference::is_domain(text) {
+            if host::is_domain(text) {
                 if !text.contains(['.', ':']) && !text.eq_ignore_ascii_case("localhost") {
                     let message = "a host of one word; image names write it with its port, so no image is of this host: write `host:port`";
                     self.findings
@@ -464,35 +450,6 @@ impl Reader<'_> {
         };
         self.address_or_off(written, "metricsAddress")
     }
-
-    /// An address to listen on; `None` for `off`.
-    pub(super) fn address_or_off(
-        &mut self,
-        written: &Located<String>,
-        field: &str,
-    ) -> Option<SocketAddr> {
-        let text = written.value.trim();
-        if text == "off" {
-            return None;
-        }
-        let parsed = listen_address(text);
-        if parsed.is_none() {
-            let message = "not an address to listen on; write `127.0.0.1:7441`, or `off`";
-            self.findings
-                .push(Diagnostic::error(written.position, field, message));
-        }
-        parsed
-    }
-}
-
-/// An address to listen on. Go programs write `:9100` for every address and `localhost` for loopback.
-pub(super) fn listen_address(text: &str) -> Option<SocketAddr> {
-    let text = match text.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None if text.starts_with(':') => format!("[::]{text}"),
-        None => text.to_owned(),
-    };
-    text.parse().ok()
 }
 
 fn is_default(written: Option<&Located<i64>>) -> bool {
@@ -527,6 +484,6 @@ fn prefix(written: &str) -> Option<(String, String)> {
     } else {
         ("docker.io", text)
     };
-    let fits = reference::is_domain(domain) && (path.is_empty() || reference::is_repository(path));
+    let fits = host::is_domain(domain) && (path.is_empty() || reference::is_repository(path));
     fits.then(|| (canonical_host(domain).to_owned(), path.to_owned()))
 }

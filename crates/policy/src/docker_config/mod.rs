@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::endpoint::canonical_host;
+use crate::host::canonical_host;
 use crate::host_pattern::matches_host;
 use crate::{Credentials, Endpoint};
 

@@ -1,7 +1,6 @@
 //! Names that lead through the node cache: `localhost:7439/quay.io/team/app:1`.
 
-use crate::reference;
-use crate::{Reference, layout, name};
+use crate::{Reference, host, layout, name, reference};
 
 /// Where the node cache is pulled from: `host[:port]`, maybe with a path.
 ///
@@ -16,9 +15,9 @@ impl CachePrefix {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim().trim_end_matches('/');
         let (domain, path) = text.split_once('/').unwrap_or((text, ""));
-        let fits = reference::is_domain(domain)
+        let fits = host::is_domain(domain)
             // A single word would be read as a repository of Docker Hub.
-            && (domain.contains(['.', ':']) || domain == "localhost")
+            && host::has_host_form(domain)
             && (path.is_empty() || reference::is_repository(path));
         fits.then(|| Self(text.to_owned()))
     }

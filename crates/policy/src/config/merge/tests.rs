@@ -1,4 +1,4 @@
-//! The spec's table of what a ConfigMap does to the local file, row by row.
+//! What a ConfigMap does to the local file, field by field.
 
 use proptest::prelude::*;
 

@@ -17,8 +17,8 @@ use ipnet::IpNet;
 use super::bounds::Time;
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
-use super::settings::{Reader, listen_address};
-use crate::{Credentials, reference};
+use super::reader::{Reader, listen_address};
+use crate::{Credentials, host};
 
 pub use raw::{RawCacheTls, RawNodeCache, RawS3Credentials, RawS3Store};
 pub use size::Size;
@@ -261,7 +261,7 @@ impl Reader<'_> {
         let mut names = Vec::new();
         for written in self.entries(raw.names.as_ref(), FIELD) {
             let name = written.value.trim().to_ascii_lowercase();
-            if reference::is_domain(&name) {
+            if host::is_domain(&name) {
                 names.push(name);
             } else {
                 self.error(written, FIELD, "not a host; write `host` or `host:port`");

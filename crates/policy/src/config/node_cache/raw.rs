@@ -10,7 +10,7 @@ use crate::Credentials;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::fields::{Fields, Located};
 use crate::config::raw::texts;
-use crate::config::settings::Reader;
+use crate::config::reader::Reader;
 use crate::yaml::{Node, Value};
 
 /// The section, every field as it was written.
