@@ -114,13 +114,13 @@ fn refused(error: &BodyError) -> Reply {
 /// How long the answer may take: what the API server says in `?timeout=10s`, less a margin, and at most
 /// `most`.
 fn time_for(query: Option<&str>, most: Duration) -> Duration {
-    let told = query
+    let given = query
         .into_iter()
         .flat_map(|query| query.split('&'))
         .filter_map(|pair| pair.strip_prefix("timeout="))
         .find_map(|value| policy::duration::parse(value).ok());
-    let told = told.unwrap_or(DEFAULT_TIMEOUT);
-    told.saturating_sub(MARGIN.min(told / 4)).min(most)
+    let given = given.unwrap_or(DEFAULT_TIMEOUT);
+    given.saturating_sub(MARGIN.min(given / 4)).min(most)
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl Admission {
     }
 
     /// Answers a review. What can't be handled is allowed as it is. `deadline` is for all of it: what
-    /// registries have not said by then is not waited for.
+    /// registries have not answered by then is not waited for.
     ///
     /// # Errors
     /// [`ReviewError`]: the body is no AdmissionReview, so that there is nothing to answer to, or its turn

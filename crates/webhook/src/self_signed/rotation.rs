@@ -102,8 +102,8 @@ pub enum Step {
 }
 
 /// The next step. Certificates that parse and belong together are replaced only by a clock that is
-/// confirmed: one that is years ahead or behind would replace good ones. `published` is what the API server was last seen to be told to trust; without it, no
-/// CA is promoted.
+/// confirmed: one that is years ahead or behind would replace good ones. `published` is what the API server
+/// was last seen to trust; without it, no CA is promoted.
 pub fn next_step(
     keys: &Keys,
     names: &[String],
