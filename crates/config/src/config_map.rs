@@ -5,6 +5,7 @@ use policy::config::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, Conf
 
 use crate::announce;
 use crate::file::Loaded;
+use crate::guard;
 use crate::source::Found;
 use crate::{ConfigError, variable};
 
@@ -21,6 +22,8 @@ pub(crate) struct ConfigMapSource {
     /// The text that was read last, so that it is parsed once.
     text: Option<String>,
     problem: Option<String>,
+    /// Whether the last good config routes anything.
+    routes: bool,
 }
 
 impl ConfigMapSource {
@@ -30,6 +33,7 @@ impl ConfigMapSource {
             reported: LastSync::Pending,
             text: None,
             problem: None,
+            routes: false,
         }
     }
 
@@ -68,11 +72,18 @@ impl ConfigMapSource {
         if self.text.as_ref() == Some(&text) {
             return None;
         }
-        let understood = understand(&text);
+        let understood =
+            understand(&text).and_then(|loaded| {
+                match guard::config_map_opens_the_site(&name(), self.routes, &loaded) {
+                    Some(problem) => Err(problem),
+                    None => Ok(loaded),
+                }
+            });
         self.text = Some(text);
         match understood {
             Ok(loaded) => {
                 self.problem = None;
+                self.routes = !loaded.settings.rules.is_empty();
                 Some(loaded)
             }
             Err(problem) => {

@@ -31,6 +31,7 @@
 //! | [`mod@file`] | reading the local file, and replacing it |
 //! | [`Source`] | where a config comes from, looked at again and again |
 //! | `merge` | the file with the ConfigMap merged into it |
+//! | `guard` | configs that would open a site by accident |
 //! | `config_map` | the ConfigMap as a config of its own |
 //! | [`credentials`] | credentials that the config only points to |
 //! | `in_force` | a config and its credentials, as one value |
@@ -47,6 +48,7 @@ pub mod credentials;
 mod error;
 pub mod file;
 mod follow;
+mod guard;
 mod in_force;
 mod merge;
 pub mod runtime;

@@ -2,17 +2,26 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::{ClientProvider, ConfigMapText, Snapshot, WatchedObject};
 use policy::config::Settings;
 use telemetry::report::ConfigPart;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::config_map::{self, ConfigMapSource};
-use crate::file::Loaded;
+use crate::file::{self, Loaded};
 use crate::in_force::Interval;
 use crate::merge::Merging;
 use crate::watch::Watch;
+
+/// How long a file that was closed must stay as it is: events are a little later than what they tell of.
+const WATCHED_INTERVAL: Duration = Duration::from_millis(30);
+/// How long a file that nobody watches must stay as it is.
+const UNWATCHED_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a file may take to be read.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a config is. No `Debug`: it holds credentials.
 pub enum Source {
@@ -57,11 +66,11 @@ impl Source {
                 path,
                 loaded,
                 merge_config_map,
-            } => Looking::File(FileSource {
-                _watch: Watch::start(&[&path], wake),
-                config_map: merge_config_map.then(|| cluster::follow_config_map(link, interval)),
-                merging: Some(Box::new(Merging::new(path, *loaded))),
-            }),
+            } => {
+                let config_map =
+                    merge_config_map.then(|| cluster::follow_config_map(link, interval));
+                Looking::File(FileSource::new(path, *loaded, config_map, wake))
+            }
             Self::ConfigMap => Looking::ConfigMap(ConfigMapSource::new(
                 cluster::follow_config_map(link, interval),
             )),
@@ -106,23 +115,50 @@ impl Looking {
     }
 }
 
+/// Where a file really is, and its text or why there is none.
+type Read = (Option<PathBuf>, Result<String, String>);
+
 /// A file, and the ConfigMap where it is merged into it.
 pub(crate) struct FileSource {
+    path: PathBuf,
     merging: Option<Box<Merging>>,
     config_map: Option<WatchedObject<ConfigMapText>>,
-    _watch: Watch,
+    wake: Arc<Notify>,
+    watch: Watch,
+    /// Where the file really is; a link may lead elsewhere later.
+    target: Option<PathBuf>,
+    /// A read that takes its time, as on a network mount that is dead.
+    reading: Option<JoinHandle<Read>>,
 }
 
 impl FileSource {
+    fn new(
+        path: PathBuf,
+        loaded: Loaded,
+        config_map: Option<WatchedObject<ConfigMapText>>,
+        wake: Arc<Notify>,
+    ) -> Self {
+        Self {
+            watch: Watch::start(&[&path], Arc::clone(&wake)),
+            target: path.canonicalize().ok(),
+            merging: Some(Box::new(Merging::new(path.clone(), loaded))),
+            path,
+            config_map,
+            wake,
+            reading: None,
+        }
+    }
+
     /// On a thread of its own: a file on a dead network mount must block nothing but its own reloads.
     async fn look(&mut self) -> Option<Found> {
+        let text = self.text().await;
         let seen = match &mut self.config_map {
             Some(config_map) => config_map.take_snapshot(),
             None => Snapshot::default(),
         };
         let mut merging = self.merging.take()?;
         let looked = tokio::task::spawn_blocking(move || {
-            let new = merging.step(&seen);
+            let new = merging.step(text, &seen);
             (merging, new)
         });
         let (merging, new) = looked.await.ok()?;
@@ -133,5 +169,56 @@ impl FileSource {
         };
         self.merging = Some(merging);
         Some(found)
+    }
+
+    /// The file as it is now; nothing while somebody writes it, which is looked at again when he has done.
+    async fn text(&mut self) -> Option<Result<String, String>> {
+        if self.watch.is_being_written() {
+            return None;
+        }
+        let first = self.read().await?;
+        if self.merging.as_ref()?.looked() == &first {
+            return Some(first);
+        }
+        // Without a watch nobody says when it is closed, so it must stay the same for a while.
+        let interval = match self.watch.is_watching() {
+            true => WATCHED_INTERVAL,
+            false => UNWATCHED_INTERVAL,
+        };
+        tokio::time::sleep(interval).await;
+        let second = self.read().await?;
+        if self.watch.is_being_written() || first != second {
+            return None;
+        }
+        Some(second)
+    }
+
+    /// Reads the file; nothing where that takes too long. It is not read again before that has ended.
+    async fn read(&mut self) -> Option<Result<String, String>> {
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            None => {
+                let path = self.path.clone();
+                self.reading.insert(tokio::task::spawn_blocking(move || {
+                    let text = file::read(&path).map_err(|error| error.to_string());
+                    (path.canonicalize().ok(), text)
+                }))
+            }
+        };
+        let Ok(read) = tokio::time::timeout(READ_TIMEOUT, reading).await else {
+            tracing::warn!(
+                "reading {} takes longer than {READ_TIMEOUT:?}; the last good config stays",
+                self.path.display()
+            );
+            return None;
+        };
+        self.reading = None;
+        let (target, text) = read.ok()?;
+        // While it is replaced it may be nowhere.
+        if target.is_some() && target != self.target {
+            self.watch = Watch::start(&[&self.path], Arc::clone(&self.wake));
+            self.target = target;
+        }
+        Some(text)
     }
 }

@@ -58,6 +58,18 @@ pub(crate) enum Command {
     History(HistoryArgs),
     Install(InstallArgs),
     Uninstall(UninstallArgs),
+    /// Print completions of this command line for a shell
+    #[command(hide = true)]
+    Completions {
+        /// For which one
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write one page for each command into a directory
+    #[command(hide = true)]
+    Man {
+        /// Where to write the pages; it must exist
+        directory: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -96,7 +108,13 @@ impl Cli {
             Some(Command::Resolve(resolve)) => resolve.config.as_ref(),
             Some(Command::Status(status)) => status.config.file.as_ref(),
             Some(Command::History(history)) => history.config.file.as_ref(),
-            Some(Command::Install(_) | Command::Uninstall(_)) | None => None,
+            Some(
+                Command::Install(_)
+                | Command::Uninstall(_)
+                | Command::Completions { .. }
+                | Command::Man { .. },
+            )
+            | None => None,
         };
         if let Some(file) = file {
             self.file.clone_from(file);

@@ -18,6 +18,8 @@ mod roles;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
+use clap::CommandFactory;
+use commands::manual;
 use process::logging;
 use roles::{node, webhook};
 
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         Some(Command::History(args)) => return commands::history::run(&file, &args),
         Some(Command::Install(args)) => return commands::install::install(&args),
         Some(Command::Uninstall(args)) => return commands::install::uninstall(&args),
+        Some(Command::Completions { shell }) => manual::completions(Cli::command(), shell),
+        Some(Command::Man { directory }) => manual::pages(Cli::command(), directory.as_deref()),
         Some(Command::Webhook(args)) => webhook::run(&file, dry_run, log_format, &args),
         None | Some(Command::Serve(_)) if dry_run => node::dry_run::run(&file),
         None => node::run(node::Launch {

@@ -14,6 +14,7 @@ use telemetry::report::ConfigPart;
 use crate::announce;
 use crate::config_map;
 use crate::file::{self, Loaded, Replaced};
+use crate::guard;
 use crate::show;
 
 /// The local file and the ConfigMap, and what has been made of them. No `Debug`: it holds credentials.
@@ -97,10 +98,19 @@ impl Merging {
         &self.parts
     }
 
-    /// Looks at the file, takes in what is known of the ConfigMap, and gives the config where it
-    /// changed. Reads and writes files, so not on a thread that must not wait.
-    pub(crate) fn step(&mut self, snapshot: &Snapshot<ConfigMapText>) -> Option<Loaded> {
-        let file = self.look_at_file();
+    /// What the file was when it was looked at last: its text, or why there was none.
+    pub(crate) fn looked(&self) -> &Result<String, String> {
+        &self.looked
+    }
+
+    /// Takes in what the file says now, where it was read, and what is known of the ConfigMap, and gives the
+    /// config where it changed. Writes files, so not on a thread that must not wait.
+    pub(crate) fn step(
+        &mut self,
+        file: Option<Result<String, String>>,
+        snapshot: &Snapshot<ConfigMapText>,
+    ) -> Option<Loaded> {
+        let file = file.is_some_and(|file| self.take_file(file));
         let configmap = self.take(snapshot);
         let new = match file || configmap {
             true => self.merge(),
@@ -111,8 +121,7 @@ impl Merging {
     }
 
     /// Whether the file is another than before.
-    fn look_at_file(&mut self) -> bool {
-        let now = file::read(&self.path).map_err(|error| error.to_string());
+    fn take_file(&mut self, now: Result<String, String>) -> bool {
         if now == self.looked {
             return false;
         }
@@ -120,9 +129,14 @@ impl Merging {
         let problem = match &now {
             Err(error) => Some(error.clone()),
             Ok(text) => match file::understand(&self.path, text.clone()) {
-                Ok(Loaded { text, raw, .. }) => {
-                    self.local = Written { text, raw };
-                    None
+                Ok(loaded) => {
+                    let path = self.path.display().to_string();
+                    let opened = guard::opens_the_site(&path, &self.local.text, &loaded);
+                    if opened.is_none() {
+                        let Loaded { text, raw, .. } = loaded;
+                        self.local = Written { text, raw };
+                    }
+                    opened
                 }
                 Err(error) => Some(error.to_string()),
             },

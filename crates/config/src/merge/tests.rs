@@ -31,12 +31,23 @@ impl World {
             Some(_) => LastSync::Present,
             None => LastSync::Absent,
         };
-        self.merging.step(&Snapshot {
+        let file = file::read(&self.merging.path).map_err(|error| error.to_string());
+        self.step_with(Some(file), configmap, last_sync)
+    }
+
+    fn step_with(
+        &mut self,
+        file: Option<Result<String, String>>,
+        configmap: Option<&str>,
+        last_sync: LastSync,
+    ) -> Option<Loaded> {
+        let snapshot = Snapshot {
             value: configmap.map(|text| ConfigMapText {
                 text: Some(text.to_owned()),
             }),
             last_sync,
-        })
+        };
+        self.merging.step(file, &snapshot)
     }
 }
 
@@ -135,4 +146,31 @@ fn a_bad_value_that_the_configmap_corrects_is_corrected_in_the_file() {
         world.file(),
         "debug: true\nprobeTimeout: never\ntimeout: soon\n"
     );
+}
+
+#[test]
+fn an_emptied_file_keeps_the_last_good_config_and_hears_the_configmap() {
+    let mut world = World::new("address: http://a.io\nfallbackToOrigin: false\n");
+    for text in ["", "fallbackToOrigin: false\n"] {
+        world.write(text);
+        assert!(world.step(None).is_none(), "{text:?}");
+        assert!(world.merging.problem().unwrap().contains("registries: []"));
+    }
+    let loaded = world.step(Some("timeout: 1m")).unwrap();
+    assert!(!loaded.settings.rules.fallback_to_origin);
+    assert_eq!(loaded.settings.rules.registries.len(), 1);
+    assert_eq!(world.file(), "fallbackToOrigin: false\n");
+    world.write("registries: []\naddress: ''\n");
+    assert!(world.step(None).unwrap().settings.rules.is_empty());
+    assert_eq!(world.merging.problem(), None);
+}
+
+#[test]
+fn what_is_not_read_now_is_not_forgotten() {
+    let mut world = World::new("debug: true\n");
+    world.write("half");
+    let loaded = world.step_with(None, Some("timeout: 1m"), LastSync::Present);
+    assert!(loaded.unwrap().settings.debug);
+    // Somebody is writing: nothing of theirs is lost.
+    assert_eq!(world.file(), "half");
 }

@@ -6,6 +6,7 @@
 //! | [`status`], [`history`] | the running shim, and what it decided |
 //! | [`install`] | leading a node's kubelet to the shim, and back |
 //! | [`config`] | checking and showing configs |
+//! | [`manual`] | completions and man pages |
 //! | [`daemon`] | the running shim, asked over its socket |
 //! | [`item`] | one image and what became of it |
 //! | [`render`] | reports as pages for a terminal |
@@ -16,6 +17,7 @@ pub(crate) mod daemon;
 pub(crate) mod history;
 pub(crate) mod install;
 pub(crate) mod item;
+pub(crate) mod manual;
 pub(crate) mod render;
 pub(crate) mod resolve;
 pub(crate) mod screen;

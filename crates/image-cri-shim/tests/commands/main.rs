@@ -10,6 +10,7 @@
 
 mod agreement;
 mod cases;
+mod manual;
 mod printed;
 mod terminal;
 mod world;

@@ -1,6 +1,7 @@
 //! The local file changes, in every way in which people and programs change files.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -91,4 +92,63 @@ async fn what_needs_a_restart_says_so() {
         .shim
         .wait_for_log("shim, image changed in the config; that takes effect with the next restart")
         .await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_opens_nothing() {
+    let closed = "address: http://127.0.0.1:9\nfallbackToOrigin: false\nreloadInterval: 1s";
+    let world = World::start(closed).await;
+    let whole = fs::read_to_string(world.shim.config_file()).unwrap();
+    let asked_of_origin = || {
+        let requests = world.runtime.requests();
+        let mut pulls = requests.iter().filter(|r| r.path.ends_with("/PullImage"));
+        pulls.any(|pull| String::from_utf8_lossy(&pull.message).contains("ghcr.io/open"))
+    };
+    let refused = async |image: &str| {
+        // The registry is dead; what matters is where else the image is looked for.
+        let _ = world.shim.client().pull(image, None).await;
+        assert!(!asked_of_origin(), "{image}\n{}", world.shim.log());
+    };
+    // Open and truncated, for longer than the file is left alone between two looks.
+    let mut file = fs::File::create(world.shim.config_file()).unwrap();
+    for number in 0..20 {
+        refused(&format!("ghcr.io/open/a{number}:1")).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    // Half of it.
+    let half = whole.find("fallbackToOrigin").unwrap();
+    file.write_all(&whole.as_bytes()[..half]).unwrap();
+    for number in 0..12 {
+        refused(&format!("ghcr.io/open/b{number}:1")).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    file.write_all(&whole.as_bytes()[half..]).unwrap();
+    drop(file);
+    refused("ghcr.io/open/c:1").await;
+    // Truncated and closed, as by a shell.
+    fs::write(world.shim.config_file(), "").unwrap();
+    world
+        .shim
+        .wait_for_log("is empty; where no registry is meant")
+        .await;
+    refused("ghcr.io/open/d:1").await;
+    // One that says what it means is taken.
+    world.write("registries: []\naddress: ''");
+    world
+        .shim
+        .wait_for_log("reloaded shim auth configuration")
+        .await;
+    world
+        .shim
+        .client()
+        .pull("ghcr.io/open/e:1", None)
+        .await
+        .unwrap();
+    assert_eq!(
+        world
+            .shim
+            .log_lines("reloaded shim auth configuration")
+            .len(),
+        1
+    );
 }
