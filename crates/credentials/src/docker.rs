@@ -12,9 +12,9 @@ use crate::Answer;
 use crate::program::{Program, ProgramError};
 
 /// How long a helper may take. It may have to ask a cloud's API.
-const PATIENCE: Duration = Duration::from_secs(30);
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a helper's answer is used. Helpers keep their own caches, and don't say for how long.
-const GOOD_FOR: Duration = Duration::from_secs(600);
+const HELPER_ANSWER_TTL: Duration = Duration::from_secs(600);
 
 /// Looks `endpoint` up in the text of `path`.
 pub(crate) async fn look_up(path: &Path, text: &str, endpoint: &Endpoint) -> Answer {
@@ -52,7 +52,7 @@ async fn helper(source: &str, name: &str, server: &str, endpoint: &Endpoint) -> 
         args: &["get".to_owned()],
         env: &[],
         input: server,
-        patience: PATIENCE,
+        timeout: HELPER_TIMEOUT,
     };
     match run.run().await {
         Ok(answer) => match docker_config::from_helper(&answer) {
@@ -61,7 +61,7 @@ async fn helper(source: &str, name: &str, server: &str, endpoint: &Endpoint) -> 
                     credentials: Some(credentials),
                     note: None,
                 },
-                Some(GOOD_FOR),
+                Some(HELPER_ANSWER_TTL),
             ),
             Err(error) => Answer::failed(format!(
                 "no credentials: {source}: the answer of {program}: {error}"
@@ -71,7 +71,7 @@ async fn helper(source: &str, name: &str, server: &str, endpoint: &Endpoint) -> 
         Err(ProgramError::Failed { output, .. })
             if output.expose_secret().trim() == "credentials not found in native keychain" =>
         {
-            Answer::good(nothing(source, endpoint), Some(GOOD_FOR))
+            Answer::good(nothing(source, endpoint), Some(HELPER_ANSWER_TTL))
         }
         Err(error) => Answer::failed(format!("no credentials: {source}: {error}")),
     }

@@ -2,28 +2,29 @@
 //! after a growing pause.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use policy::CredentialSource;
 use policy::config::{CredentialPlugins, Found, Need};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::plugin::Plugins;
-use crate::{Answer, docker, read_file};
+use crate::{Answer, MAX_FILE, docker};
 
 /// A program that failed is asked again after this, and then ever more rarely.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+const LONGEST_RETRY_INTERVAL: Duration = Duration::from_secs(300);
 /// No program is asked more often than this, whatever it says about how long its answer is good.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks up what a config needs, and keeps it fresh. Ends its work when dropped.
 pub struct Keeper {
     shared: Arc<Shared>,
-    tasks: HashMap<Need, JoinHandle<()>>,
+    tasks: HashMap<Need, AbortOnDropHandle<()>>,
     plugins: Option<CredentialPlugins>,
     /// How often files are looked at.
     interval: Arc<dyn Fn() -> Duration + Send + Sync>,
@@ -60,13 +61,7 @@ impl Keeper {
         let other_plugins = self.plugins.as_ref() != plugins;
         self.plugins = plugins.cloned();
         let keep = |need: &Need| needs.contains(need) && !(need.source.is_none() && other_plugins);
-        self.tasks.retain(|need, task| {
-            let kept = keep(need);
-            if !kept {
-                task.abort();
-            }
-            kept
-        });
+        self.tasks.retain(|need, _| keep(need));
         self.shared.lock().retain(|need, _| keep(need));
         for need in needs {
             if matches!(need.source, Some(CredentialSource::Secret(_)))
@@ -80,7 +75,8 @@ impl Keeper {
                 plugins: self.plugins.clone(),
                 interval: Arc::clone(&self.interval),
             };
-            self.tasks.insert(need.clone(), tokio::spawn(task.run()));
+            let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
+            self.tasks.insert(need.clone(), task);
         }
     }
 
@@ -102,17 +98,9 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        for task in self.tasks.values() {
-            task.abort();
-        }
-    }
-}
-
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Need, Found>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Need, Found>> {
+        self.found.lock()
     }
 
     fn set(&self, need: &Need, found: Found) {
@@ -173,7 +161,7 @@ impl Task {
                     good_until = answer.good_for.and_then(|good| now.checked_add(good));
                     due = answer
                         .good_for
-                        .and_then(|good| now.checked_add(good.mul_f64(0.8).max(SHORTEST_PAUSE)));
+                        .and_then(|good| now.checked_add(good.mul_f64(0.8).max(SHORTEST_INTERVAL)));
                     self.shared.set(&self.need, answer.found);
                 }
             }
@@ -198,7 +186,7 @@ impl Task {
             (None, Some(plugins)) => &plugins.config,
             _ => return Ok(String::new()),
         };
-        read_file(path)
+        files::read(path, MAX_FILE)
             .await
             .map_err(|error| format!("cannot read {}: {error}", path.display()))
     }
@@ -218,7 +206,7 @@ impl Task {
 }
 
 fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE
+    FIRST_RETRY_INTERVAL
         .saturating_mul(2_u32.saturating_pow(failures.min(8)))
-        .min(LONGEST_PAUSE)
+        .min(LONGEST_RETRY_INTERVAL)
 }

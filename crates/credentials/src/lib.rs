@@ -56,16 +56,4 @@ impl Answer {
 }
 
 /// Larger than any config of credentials; a mistaken path is refused instead of read.
-const MAX_FILE: u64 = 1024 * 1024;
-
-/// Reads a small file off the async threads.
-pub(crate) async fn read_file(path: &std::path::Path) -> std::io::Result<String> {
-    use tokio::io::AsyncReadExt;
-    let mut text = String::new();
-    let file = tokio::fs::File::open(path).await?;
-    file.take(MAX_FILE + 1).read_to_string(&mut text).await?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other("larger than 1 MiB"));
-    }
-    Ok(text)
-}
+pub(crate) const MAX_FILE: u64 = 1024 * 1024;

@@ -1,7 +1,7 @@
 //! Kubelet's credential-provider plugins, and what they said before.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Endpoint;
@@ -13,9 +13,9 @@ use crate::Answer;
 use crate::program::Program;
 
 /// How long a plugin may take; kubelet gives it the same.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer is used that a plugin gave "for this once": we ask before a pull, not for it.
-const ONCE: Duration = Duration::from_secs(60);
+const ONCE_TTL: Duration = Duration::from_secs(60);
 /// Answers of one plugin that are remembered. A node has a handful of registries.
 const MAX_ANSWERS: usize = 256;
 
@@ -23,7 +23,7 @@ const MAX_ANSWERS: usize = 256;
 #[derive(Default)]
 pub(crate) struct Plugins {
     /// By the plugin's name: one that hangs holds up its own answers, and nobody else's.
-    of: std::sync::Mutex<HashMap<String, Arc<Mutex<Answers>>>>,
+    of: parking_lot::Mutex<HashMap<String, Arc<Mutex<Answers>>>>,
 }
 
 /// One plugin's answers, by image, by registry, or by nothing, and until when they are used. Its lock
@@ -96,7 +96,7 @@ impl Plugins {
             args: &provider.args,
             env: &provider.env,
             input: &provider.request(image),
-            patience: PATIENCE,
+            timeout: PLUGIN_TIMEOUT,
         };
         let said = match run.run().await {
             Ok(said) => ProviderAnswer::read(provider, &said),
@@ -109,7 +109,7 @@ impl Plugins {
             }
         };
         let good_for = match answer.good_for {
-            Duration::ZERO => ONCE,
+            Duration::ZERO => ONCE_TTL,
             good_for => good_for,
         };
         let result = found(provider, &answer, image, good_for);
@@ -126,7 +126,7 @@ impl Plugins {
     }
 
     fn answers(&self, plugin: &str) -> Arc<Mutex<Answers>> {
-        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.of.lock();
         Arc::clone(all.entry(plugin.to_owned()).or_default())
     }
 }

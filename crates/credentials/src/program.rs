@@ -36,12 +36,12 @@ pub enum ProgramError {
         output: SecretString,
     },
     /// It took too long, and was killed.
-    #[error("{program} gave no answer within {patience:?}")]
+    #[error("{program} gave no answer within {timeout:?}")]
     Timeout {
         /// Its name.
         program: String,
         /// How long it had.
-        patience: Duration,
+        timeout: Duration,
     },
     /// It wrote more than 1 MiB, or no UTF-8.
     #[error("{program} gave an answer that is too long or no text")]
@@ -58,7 +58,7 @@ pub(crate) struct Program<'a> {
     /// Beside our own environment.
     pub(crate) env: &'a [(String, String)],
     pub(crate) input: &'a str,
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Program<'_> {
@@ -68,12 +68,12 @@ impl Program<'_> {
             let name = self.path.file_name().unwrap_or(self.path.as_os_str());
             name.to_string_lossy().into_owned()
         };
-        let answer = tokio::time::timeout(self.patience, self.talk()).await;
+        let answer = tokio::time::timeout(self.timeout, self.talk()).await;
         let (status, output) = match answer {
             Err(_) => {
                 return Err(ProgramError::Timeout {
                     program: program(),
-                    patience: self.patience,
+                    timeout: self.timeout,
                 });
             }
             Ok(Err(error)) => {
@@ -148,7 +148,7 @@ mod tests {
             args: &["-c".to_owned(), script],
             env: &[],
             input: "",
-            patience: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
         };
         assert!(matches!(run.run().await, Err(ProgramError::Timeout { .. })));
         let pid = std::fs::read_to_string(pid).unwrap();
@@ -170,7 +170,7 @@ mod tests {
                 args: &["-c".to_owned(), script.to_owned()],
                 env: &[],
                 input: "",
-                patience: Duration::from_secs(60),
+                timeout: Duration::from_secs(60),
             };
             let error = run.run().await.unwrap_err();
             let text = format!("{error} {error:?}");

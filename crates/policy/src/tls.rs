@@ -10,4 +10,7 @@ pub struct TlsOptions {
     pub ca_file: Option<PathBuf>,
     /// Accept any certificate. The operator's explicit choice, never a default.
     pub insecure_skip_verify: bool,
+    /// Speak plain HTTP where nobody speaks TLS: what CRI-O does for a host with `insecure = true` in its
+    /// registries.conf. No option of ours says so, and no credentials are sent that way.
+    pub or_plain: bool,
 }

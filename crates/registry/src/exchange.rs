@@ -150,6 +150,7 @@ impl<'a> Exchange<'a> {
     /// There is no answer, or no authorization that the registry takes.
     pub(crate) async fn send(&mut self, call: &Call) -> Result<Received, ExchangeError> {
         let received = match self.registry.endpoint.scheme() {
+            Scheme::Https if self.registry.tls.or_plain => self.either(call).await,
             Scheme::Https => self.attempt(true, call).await,
             Scheme::Http => self.attempt(false, call).await,
             Scheme::HttpsThenHttp => self.either(call).await,
@@ -161,7 +162,7 @@ impl<'a> Exchange<'a> {
         Ok(received)
     }
 
-    /// TLS, then plain, for loopback registries without a scheme. What worked is remembered, and
+    /// TLS, then plain: for loopback registries without a scheme, and where the runtime does so. What worked is remembered, and
     /// forgotten when it no longer does.
     async fn either(&mut self, call: &Call) -> Result<Received, AttemptError> {
         if let Some(plain) = self.plain {
@@ -195,7 +196,7 @@ impl<'a> Exchange<'a> {
         let Some(scope) = &call.scope else {
             return self.one(&url, call, None, None).await;
         };
-        let credentials = self.registry.credentials.as_ref();
+        let credentials = self.credentials(tls);
         let site = self.site.clone();
         let known = self.known.auth.clone();
         let up_front = self
@@ -246,6 +247,19 @@ impl<'a> Exchange<'a> {
                 Reply::GiveUp(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// What the registry may be answered with. Credentials of an address that means TLS never travel in
+    /// the clear.
+    fn credentials(&self, tls: bool) -> Option<&'a Credentials> {
+        let credentials = self.registry.credentials.as_ref()?;
+        if !tls && self.registry.endpoint.scheme() == Scheme::Https {
+            self.progress.note(
+                "its credentials were not sent, because it speaks plain HTTP; write http:// in its address if they may travel in the clear".to_owned(),
+            );
+            return None;
+        }
+        Some(credentials)
     }
 
     fn authorizer<'s>(

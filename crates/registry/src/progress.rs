@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::outcome::{Cause, ExchangeError};
+use crate::outcome::{Cause, ExchangeError, Failure};
 
 /// Steps of one question, and how many requests it sent.
 pub(crate) struct Progress {
@@ -28,6 +28,8 @@ pub(crate) enum Phase {
     Asking(String),
     /// The token service is being asked.
     Token(String),
+    /// Certificate files for a host are being read.
+    Files(String),
 }
 
 impl Progress {
@@ -91,6 +93,13 @@ impl Progress {
                 Cause::TokenService,
                 format!("no answer within {deadline:?} from its token service {host}"),
             ),
+            Phase::Files(host) => {
+                let detail = format!(
+                    "the certificate files for {host} could not be read within {deadline:?}; look at its caFile, and at the file systems under certs.d"
+                );
+                let cause = Cause::Tls;
+                return ExchangeError::new(Failure::Unavailable { cause }, None, detail);
+            }
         };
         ExchangeError::image_failed(cause, None, detail)
     }

@@ -68,6 +68,7 @@ impl RuntimeConfig {
             // What the config says itself about the certificate goes first.
             if tls.ca_file.is_none() && conf.is_insecure(&endpoint.domain(), endpoint.path()) {
                 tls.insecure_skip_verify = true;
+                tls.or_plain = true;
             }
         }
         short_names.clone_from(conf.short_names());
@@ -157,14 +158,16 @@ mod tests {
              imageRedirMapping: [{src: docker.io, to: c.corp}]",
         );
         let rules = read.applied_to(config).rules;
-        let registries = rules
-            .registries
-            .iter()
-            .map(|r| (r.endpoint.host(), r.tls.insecure_skip_verify));
+        let registries = rules.registries.iter().map(|r| {
+            (
+                r.endpoint.host(),
+                r.tls.insecure_skip_verify && r.tls.or_plain,
+            )
+        });
         let redirects = rules
             .redirects
             .iter()
-            .map(|r| (r.to.host(), r.tls.insecure_skip_verify));
+            .map(|r| (r.to.host(), r.tls.insecure_skip_verify && r.tls.or_plain));
         let all: Vec<_> = registries.chain(redirects).collect();
         assert_eq!(
             all,

@@ -317,3 +317,21 @@ async fn what_is_not_needed_any_more_is_forgotten() {
     keeper.set(&[], Some(&plugins));
     assert_eq!(keeper.get(&need), Found::default());
 }
+
+/// Opening a pipe to which nobody writes would wait for ever.
+#[tokio::test]
+async fn an_auth_file_that_would_block_is_named() {
+    let world = World::new();
+    let path = world.path("auth.json");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    let need = need("reg.io", Some(&path));
+    let mut keeper = keeper();
+    keeper.set(std::slice::from_ref(&need), None);
+    let note = note(&keeper, &need).await;
+    assert!(note.contains("not a regular file"), "{note}");
+    // And it is read as soon as it can be.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, r#"{"auths": {"*.io": {"auth": "dTpw"}}}"#).unwrap();
+    user(&keeper, &need, "u").await;
+}

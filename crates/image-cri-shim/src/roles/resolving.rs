@@ -1,15 +1,28 @@
 //! Resolvers by a config: made once, and told of every new one.
 
+use std::path::Path;
+
 use policy::config::Settings;
-use registry::{Client, ClientOptions, ProxySettings};
+use policy::crio::is_crio_socket;
+use registry::{CertsDirs, Client, ClientOptions, ProxySettings};
 use resolver::{Resolver, ResolverOptions};
 use telemetry::Telemetry;
 use tokio::runtime::Handle;
 
 /// A resolver that asks registries on `handle`'s runtime, by `settings` and through this process's
-/// proxies.
-pub(crate) fn resolver(settings: &Settings, handle: Handle, telemetry: Telemetry) -> Resolver {
+/// proxies. `runtime` is the socket of the container runtime whose certificates count, where one is known.
+pub(crate) fn resolver(
+    settings: &Settings,
+    runtime: Option<&Path>,
+    handle: Handle,
+    telemetry: Telemetry,
+) -> Resolver {
+    let certs_dirs = match runtime {
+        Some(socket) if is_crio_socket(socket) => CertsDirs::of_crio(),
+        _ => CertsDirs::default(),
+    };
     let client = Client::new(ClientOptions {
+        certs_dirs,
         domain_cache_ttl: settings.cache.domain_cache_ttl,
         proxies: ProxySettings::from_env(),
         ..ClientOptions::default()

@@ -460,6 +460,7 @@ fn tls(ca_file: Option<&Located<String>>, skip: Option<&Located<bool>>) -> TlsOp
     TlsOptions {
         ca_file: ca_file.map(|file| PathBuf::from(file.value.trim())),
         insecure_skip_verify: skip.is_some_and(|skip| skip.value),
+        or_plain: false,
     }
 }
 

@@ -162,11 +162,6 @@ impl Transport {
         let mut trail = Trail::new(request.url.clone());
         let mut url = request.url.clone();
         loop {
-            let host = host_of(&url);
-            progress.enter(match request.peer {
-                Peer::Registry => Phase::Asking(host),
-                Peer::TokenService | Peer::ForeignTokenService => Phase::Token(host),
-            });
             let left_origin = trail.left_origin();
             let authorization = if left_origin {
                 let site = Site::of_url(&url);
@@ -207,7 +202,13 @@ impl Transport {
         authorization: Option<&HeaderValue>,
         progress: &Progress,
     ) -> Result<reqwest::Response, SendError> {
+        let host = host_of(url);
+        progress.enter(Phase::Files(host.clone()));
         let secured = self.client_for(url, request).await?;
+        progress.enter(match request.peer {
+            Peer::Registry => Phase::Asking(host),
+            Peer::TokenService | Peer::ForeignTokenService => Phase::Token(host),
+        });
         let mut asked_again = false;
         loop {
             let mut builder = secured

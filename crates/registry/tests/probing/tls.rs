@@ -240,3 +240,38 @@ async fn plain_registries_need_no_roots() {
     let (registry, _) = registry();
     assert!(is_found(&ask(&client(), &target(&registry.url())).await));
 }
+
+/// Nobody writes to these pipes, so who opens one to read it waits for ever, on a thread that can't be ended.
+#[tokio::test]
+async fn files_that_would_block_are_refused_and_named() {
+    let ca = Ca::new().unwrap();
+    let registry = secure(&ca.issue(&["127.0.0.1"]).unwrap());
+    let temp = tempfile::tempdir().unwrap();
+    let pipe = |path: PathBuf| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        path
+    };
+    let mut own = target(&registry.url());
+    own.registry.tls.ca_file = Some(pipe(temp.path().join("ca.pem")));
+    let told = temp.path().join("docker").join(registry.host());
+    pipe(told.join("ca.crt"));
+    pipe(told.join("client.cert"));
+    pipe(told.join("client.key"));
+    pipe(
+        temp.path()
+            .join("containerd")
+            .join(registry.host())
+            .join("hosts.toml"),
+    );
+    let client = reading(temp.path());
+    for asked in [own, target(&registry.url())] {
+        for _ in 0..3 {
+            let probe = ask(&client, &asked).await;
+            assert_eq!(cause(&probe), Some(Cause::Tls), "{}", probe.detail);
+            let words = "not a regular file";
+            assert!(probe.detail.contains(words), "{}", probe.detail);
+        }
+    }
+}

@@ -61,7 +61,12 @@ impl Explainer {
         let settings = runtime_files::of(&settings).applied_to(settings);
         let handle = Handle::try_current().context("no async runtime")?;
         Ok(Self::ConfigFile {
-            resolver: resolving::resolver(&settings, handle, Telemetry::off()),
+            resolver: resolving::resolver(
+                &settings,
+                runtime_files::socket(&settings).as_deref(),
+                handle,
+                Telemetry::off(),
+            ),
             settings: Box::new(settings),
         })
     }

@@ -159,7 +159,12 @@ impl Node {
         background: Handle,
         telemetry: Telemetry,
     ) -> Self {
-        let resolver = resolving::resolver(&settings, background.clone(), telemetry.clone());
+        let resolver = resolving::resolver(
+            &settings,
+            Some(&runtime_socket),
+            background.clone(),
+            telemetry.clone(),
+        );
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let service = ImageService::new(
             resolver.clone(),

@@ -44,6 +44,11 @@ pub(crate) fn of(settings: &Settings) -> RuntimeConfig {
     }
 }
 
+/// The socket of the runtime that a config is for, where somebody knows which one that is.
+pub(crate) fn socket(settings: &Settings) -> Option<PathBuf> {
+    detect::runtime_socket(settings).ok()
+}
+
 fn read(socket: &Path) -> RuntimeConfig {
     RuntimeConfig::read(Path::new("/"), socket)
 }

@@ -240,7 +240,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 fn admission(namespace: &str, telemetry: &Telemetry) -> (Admission, Resolver) {
     let (defaults, _) = Settings::read("", &|_| None);
-    let resolver = resolving::resolver(&defaults, Handle::current(), telemetry.clone());
+    let resolver = resolving::resolver(&defaults, None, Handle::current(), telemetry.clone());
     let namespace = Some(namespace.to_owned());
     let admission = Admission::new(resolver.clone(), namespace, telemetry.clone());
     (admission, resolver)

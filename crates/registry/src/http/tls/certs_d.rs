@@ -4,7 +4,7 @@
 //! Follows containerd's `core/remotes/docker/config/hosts.go`.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hosts_toml;
@@ -40,6 +40,14 @@ impl CertsDirs {
         }
     }
 
+    /// What CRI-O reads: containerd's files say nothing to it.
+    pub fn of_crio() -> Self {
+        Self {
+            containerd: Vec::new(),
+            ..Self::default()
+        }
+    }
+
     /// Where an operator is told to put a host's CA.
     pub(crate) fn advice(&self, domain: &str) -> Option<PathBuf> {
         self.containerd
@@ -62,24 +70,12 @@ pub(crate) struct HostTls {
     pub(crate) problems: Vec<String>,
 }
 
-impl HostTls {}
-
 /// Configuration files longer than this are not read.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Reads at most [`MAX_FILE`] bytes.
+/// Reads at most [`MAX_FILE`] bytes of a regular file.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path)?
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)?;
-    if read as u64 > MAX_FILE {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "longer than 1 MiB",
-        ));
-    }
-    Ok(bytes)
+    files::read_regular(path, MAX_FILE)
 }
 
 /// Collects what the runtimes know about `domain` (`host[:port]`). `also_known_as` are other names
@@ -242,6 +238,17 @@ mod tests {
         let found = look_up(&dirs(root), "reg", &[]);
         assert_eq!(found.ca, [ca]);
         assert_eq!(found.problems.len(), 1, "{:?}", found.problems);
+    }
+
+    #[test]
+    fn crio_reads_other_directories_than_containerd() {
+        let dirs = CertsDirs::of_crio();
+        let advice = dirs.advice("reg:5000").unwrap();
+        assert_eq!(advice, Path::new("/etc/containers/certs.d/reg:5000"));
+        assert!(dirs.containerd.is_empty(), "hosts.toml says nothing to it");
+        assert!(dirs.docker.contains(&PathBuf::from("/etc/docker/certs.d")));
+        let advice = CertsDirs::default().advice("reg:5000").unwrap();
+        assert_eq!(advice, Path::new("/etc/containerd/certs.d/reg:5000"));
     }
 
     #[test]

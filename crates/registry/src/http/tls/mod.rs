@@ -8,13 +8,14 @@ mod verify;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
+use files::OnePerKey;
 use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 pub use certs_d::CertsDirs;
@@ -28,6 +29,8 @@ use crate::ttl::Ttl;
 
 /// Hosts whose setup is remembered: the registries of a config and where they redirect to.
 const MAX_HOSTS: usize = 512;
+/// How long files that were read before are waited for when they are read again.
+const READ_AGAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Warnings that are remembered as given.
 const MAX_WARNINGS: usize = 1024;
 
@@ -37,9 +40,9 @@ pub(crate) enum TlsError {
     /// rustls or reqwest refused the configuration.
     #[error("can't set up TLS: {0}")]
     Setup(String),
-    /// The task that reads the files was ended: the process is stopping.
-    #[error("can't set up TLS: the process is stopping")]
-    Stopping,
+    /// The thread that reads the files gave no result.
+    #[error("can't read its certificate files: {0}")]
+    Read(files::RunError),
 }
 
 /// An HTTP client that trusts what one host needs.
@@ -60,21 +63,26 @@ pub(crate) struct TlsStore {
     shared: Arc<Shared>,
     ttl: Ttl,
     hosts: Mutex<HashMap<Wanted, Host>>,
+    /// Files may be on a file system that does not answer.
+    reads: OnePerKey<Wanted, Result<Secured, TlsError>>,
     plain: Mutex<HashMap<Reach, Arc<reqwest::Client>>>,
 }
 
 struct Host {
     used_at: Instant,
-    /// Locked while it is being read, so that concurrent probes of a host read it once.
-    setup: Arc<tokio::sync::Mutex<Option<(Instant, Secured)>>>,
+    setup: Setup,
 }
+
+/// What was read for a host the last time, and when. Written by the thread that has read it, so that it is
+/// there for whoever comes next, also when nobody has waited for it.
+type Setup = Arc<Mutex<Option<(Instant, Secured)>>>;
 
 /// What reading needs; it happens on another thread.
 struct Shared {
     dirs: CertsDirs,
     provider: Arc<CryptoProvider>,
     make_client: MakeClient,
-    roots: OnceCell<Arc<RootCertStore>>,
+    roots: OnceLock<RootCertStore>,
     /// Clients in use by what they trust and reach: registries with the same setup share one.
     clients: Mutex<HashMap<(Fingerprint, Reach), Weak<reqwest::Client>>>,
     warned: Mutex<HashSet<String>>,
@@ -87,12 +95,13 @@ impl TlsStore {
                 dirs,
                 provider: Arc::new(rustls::crypto::ring::default_provider()),
                 make_client,
-                roots: OnceCell::new(),
+                roots: OnceLock::new(),
                 clients: Mutex::new(HashMap::new()),
                 warned: Mutex::new(HashSet::new()),
             }),
             ttl,
             hosts: Mutex::new(HashMap::new()),
+            reads: OnePerKey::default(),
             plain: Mutex::new(HashMap::new()),
         }
     }
@@ -101,28 +110,43 @@ impl TlsStore {
         &self.shared.dirs
     }
 
-    /// The client for a host; read and built at its first use and again after the time to live.
+    /// The client for a host; read and built at its first use and again after the time to live. While
+    /// files are being read again and take their time, what was read before is used.
     ///
     /// # Errors
     /// [`TlsError`]; never for files that can't be read: those are warned about and left out.
     pub(crate) async fn client(&self, wanted: Wanted) -> Result<Secured, TlsError> {
         let now = Instant::now();
         let setup = self.slot(&wanted, now);
-        let mut setup = setup.lock().await;
-        if let Some((read_at, secured)) = &*setup
+        let old = setup.lock().clone();
+        if let Some((read_at, secured)) = &old
             && now.saturating_duration_since(*read_at) < self.ttl.get()
         {
             return Ok(secured.clone());
         }
-        let roots = self.shared.roots().await?;
+        if let Some((_, secured)) = &old
+            && self.reads.is_running(&wanted)
+        {
+            return Ok(secured.clone());
+        }
         let shared = self.shared.clone();
-        let secured = tokio::task::spawn_blocking(move || shared.build(&wanted, &roots))
-            .await
-            .map_err(|_| TlsError::Stopping)??;
-        // The old client lives in `setup` until here: one with the same trust was found through it
-        // and keeps its connections.
-        *setup = Some((now, secured.clone()));
-        Ok(secured)
+        let key = wanted.clone();
+        let read = move || {
+            let secured = shared.build(&wanted, shared.roots())?;
+            // The old client lives in `setup` until here: one with the same trust was found through it
+            // and keeps its connections.
+            *setup.lock() = Some((now, secured.clone()));
+            Ok(secured)
+        };
+        let reading = self.reads.run(key, read);
+        let result = match old {
+            None => reading.await,
+            Some((_, secured)) => match tokio::time::timeout(READ_AGAIN_TIMEOUT, reading).await {
+                Ok(result) => result,
+                Err(_) => return Ok(secured),
+            },
+        };
+        result.map_err(TlsError::Read)?
     }
 
     /// A client for plain HTTP. It trusts nobody and reads nothing.
@@ -146,11 +170,7 @@ impl TlsStore {
         Ok(client)
     }
 
-    fn slot(
-        &self,
-        wanted: &Wanted,
-        now: Instant,
-    ) -> Arc<tokio::sync::Mutex<Option<(Instant, Secured)>>> {
+    fn slot(&self, wanted: &Wanted, now: Instant) -> Setup {
         let mut hosts = self.hosts.lock();
         if !hosts.contains_key(wanted) && hosts.len() >= MAX_HOSTS {
             let oldest = hosts.iter().min_by_key(|(_, host)| host.used_at);
@@ -168,17 +188,9 @@ impl TlsStore {
 }
 
 impl Shared {
-    /// The system's roots, read once: reading them takes some milliseconds and 200 KiB.
-    async fn roots(self: &Arc<Self>) -> Result<Arc<RootCertStore>, TlsError> {
-        self.roots
-            .get_or_try_init(|| async {
-                tokio::task::spawn_blocking(system_roots)
-                    .await
-                    .map(Arc::new)
-                    .map_err(|_| TlsError::Stopping)
-            })
-            .await
-            .cloned()
+    /// The system's roots, read once: reading them takes some milliseconds and 200 KiB. Blocking.
+    fn roots(&self) -> &RootCertStore {
+        self.roots.get_or_init(system_roots)
     }
 
     fn build(&self, wanted: &Wanted, roots: &RootCertStore) -> Result<Secured, TlsError> {

@@ -1,0 +1,17 @@
+//! Small files that an operator, a kubelet or a mounted volume writes: certificates, credentials, tokens.
+//!
+//! A path in a config may lead to a pipe, to a device, or to a file system whose server is gone. Opening
+//! such a thing can take for ever, and a thread that waits for it can't be ended. So only regular files are
+//! read, at most up to a bound, and those who need the same thing wait for one thread together, however
+//! often they come back.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`read_regular`], [`read_text`] | reading, on the thread that calls |
+//! | [`OnePerKey`] | one thread per thing that may never end |
+
+mod one_per_key;
+mod read;
+
+pub use one_per_key::{OnePerKey, RunError};
+pub use read::{READ_TIMEOUT, read, read_regular, read_text};
