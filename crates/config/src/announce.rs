@@ -1,7 +1,7 @@
 //! The log lines about the config that runbooks grep for ; see the README.
 
 use policy::config::Settings;
-use policy::rules::{Origin, Registry};
+use policy::rules::{EntryKind, Registry};
 
 /// Says what the config amounts to.
 pub fn config(settings: &Settings) {
@@ -17,15 +17,15 @@ pub(crate) fn kept_last_good(problem: &str) {
 }
 
 fn lines(settings: &Settings) -> Vec<String> {
-    let is_listed = |registry: &&Registry| matches!(registry.origin, Origin::Listed(_));
+    let is_listed = |registry: &&Registry| matches!(registry.kind, EntryKind::Listed(_));
     let listed = settings.configured.iter().filter(is_listed).count();
     let mut lines = vec![format!("config: processing {listed} configured registries")];
     let (listed, offline): (Vec<_>, Vec<_>) = settings.configured.iter().partition(is_listed);
     for registry in listed.into_iter().chain(offline) {
-        let name = match registry.origin {
-            Origin::Listed(number) => format!("registry[{number}]"),
-            Origin::Offline => "offline_registry".to_owned(),
-            Origin::NodeCache => "node_cache".to_owned(),
+        let name = match registry.kind {
+            EntryKind::Listed(number) => format!("registry[{number}]"),
+            EntryKind::Offline => "offline_registry".to_owned(),
+            EntryKind::NodeCache => "node_cache".to_owned(),
         };
         let mark = if registry.default_priority {
             " (default)"

@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 use crate::routes::Routes;
 
 /// What the listener shows.
-pub trait Source: Send + Sync + 'static {
+pub trait Inspected: Send + Sync + 'static {
     /// The daemon's state, with pulls under way and the last decisions.
     fn status(&self) -> BoxFuture<'_, Status>;
 
@@ -52,7 +52,7 @@ pub trait Source: Send + Sync + 'static {
 }
 
 /// Answers until it is dropped. Nothing that comes from outside ends it.
-pub async fn serve(listener: TcpListener, source: Arc<dyn Source>) {
+pub async fn serve(listener: TcpListener, source: Arc<dyn Inspected>) {
     let routes = Arc::new(Routes::new(listener.local_addr().ok(), source));
     let options = Options::new("metrics and status", Protocols::Http1);
     let service = service_fn(move |request| {

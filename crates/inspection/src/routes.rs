@@ -15,7 +15,7 @@ use telemetry::exposition;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::Source;
+use crate::Inspected;
 use crate::headers;
 use crate::host::HostCheck;
 
@@ -64,13 +64,13 @@ type Answer = Response<Full<Bytes>>;
 /// Answers requests.
 pub(crate) struct Routes {
     host_check: HostCheck,
-    source: Arc<dyn Source>,
+    source: Arc<dyn Inspected>,
     answers: Arc<Semaphore>,
 }
 
 impl Routes {
     /// For a listener at `address`.
-    pub(crate) fn new(address: Option<SocketAddr>, source: Arc<dyn Source>) -> Self {
+    pub(crate) fn new(address: Option<SocketAddr>, source: Arc<dyn Inspected>) -> Self {
         Self {
             host_check: HostCheck::new(address),
             source,

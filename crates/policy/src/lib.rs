@@ -20,6 +20,7 @@
 //! | [`crio`] | what CRI-O's own config needs for images that come from mirrors |
 //! | [`plan`] | the ordered candidates for one image |
 //! | [`pod`] | the same rules, applied to a Pod |
+//! | [`cache_images`], [`cache_prefix`] | which images of Pods go through a node's cache, and their names there |
 //! | [`manifest`] | the images that a manifest names |
 //! | [`glob`] | patterns for image names |
 //! | [`placeholder`] | texts that stand where an image will be |
@@ -41,6 +42,8 @@
 
 pub mod backoff;
 pub mod breaker;
+pub mod cache_images;
+pub mod cache_prefix;
 pub mod config;
 pub mod credentials;
 pub mod crio;
@@ -72,7 +75,7 @@ pub use credentials::{CredentialSource, Credentials, Proof};
 pub use endpoint::{Endpoint, Scheme};
 pub use layout::Layout;
 pub use order::{PullOrder, Step};
-pub use plan::{Candidate, CredentialChoice, Plan, Role};
+pub use plan::{Candidate, CandidateKind, CredentialChoice, Plan};
 pub use reference::Reference;
 pub use rules::{Priority, Rules};
 pub use tls::TlsOptions;

@@ -42,7 +42,7 @@ impl Priority {
 
 /// Where an entry came from in the config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum EntryKind {
     /// `address`, `auth`, `offlinePriority`.
     Offline,
     /// `useNodeCache`.
@@ -64,7 +64,7 @@ pub enum MirrorOf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
     /// Where in the config it stands.
-    pub origin: Origin,
+    pub kind: EntryKind,
     /// Its address as written, without credentials; for logs.
     pub address: String,
     /// Where it answers.
@@ -125,10 +125,10 @@ impl Registry {
         if self.default_priority {
             reason.push_str(" (default)");
         }
-        if self.origin == Origin::Offline {
+        if self.kind == EntryKind::Offline {
             reason.push_str(", offline registry");
         }
-        if self.origin == Origin::NodeCache {
+        if self.kind == EntryKind::NodeCache {
             reason.push_str(", the node's cache");
         }
         match &self.mirror_of {
@@ -223,7 +223,7 @@ impl Rules {
         registries.sort_by(|a, b| {
             b.priority
                 .cmp(&a.priority)
-                .then((a.origin != Origin::Offline).cmp(&(b.origin != Origin::Offline)))
+                .then((a.kind != EntryKind::Offline).cmp(&(b.kind != EntryKind::Offline)))
                 .then_with(|| a.endpoint.host().cmp(b.endpoint.host()))
                 .then(
                     a.endpoint

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use policy::config::Settings;
 use policy::rules::MirrorOf;
-use policy::{Plan, PullOrder, Reference, Role, Step, Verdict};
+use policy::{CandidateKind, Plan, PullOrder, Reference, Step, Verdict};
 use telemetry::metrics::ORIGIN;
 use telemetry::report::{
     Choice, Explanation, Knowledge, LeftOut, OriginReport, Place, RedirectReport, candidates,
@@ -122,7 +122,7 @@ fn left_out(settings: &Settings, plan: &Plan) -> Vec<LeftOut> {
 
 fn redirect(settings: &Settings, plan: &Plan) -> Option<RedirectReport> {
     plan.candidates.iter().find_map(|candidate| {
-        let Role::Redirect(number) = candidate.role else {
+        let CandidateKind::Redirect(number) = candidate.kind else {
             return None;
         };
         let mut rules = settings.rules.redirects.iter();
@@ -146,7 +146,7 @@ fn order(plan: &Plan, verdicts: &[Option<Verdict>], open_circuits: &[bool]) -> V
                 choices.extend(plan.candidates.get(at).map(|candidate| Choice {
                     image: candidate.image.clone(),
                     registry: candidate.endpoint.to_string(),
-                    place: candidate.role.into(),
+                    place: candidate.kind.into(),
                 }));
             }
             Step::Original => choices.push(Choice {

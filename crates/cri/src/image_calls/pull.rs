@@ -5,7 +5,8 @@ use std::sync::Arc;
 use policy::config::Settings;
 use policy::text::one_line;
 use policy::{
-    Candidate, CredentialChoice, Credentials, Plan, PullOrder, Reference, Role, Step, Verdict,
+    Candidate, CandidateKind, CredentialChoice, Credentials, Plan, PullOrder, Reference, Step,
+    Verdict,
 };
 use resolver::{Depth, Resolution};
 
@@ -183,7 +184,7 @@ impl Pull<'_> {
         };
         let is_original = self.plan.is_original(candidate);
         let found = progress.verdicts.get(at).copied().flatten() == Some(Verdict::Found);
-        if found || matches!(candidate.role, Role::Redirect(_)) {
+        if found || matches!(candidate.kind, CandidateKind::Redirect(_)) {
             progress.nothing_found = false;
         }
         self.record.pulling(candidate);
@@ -237,7 +238,7 @@ impl Pull<'_> {
         progress
             .failed
             .push((candidate.image.clone(), reply.status().clone()));
-        let is_origin = is_original || matches!(candidate.role, Role::Redirect(_));
+        let is_origin = is_original || matches!(candidate.kind, CandidateKind::Redirect(_));
         if is_origin || !progress.origin_failed {
             progress.last = Some(reply);
         }

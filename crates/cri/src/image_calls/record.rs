@@ -73,7 +73,7 @@ impl<'a> Record<'a> {
     /// The runtime is asked to pull a candidate.
     pub(super) fn pulling(&mut self, candidate: &Candidate) {
         let registry = candidate.endpoint.to_string();
-        self.try_place(&candidate.image, registry, candidate.role.into());
+        self.try_place(&candidate.image, registry, candidate.kind.into());
     }
 
     /// The runtime is asked to pull the name as it was written.
@@ -119,7 +119,7 @@ impl<'a> Record<'a> {
         resolution: &Resolution,
         trail: &str,
     ) {
-        let place = Place::from(candidate.role);
+        let place = Place::from(candidate.kind);
         let priority = candidate
             .priority
             .map_or_else(|| "none".to_owned(), |priority| priority.get().to_string());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use inspection::Source;
+use inspection::Inspected;
 use telemetry::Telemetry;
 use telemetry::history::is_about;
 use telemetry::live::{Live, NodeLive, ProcessLive};
@@ -30,7 +30,7 @@ pub(crate) struct Daemon {
     telemetry: Telemetry,
 }
 
-impl Source for Daemon {
+impl Inspected for Daemon {
     fn status(&self) -> BoxFuture<'_, Status> {
         async {
             if self.hangs.load(Ordering::Relaxed) {

@@ -7,7 +7,7 @@ use super::key::Key;
 use super::node_cache::NodeCache;
 use super::raw::{RawAuth, RawCache, RawConfig};
 use super::settings::{CacheSettings, Settings};
-use crate::rules::{Origin, Redirect, Registry};
+use crate::rules::{EntryKind, Redirect, Registry};
 use crate::{Credentials, Endpoint};
 use secrecy::ExposeSecret;
 
@@ -141,9 +141,9 @@ fn registries(config: &RawConfig) -> Vec<(Registry, Option<i64>)> {
         registries: list.clone(),
         ..RawConfig::default()
     });
-    let written = |registry: &Registry| match registry.origin {
-        Origin::Offline | Origin::NodeCache => None,
-        Origin::Listed(number) => list
+    let written = |registry: &Registry| match registry.kind {
+        EntryKind::Offline | EntryKind::NodeCache => None,
+        EntryKind::Listed(number) => list
             .as_ref()
             .and_then(|list| list.value.get(number.checked_sub(1)?))
             .and_then(|entry| entry.priority.as_ref())
@@ -156,7 +156,7 @@ fn registries(config: &RawConfig) -> Vec<(Registry, Option<i64>)> {
             written(registry).filter(|p| *p != i64::from(crate::rules::REGISTRY_PRIORITY.get()));
         let registry = Registry {
             // How it is spelled, and entries that are ignored, mean nothing.
-            origin: Origin::Listed(at + 1),
+            kind: EntryKind::Listed(at + 1),
             address: String::new(),
             default_priority: false,
             ..registry.clone()

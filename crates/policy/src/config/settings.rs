@@ -16,7 +16,7 @@ use crate::endpoint::without_credentials;
 use crate::host::{self, canonical_host};
 use crate::public_hosts;
 use crate::rules::{
-    MirrorOf, OFFLINE_PRIORITY, Origin, Priority, REGISTRY_PRIORITY, Redirect, Registry, Rules,
+    EntryKind, MirrorOf, OFFLINE_PRIORITY, Priority, REGISTRY_PRIORITY, Redirect, Registry, Rules,
 };
 use crate::{Credentials, Endpoint, Layout, TlsOptions, reference};
 
@@ -234,7 +234,7 @@ impl Reader<'_> {
             "offlinePriority",
         );
         Some(Registry {
-            origin: Origin::Offline,
+            kind: EntryKind::Offline,
             address: without_credentials(&address.value),
             mirror_of: default_mirror_of(&endpoint),
             endpoint,
@@ -263,7 +263,7 @@ impl Reader<'_> {
         };
         let (endpoint, credentials) = self.endpoint(&address, "useNodeCache")?;
         Some(Registry {
-            origin: Origin::NodeCache,
+            kind: EntryKind::NodeCache,
             address: without_credentials(&address.value),
             endpoint,
             priority: Priority::MAX,
@@ -294,7 +294,7 @@ impl Reader<'_> {
             None => default_mirror_of(&endpoint),
         };
         Some(Registry {
-            origin: Origin::Listed(number),
+            kind: EntryKind::Listed(number),
             address: without_credentials(&address.value),
             priority: self.priority(raw.priority.as_ref(), REGISTRY_PRIORITY, &field("priority")),
             default_priority: is_default(raw.priority.as_ref()),

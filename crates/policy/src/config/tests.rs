@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::rules::{MirrorOf, Origin};
+use crate::rules::{EntryKind, MirrorOf};
 
 fn settings(text: &str) -> (Settings, Vec<String>) {
     let environment = |name: &str| (name == "REGISTRY_PASSWORD").then(|| "from:env".to_owned());
@@ -256,7 +256,7 @@ fn a_registry_listed_twice_is_one_with_the_credentials_of_whichever_has_them() {
     let [only] = settings.rules.registries.as_slice() else {
         panic!("{:?}", settings.rules.registries);
     };
-    assert_eq!(only.origin, Origin::Offline);
+    assert_eq!(only.kind, EntryKind::Offline);
     assert_eq!(only.credentials.as_ref().unwrap().username(), "u");
 }
 

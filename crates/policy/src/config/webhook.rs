@@ -3,8 +3,9 @@
 use super::diagnostic::Diagnostic;
 use super::fields::Located;
 use super::raw::{RawCache, RawConfig};
+use crate::cache_images::{Cache, CachedImages};
+use crate::cache_prefix::CachePrefix;
 use crate::glob::Glob;
-use crate::pod::{Cache, CachePrefix, CachedImages};
 
 /// What the webhook does with an image that a rule concerns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

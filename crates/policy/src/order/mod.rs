@@ -2,7 +2,7 @@
 //! and the daemon that acts share it.
 
 use crate::Verdict;
-use crate::plan::{Plan, Role};
+use crate::plan::{CandidateKind, Plan};
 
 /// Whether more probing can change which candidate comes first: it can't once the best positive
 /// answer has no undecided candidate above it, or once everybody has answered.
@@ -70,7 +70,7 @@ impl PullOrder {
         let is_target = |at: usize| {
             plan.candidates
                 .get(at)
-                .is_some_and(|candidate| matches!(candidate.role, Role::Redirect(_)))
+                .is_some_and(|candidate| matches!(candidate.kind, CandidateKind::Redirect(_)))
         };
         let target_stands = |at: usize| {
             is_target(at) && !matches!(verdict(at), Some(Verdict::NotFound | Verdict::PullFailed))

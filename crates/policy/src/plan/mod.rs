@@ -5,16 +5,16 @@
 
 use crate::layout::{self, Layout};
 use crate::name::{self, Name};
-use crate::rules::{Origin, Priority, Redirect, Registry, Rules};
+use crate::rules::{EntryKind, Priority, Redirect, Registry, Rules};
 use crate::short_names::Meaning;
 use crate::{CredentialSource, Credentials, Endpoint, Reference, TlsOptions};
 use crate::{credentials, redirect};
 
 /// Why a place is in the plan, and which rules of order apply to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum CandidateKind {
     /// A configured registry: pulled from only where a probe found the image there.
-    Registry(Origin),
+    Registry(EntryKind),
     /// The target of the redirect with this number: only a 404 rules it out (rule 4).
     Redirect(usize),
 }
@@ -36,7 +36,7 @@ pub struct Candidate {
     /// What the runtime would be asked to pull.
     pub image: String,
     /// Why it is here.
-    pub role: Role,
+    pub kind: CandidateKind,
     /// Where it would be probed.
     pub endpoint: Endpoint,
     /// Repository at that endpoint, with the endpoint's path.
@@ -205,7 +205,7 @@ fn each_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
 fn at_target(rule: &Redirect, name: Name, asked: &Reference) -> Candidate {
     Candidate {
         image: name.image,
-        role: Role::Redirect(rule.number),
+        kind: CandidateKind::Redirect(rule.number),
         endpoint: rule.to.clone(),
         repository: name.repository,
         priority: rule.priority,
@@ -247,7 +247,7 @@ fn at_registry(
         .map_err(|error| LeftOut::new(endpoint, &error))?;
     Ok(Candidate {
         image: name.image,
-        role: Role::Registry(registry.origin),
+        kind: CandidateKind::Registry(registry.kind),
         endpoint: endpoint.clone(),
         repository: name.repository,
         priority: Some(registry.priority),

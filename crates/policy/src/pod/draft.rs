@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bounded::{Few, ImageVolumes};
-use super::cache::Cache;
 use super::object::{Pod, Spec};
 use super::patch::{MAX_ANNOTATIONS, Move, Patch};
-use super::scope::{Operation, Options, Skipped};
+use super::scope::{Operation, PodSettings, Skipped};
+use crate::cache_images::Cache;
 use crate::config::Rewrite;
-use crate::plan::{Candidate, Role};
-use crate::rules::{Origin, Redirect, Rules};
+use crate::plan::{Candidate, CandidateKind};
+use crate::rules::{EntryKind, Redirect, Rules};
 use crate::{Plan, Reference, placeholder, redirect};
 
 /// What may be done to a Pod. Decided without any I/O; who probes hands what was found to
@@ -63,7 +63,7 @@ impl<'a> Draft<'a> {
         namespace: &str,
         operation: Operation<'_>,
         rules: &'a Rules,
-        options: &'a Options,
+        options: &'a PodSettings,
     ) -> Result<Self, Skipped> {
         if let Some(reason) = options.skips(pod, namespace) {
             return Err(reason);
@@ -145,8 +145,10 @@ impl<'a> Draft<'a> {
         candidate: Option<&Candidate>,
     ) -> Option<(String, String, Option<&'a str>)> {
         let place = match (candidate, &image.redirect) {
-            (Some(candidate), _) => Some((candidate.role, candidate.image.as_str())),
-            (None, Some((number, target))) => Some((Role::Redirect(*number), target.as_str())),
+            (Some(candidate), _) => Some((candidate.kind, candidate.image.as_str())),
+            (None, Some((number, target))) => {
+                Some((CandidateKind::Redirect(*number), target.as_str()))
+            }
             (None, None) => None,
         };
         let place = place.filter(|(_, to)| !is_same(to, &image.reference));
@@ -167,17 +169,17 @@ impl<'a> Draft<'a> {
     }
 
     /// The name of a rule, and the Secret that comes with it.
-    fn rule(&self, role: Role) -> (String, Option<&'a str>) {
-        match role {
-            Role::Redirect(number) => {
+    fn rule(&self, kind: CandidateKind) -> (String, Option<&'a str>) {
+        match kind {
+            CandidateKind::Redirect(number) => {
                 let rule = self.rules.redirects.iter().find(|r| r.number == number);
                 let name = rule.map_or_else(|| redirect_name(number, None), name_of_redirect);
                 (name, rule.and_then(|rule| rule.pull_secret.as_deref()))
             }
-            Role::Registry(origin) => {
-                let registry = self.rules.registries.iter().find(|r| r.origin == origin);
+            CandidateKind::Registry(entry) => {
+                let registry = self.rules.registries.iter().find(|r| r.kind == entry);
                 let secret = registry.and_then(|r| r.pull_secret.as_deref());
-                (name_of_registry(origin), secret)
+                (name_of_registry(entry), secret)
             }
         }
     }
@@ -260,9 +262,9 @@ fn is_at(one: &Reference, other: &Reference) -> bool {
 const CACHE_RULE: &str = "cache.prefix";
 
 /// All rules that can move an image, by the names that they are recorded by.
-pub fn rule_names(rules: &Rules, options: &Options) -> Vec<String> {
+pub fn rule_names(rules: &Rules, options: &PodSettings) -> Vec<String> {
     let redirects = rules.redirects.iter().map(name_of_redirect);
-    let registries = rules.registries.iter().map(|r| name_of_registry(r.origin));
+    let registries = rules.registries.iter().map(|r| name_of_registry(r.kind));
     let registries = registries.filter(|_| options.rewrite == Rewrite::Best);
     let cache = options.cache.iter().map(|_| CACHE_RULE.to_owned());
     redirects.chain(registries).chain(cache).collect()
@@ -276,11 +278,11 @@ fn redirect_name(number: usize, name: Option<&str>) -> String {
     name.map_or_else(|| format!("imageRedirMapping[{number}]"), ToOwned::to_owned)
 }
 
-fn name_of_registry(origin: Origin) -> String {
-    match origin {
-        Origin::Offline => "address".to_owned(),
-        Origin::NodeCache => "useNodeCache".to_owned(),
-        Origin::Listed(number) => format!("registries[{number}]"),
+fn name_of_registry(entry: EntryKind) -> String {
+    match entry {
+        EntryKind::Offline => "address".to_owned(),
+        EntryKind::NodeCache => "useNodeCache".to_owned(),
+        EntryKind::Listed(number) => format!("registries[{number}]"),
     }
 }
 

@@ -12,11 +12,11 @@
 //!
 //! ```
 //! use policy::config::Settings;
-//! use policy::pod::{Draft, Operation, Options, Pod};
+//! use policy::pod::{Draft, Operation, PodSettings, Pod};
 //!
 //! let config = "imageRedirMapping: [{src: docker.io/, to: project-a.azurecr.io/docker-mirror/}]";
 //! let (settings, _findings) = Settings::read(config, &|_name| None);
-//! let options = Options::new(&settings.webhook, None);
+//! let options = PodSettings::new(&settings.webhook, None);
 //! let pod: Pod = serde_json::from_str(r#"{"spec": {"containers": [
 //!     {"name": "web", "image": "nats:2.10.26-alpine"}]}}"#).unwrap();
 //! let draft = Draft::new(&pod, "default", Operation::Create, &settings.rules, &options).unwrap();
@@ -27,20 +27,16 @@
 //! ```
 
 pub mod bounded;
-pub mod cache;
-pub mod cache_prefix;
 pub mod draft;
 pub mod object;
 pub mod patch;
 pub mod scope;
 
 pub use bounded::MAX_CONTAINERS;
-pub use cache::{Cache, CachedImages};
-pub use cache_prefix::CachePrefix;
 pub use draft::{Draft, PodImage, rule_names};
 pub use object::Pod;
 pub use patch::{Edit, MAX_PATCH, Patch};
-pub use scope::{Operation, Options, Skipped};
+pub use scope::{Operation, PodSettings, Skipped};
 
 /// Annotation with the names that stood in the Pod before: a JSON object from container to image.
 /// An image volume is `volume/NAME`, which can't be a container's name.

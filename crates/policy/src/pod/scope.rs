@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::bounded::MAX_CONTAINERS;
-use super::cache::Cache;
 use super::object::Pod;
+use crate::cache_images::Cache;
 use crate::config::{Rewrite, WebhookSettings};
 
 /// Annotation of a Pod that the API server shows for one that a kubelet read from a file.
@@ -27,7 +27,7 @@ pub enum Operation<'p> {
 
 /// What of the config concerns Pods.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PodSettings {
     pub(super) rewrite: Rewrite,
     pub(super) cache: Option<Cache>,
     exclude_namespaces: Vec<String>,
@@ -50,7 +50,7 @@ pub enum Skipped {
     NoRule,
 }
 
-impl Options {
+impl PodSettings {
     /// Takes what `settings` say. `own_namespace` is the webhook's, left alone unless
     /// `excludeNamespaces` is written.
     pub fn new(settings: &WebhookSettings, own_namespace: Option<&str>) -> Self {

@@ -38,7 +38,7 @@ pub(super) fn apply(
     choose: &dyn Fn(&PodImage) -> Option<usize>,
 ) -> Result<Value, Skipped> {
     let settings = settings(config);
-    let options = Options::new(&settings.webhook, Some("image-cri-shim"));
+    let options = PodSettings::new(&settings.webhook, Some("image-cri-shim"));
     let typed: Pod = serde_json::from_value(pod.clone()).unwrap();
     let old: Option<Pod> = old.map(|old| serde_json::from_value(old.clone()).unwrap());
     let operation = match &old {
@@ -236,7 +236,7 @@ fn images_that_are_never_pulled_keep_their_name() {
 fn namespaces() {
     let in_namespace = |config: &str, namespace: &str| {
         let settings = settings(config);
-        let options = Options::new(&settings.webhook, Some("own"));
+        let options = PodSettings::new(&settings.webhook, Some("own"));
         let pod: Pod = serde_json::from_value(with("nats:1")).unwrap();
         Draft::new(
             &pod,
@@ -490,7 +490,7 @@ fn a_patch_has_a_size() {
     let (host, path) = (vec!["x".repeat(62); 4].join("."), "p".repeat(250));
     let config = format!("imageRedirMapping: [{{src: docker.io, to: {host}/{path}, name: r}}]");
     let settings = settings(&config);
-    let options = Options::new(&settings.webhook, None);
+    let options = PodSettings::new(&settings.webhook, None);
     let patch_of = |volumes: usize| {
         let name = |at: usize| format!("{at:03}{}", "\"".repeat(58));
         let container = |at| json!({"name": name(at), "image": "a"});

@@ -1,7 +1,7 @@
 //! Rule 3 as a table: what is written, and where it leads. `None` is left alone.
 
 use crate::config::Settings;
-use crate::{Plan, Reference, Role};
+use crate::{CandidateKind, Plan, Reference};
 
 const HEX: &str = "4444444444444444444444444444444444444444444444444444444444444444";
 
@@ -14,7 +14,7 @@ fn redirected(config: &str, image: &str) -> Option<String> {
     let target = plan
         .candidates
         .into_iter()
-        .find(|candidate| matches!(candidate.role, Role::Redirect(_)))?;
+        .find(|candidate| matches!(candidate.kind, CandidateKind::Redirect(_)))?;
     Some(target.image)
 }
 

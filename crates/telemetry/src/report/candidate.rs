@@ -61,7 +61,7 @@ impl CandidateReport {
         Self {
             image: candidate.image.clone(),
             registry: candidate.endpoint.to_string(),
-            place: candidate.role.into(),
+            place: candidate.kind.into(),
             priority: candidate.priority.map(policy::Priority::get),
             reason: candidate.reason.clone(),
             credentials: candidate.credentials_shown(),

@@ -1,7 +1,7 @@
 //! Kinds of places that images come from.
 
-use policy::Role;
-use policy::rules::Origin;
+use policy::CandidateKind;
+use policy::rules::EntryKind;
 use serde::{Deserialize, Serialize};
 
 /// What kind of place an image may come from.
@@ -30,12 +30,12 @@ impl Place {
     }
 }
 
-impl From<Role> for Place {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Registry(Origin::Offline) => Self::Offline,
-            Role::Registry(Origin::Listed(_) | Origin::NodeCache) => Self::Registry,
-            Role::Redirect(_) => Self::Redirect,
+impl From<CandidateKind> for Place {
+    fn from(kind: CandidateKind) -> Self {
+        match kind {
+            CandidateKind::Registry(EntryKind::Offline) => Self::Offline,
+            CandidateKind::Registry(EntryKind::Listed(_) | EntryKind::NodeCache) => Self::Registry,
+            CandidateKind::Redirect(_) => Self::Redirect,
         }
     }
 }

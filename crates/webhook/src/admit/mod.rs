@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use listener::memory::Share;
 use policy::config::{Rewrite, Settings};
-use policy::pod::{Draft, Operation, Options, Pod, rule_names};
-use policy::rules::Origin;
+use policy::pod::{Draft, Operation, Pod, PodSettings, rule_names};
+use policy::rules::EntryKind;
 use resolver::Resolver;
 use serde::de::IgnoredAny;
 use telemetry::Telemetry;
@@ -59,7 +59,7 @@ struct Inner {
 #[derive(Debug)]
 struct Config {
     settings: Settings,
-    options: Options,
+    options: PodSettings,
 }
 
 /// What a body holds.
@@ -89,8 +89,8 @@ impl Admission {
     pub fn apply(&self, mut settings: Settings) {
         // The cache of the *node* is none that the webhook, in a Pod, could ask.
         let registries = &mut settings.rules.registries;
-        registries.retain(|registry| registry.origin != Origin::NodeCache);
-        let options = Options::new(&settings.webhook, self.inner.own_namespace.as_deref());
+        registries.retain(|registry| registry.kind != EntryKind::NodeCache);
+        let options = PodSettings::new(&settings.webhook, self.inner.own_namespace.as_deref());
         let rules = rule_names(&settings.rules, &options);
         self.inner.telemetry.metrics().expect_reviews(rules);
         self.inner

@@ -37,7 +37,7 @@ const NOT_PUBLISHED: &str = "the API server has not been told to trust our CA ye
 
 /// What the certificate is for, and where it is kept.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct CertificateOptions {
     /// Namespace of Secret and Service: the webhook's own.
     pub namespace: String,
     /// Name of the Secret.
@@ -104,7 +104,7 @@ pub enum SelfSignedError {
 #[derive(Clone)]
 pub struct SelfSigned {
     clients: Arc<ClientProvider>,
-    options: Arc<Options>,
+    options: Arc<CertificateOptions>,
     names: Vec<String>,
     store: Arc<Store>,
     /// Why it is not ready; none where it is.
@@ -113,7 +113,11 @@ pub struct SelfSigned {
 
 impl SelfSigned {
     /// Puts what is shared into `store`.
-    pub fn new(clients: Arc<ClientProvider>, options: Options, store: Arc<Store>) -> Self {
+    pub fn new(
+        clients: Arc<ClientProvider>,
+        options: CertificateOptions,
+        store: Arc<Store>,
+    ) -> Self {
         Self {
             names: vec![format!("{}.{}.svc", options.service, options.namespace)],
             clients,

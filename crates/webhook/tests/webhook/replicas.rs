@@ -14,7 +14,7 @@ use testkit::admission::{REGISTRATION, SECRET, published, register, shared, url}
 use testkit::fake_api_server::FakeApiServer;
 use testkit::wait::until;
 use webhook::Limits;
-use webhook::self_signed::{Lifetimes, Options, SelfSigned};
+use webhook::self_signed::{CertificateOptions, Lifetimes, SelfSigned};
 
 use crate::world::{CONFIG, World, client, fixture};
 
@@ -49,7 +49,7 @@ fn with_lifetimes(server: &FakeApiServer, store: Arc<Store>, lifetimes: Lifetime
         kubeconfig: vec![kubeconfig],
         files: Vec::new(),
     });
-    let options = Options {
+    let options = CertificateOptions {
         namespace: "image-cri-shim".to_owned(),
         secret: "image-cri-shim-webhook-tls".to_owned(),
         service: "image-cri-shim-webhook".to_owned(),

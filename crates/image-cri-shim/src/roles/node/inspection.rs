@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use policy::breaker::State;
 use policy::config::Settings;
 use policy::rules::{Redirect, Registry};
-use policy::{CredentialSource, Credentials, Endpoint, Role, TlsOptions};
+use policy::{CandidateKind, CredentialSource, Credentials, Endpoint, TlsOptions};
 use resolver::explain::explain;
 use resolver::{RegistryHealth, Resolver};
 use serde::Serialize;
@@ -254,7 +254,7 @@ impl<'a> Entry<'a> {
         Self {
             endpoint: &registry.endpoint,
             tls: &registry.tls,
-            place: Role::Registry(registry.origin).into(),
+            place: CandidateKind::Registry(registry.kind).into(),
             priority: Some(registry.priority.get()),
             credentials: registry.credentials.as_ref(),
             source: registry.source.as_ref(),
@@ -266,7 +266,7 @@ impl<'a> Entry<'a> {
         Self {
             endpoint: &redirect.to,
             tls: &redirect.tls,
-            place: Role::Redirect(redirect.number).into(),
+            place: CandidateKind::Redirect(redirect.number).into(),
             priority: redirect.priority.map(policy::Priority::get),
             credentials: redirect.credentials.as_ref(),
             source: redirect.source.as_ref(),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::inspection::Source;
+use ::inspection::Inspected;
 use futures_util::future::BoxFuture;
 use telemetry::live::{Live, NodeLive};
 use telemetry::report::{Decision, Status};
@@ -63,7 +63,7 @@ async fn serve(address: SocketAddr, inspection: Inspection) {
     ::inspection::serve(listener, Arc::new(inspection)).await;
 }
 
-impl Source for Inspection {
+impl Inspected for Inspection {
     fn status(&self) -> BoxFuture<'_, Status> {
         Box::pin(Inspection::status(self, DECISIONS))
     }

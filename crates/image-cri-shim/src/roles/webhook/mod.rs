@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::webhook::health::{self, Readiness};
-use ::webhook::self_signed::{Lifetimes, Options, SelfSigned};
+use ::webhook::self_signed::{CertificateOptions, Lifetimes, SelfSigned};
 use ::webhook::{Admission, Callers, Limits};
 use anyhow::Context;
 use cluster::{ClientProvider, KubeconfigCandidates};
@@ -133,7 +133,7 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
 
     let store = Arc::new(Store::default());
     let keys = args.self_signed.then(|| {
-        let options = Options {
+        let options = CertificateOptions {
             namespace,
             secret: args.secret.clone(),
             service: args.service.clone(),

@@ -1,7 +1,7 @@
 //! Which images are led through the node cache.
 
-use super::CachePrefix;
 use crate::Reference;
+use crate::cache_prefix::CachePrefix;
 use crate::glob::Glob;
 
 /// The last part of the repository that our own image has, wherever it was copied to: the cache can't be
