@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 
-use super::Opened;
+use super::opened::Opened;
 use crate::http::redirect::host_of;
 use crate::manifest::content_digest;
 use crate::outcome::{Cause, ExchangeError};

@@ -2,6 +2,7 @@
 //! referrers. What it means that an answer is not good is the same as for a probe.
 
 mod blob;
+mod opened;
 mod page;
 
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use http::header::{ACCEPT, CONTENT_LENGTH, RANGE, VIA, WARNING};
 use http::{HeaderMap, HeaderValue, Method};
 
 pub use self::blob::{Blob, BlobSize};
+use self::opened::Opened;
 pub use self::page::{Page, PageRequest};
 use crate::auth::Scope;
 use crate::exchange::{Call, Exchange, Shared};
 use crate::http::status::refusal;
-use crate::http::transport::{Received, drain};
+use crate::http::transport::drain;
 use crate::manifest::{
     MANIFEST_TYPES, MAX_MANIFEST, as_digest, content_digest, digest_of, is_json_object,
     is_manifest_type, media_type, refuses_head, same_digest,
@@ -85,13 +87,6 @@ pub struct ManifestHead {
     pub size: Option<u64>,
     /// As [`Manifest::warnings`].
     pub warnings: Vec<HeaderValue>,
-}
-
-/// An answer, while its body is still to come.
-struct Opened {
-    received: Received,
-    status: u16,
-    headers: HeaderMap,
 }
 
 impl Repository {
