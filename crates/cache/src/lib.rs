@@ -14,12 +14,16 @@
 //! | [`rights`] | who has proved what |
 //! | [`pull_through`] | one download per blob, from all who have it, verified as it arrives |
 //! | [`upstream`] | the places of the plan, and what they answer |
+//! | [`registries`] | the upstream of the released binary: the registry client, behind circuit breakers |
 //! | [`storage`] | store and index as one: what goes when room is needed |
 //! | [`store`] | blobs by digest |
 //! | [`index`] | tags, references, links, pins, and when something was used; eviction |
+//! | [`role`], [`control`], [`metrics`] | the listeners, commands over a unix socket, numbers |
+//! | [`mirror_config`] | what runtimes have to be told |
 //! | [`flights`] | many who want the same thing get it from one question |
 
 pub mod api;
+pub mod control;
 pub mod digest;
 #[cfg(test)]
 mod fake;
@@ -27,9 +31,13 @@ pub mod flights;
 pub mod freshness;
 pub mod index;
 pub mod manifest;
+pub mod metrics;
+pub mod mirror_config;
 pub mod name;
 pub mod pull_through;
+pub mod registries;
 pub mod rights;
+pub mod role;
 pub mod service;
 pub mod storage;
 pub mod store;

@@ -451,6 +451,24 @@ impl Storage {
         Ok(fits)
     }
 
+    /// Makes room as the limits want it.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn collect(&self) -> Result<(), StorageError> {
+        let nothing = Digest::of(b"");
+        let limits = self.limits();
+        if limits == SizeLimits::NONE {
+            return Ok(());
+        }
+        let missing = self.missing(&nothing, 0, limits)?;
+        if missing != Missing::default() {
+            self.discard_idle_partials();
+            self.evict(missing.wanted(limits))?;
+        }
+        Ok(())
+    }
+
     fn missing(&self, digest: &Digest, bytes: u64, limits: SizeLimits) -> io::Result<Missing> {
         let coming: u64 = {
             let reserved = self.reserved.lock();

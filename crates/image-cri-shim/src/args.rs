@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::cache::CacheArgs;
 use crate::commands::config::ConfigCommand;
 use crate::commands::history::HistoryArgs;
 use crate::commands::install::{InstallArgs, UninstallArgs};
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Apply the same rules to Pods, as a Kubernetes admission webhook
     Webhook(Box<WebhookArgs>),
+    // What it does is told by its arguments' own comment, which says more in `--help`.
+    Cache(Box<CacheArgs>),
     /// Check the config, and show what is in force and why
     Config(ConfigArgs),
     // What these do is told by their arguments' own comments, which say more in `--help`.
@@ -94,6 +97,7 @@ impl Cli {
         let service = match &self.command {
             Some(Command::Serve(serve)) => Some(&serve.service),
             Some(Command::Webhook(webhook)) => Some(&webhook.service_args),
+            Some(Command::Cache(cache)) => Some(&cache.service_args),
             _ => None,
         };
         if let Some(service) = service {
@@ -103,6 +107,10 @@ impl Cli {
         let file = match &self.command {
             Some(Command::Serve(_) | Command::Webhook(_)) => {
                 service.and_then(|service| service.config.file.as_ref())
+            }
+            Some(Command::Cache(cache)) => {
+                let after = cache.command.as_ref().and_then(|command| command.file());
+                after.or_else(|| service.and_then(|service| service.config.file.as_ref()))
             }
             Some(Command::Config(config)) => config.file.as_ref(),
             Some(Command::Resolve(resolve)) => resolve.config.as_ref(),
@@ -149,6 +157,11 @@ mod tests {
             "serve --file x",
             "-f x webhook",
             "webhook --file=x",
+            "-f x cache",
+            "cache -f x",
+            "cache --file=x ls",
+            "cache ls --file x",
+            "-f y cache verify --file x",
             "-f x config check",
             "config -f x show",
             "config show -f x",

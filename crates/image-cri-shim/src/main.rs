@@ -4,7 +4,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`args`], [`options`] | the command line |
-//! | [`roles`] | what the process can be: the node shim, the webhook |
+//! | [`roles`] | what the process can be: the node shim, the webhook, the node cache |
 //! | [`commands`] | commands for people: they look, print and end |
 //! | [`process`] | signals, logs, systemd |
 
@@ -21,7 +21,7 @@ use args::{Cli, Command};
 use clap::CommandFactory;
 use commands::manual;
 use process::logging;
-use roles::{node, webhook};
+use roles::{cache, node, webhook};
 
 fn main() -> ExitCode {
     let Cli {
@@ -40,6 +40,10 @@ fn main() -> ExitCode {
         Some(Command::Uninstall(args)) => return commands::install::uninstall(&args),
         Some(Command::Completions { shell }) => manual::completions(Cli::command(), shell),
         Some(Command::Man { directory }) => manual::pages(Cli::command(), directory.as_deref()),
+        Some(Command::Cache(args)) => match &args.command {
+            Some(command) => return commands::cache::run(&file, &args.socket, command),
+            None => cache::run(&file, dry_run, log_format, &args.socket),
+        },
         Some(Command::Webhook(args)) => webhook::run(&file, dry_run, log_format, &args),
         None | Some(Command::Serve(_)) if dry_run => node::dry_run::run(&file),
         None => node::run(node::Launch {

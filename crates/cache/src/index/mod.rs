@@ -64,6 +64,16 @@ pub enum IndexError {
     Version(u64),
 }
 
+impl IndexError {
+    /// Whether the disk is the trouble, and not what is in the file.
+    pub fn is_disk_trouble(&self) -> bool {
+        match self {
+            Self::Database(redb::Error::Io(error)) => error.raw_os_error().is_some(),
+            _ => false,
+        }
+    }
+}
+
 macro_rules! from_redb {
     ($($error:ty),*) => {$(
         impl From<$error> for IndexError {
@@ -266,6 +276,47 @@ impl Index {
             bytes += object.size;
         })?;
         Ok((objects, bytes))
+    }
+
+    /// Number of images: manifests that no other manifest in the store names.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn image_count(&self) -> Result<u64> {
+        Ok(self.roots()?.len() as u64)
+    }
+
+    /// Manifests that no other manifest in the store names.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn roots(&self) -> Result<Vec<Digest>> {
+        self.read(|txn| {
+            let parents = txn.open_multimap_table(PARENTS)?;
+            let mut roots = Vec::new();
+            for entry in txn.open_table(OBJECTS)?.iter()? {
+                let (key, object) = entry?;
+                let object: Object = serde_json::from_slice(object.value())?;
+                if object.kind == Kind::Manifest
+                    && parents.get(key.value())?.next().is_none()
+                    && let Ok(digest) = key.value().parse()
+                {
+                    roots.push(digest);
+                }
+            }
+            Ok(roots)
+        })
+    }
+
+    /// When an object was used last, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn used_at(&self, digest: &Digest) -> Result<u64> {
+        self.read(|txn| {
+            let at = txn.open_table(USED)?.get(digest.as_str())?;
+            Ok(at.map_or(0, |at| at.value()))
+        })
     }
 
     /// The manifests in the store that name this object.

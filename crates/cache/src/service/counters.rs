@@ -1,6 +1,7 @@
 //! What was asked for, and what came of it, since the start.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,9 +62,45 @@ pub struct Counters {
     requests: [[AtomicU64; 4]; 3],
     sent: AtomicU64,
     received: AtomicU64,
+    /// Answers of upstream by the first bound that they were below, and all of them.
+    upstream: [AtomicU64; BOUNDS.len()],
+    upstream_count: AtomicU64,
+    upstream_micros: AtomicU64,
 }
 
+/// Bounds of the histogram, in seconds.
+const BOUNDS: [f64; 8] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
+
 impl Counters {
+    /// Upstream answered a question after this long.
+    pub fn answered(&self, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound);
+        if let Some(counter) = bucket.and_then(|at| self.upstream.get(at)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.upstream_micros.fetch_add(micros, Ordering::Relaxed);
+        self.upstream_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bounds with the number of answers below each, the sum in seconds, and the number of all.
+    pub fn upstream(&self) -> (Vec<(f64, u64)>, f64, u64) {
+        let mut below = 0;
+        let buckets = BOUNDS.into_iter().zip(&self.upstream);
+        let buckets = buckets.map(|(bound, counter)| {
+            below += counter.load(Ordering::Relaxed);
+            (bound, below)
+        });
+        let buckets = buckets.collect();
+        let seconds = self.upstream_micros.load(Ordering::Relaxed) as f64 / 1e6;
+        (
+            buckets,
+            seconds,
+            self.upstream_count.load(Ordering::Relaxed),
+        )
+    }
+
     /// A request was answered.
     pub fn request(&self, kind: Kind, outcome: Outcome) {
         let by_kind = self.requests.get(kind as usize);

@@ -55,6 +55,17 @@ pub struct Who {
     pub via: Arc<[String]>,
 }
 
+impl Who {
+    /// Nobody in particular: for commands.
+    pub fn nobody(repository: Repository) -> Self {
+        Self {
+            repository,
+            credentials: None,
+            via: Arc::default(),
+        }
+    }
+}
+
 /// A manifest that is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -180,7 +191,7 @@ impl Cache {
     }
 
     /// Runs what blocks on the store where blocking is fine.
-    async fn stored<T: Send + 'static>(
+    pub(crate) async fn stored<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Storage) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {

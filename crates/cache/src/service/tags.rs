@@ -252,7 +252,13 @@ impl Cache {
                 continue;
             }
             let question = self.inner.upstream.head_manifest(place, &name.tag, asker);
-            questions.push(async move { (number, question.await) });
+            let counters = &self.inner.counters;
+            questions.push(async move {
+                let asked = std::time::Instant::now();
+                let answer = question.await;
+                counters.answered(asked.elapsed());
+                (number, answer)
+            });
         }
         while let Some((number, answer)) = questions.next().await {
             let heard = match answer {

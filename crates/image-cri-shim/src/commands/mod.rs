@@ -5,6 +5,7 @@
 //! | [`resolve`] | where images would come from and why |
 //! | [`status`], [`history`] | the running shim, and what it decided |
 //! | [`install`] | leading a node's kubelet to the shim, and back |
+//! | [`cache`] | the node cache's images |
 //! | [`config`] | checking and showing configs |
 //! | [`manual`] | completions and man pages |
 //! | [`daemon`] | the running shim, asked over its socket |
@@ -12,6 +13,7 @@
 //! | [`render`] | reports as pages for a terminal |
 //! | [`terminal`], [`screen`] | where pages go |
 
+pub(crate) mod cache;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod history;

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`node`] | the shim between kubelet and the runtime |
 //! | [`webhook`] | the admission webhook |
+//! | [`cache`] | the node cache |
 //! | [`resolving`] | the client and resolver that roles and commands ask with |
 
+pub(crate) mod cache;
 pub(crate) mod node;
 pub(crate) mod resolving;
 pub(crate) mod webhook;

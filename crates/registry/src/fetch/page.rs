@@ -26,6 +26,13 @@ impl PageRequest {
         }
     }
 
+    /// As it stands in a URL, without its `?`.
+    pub fn to_query(&self) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(&self.pairs);
+        query.finish()
+    }
+
     pub(super) fn pairs(&self) -> Vec<(String, String)> {
         self.pairs.clone()
     }

@@ -1,0 +1,326 @@
+//! Images in the store: listed, pinned, deleted, verified.
+
+use std::collections::{BTreeMap, HashSet};
+
+use policy::Reference;
+use serde::{Deserialize, Serialize};
+
+use super::{Event, Sink};
+use crate::digest::Digest;
+use crate::index::{Index, IndexError, Pin, TagName};
+use crate::manifest::Kind;
+use crate::name::Repository;
+use crate::service::{Cache, Who};
+use crate::storage::StorageError;
+
+/// One image in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// `host/repository:tag`, or `host/repository@digest` where no tag means it; empty where it belongs
+    /// to no repository.
+    pub name: String,
+    /// Its manifest or index.
+    pub digest: String,
+    /// Bytes of what is in the store of it.
+    pub size: u64,
+    /// Platforms that are in the store.
+    pub platforms: Vec<String>,
+    /// Second since 1970 of its last use.
+    pub last_used: u64,
+    /// Whether it is never evicted.
+    pub pinned: bool,
+    /// Where it came from.
+    pub from: String,
+}
+
+/// What a person calls an image.
+enum Named {
+    Tag(TagName),
+    InRepository(Repository, Digest),
+    Digest(Digest),
+}
+
+fn parse(name: &str) -> Result<Named, String> {
+    if let Ok(digest) = name.parse::<Digest>() {
+        return Ok(Named::Digest(digest));
+    }
+    let reference = Reference::parse(name).map_err(|error| error.to_string())?;
+    let repository = Repository::new(reference.domain(), reference.repository())
+        .map_err(|error| error.to_string())?;
+    if let Some(digest) = reference.digest() {
+        let digest = digest
+            .parse::<Digest>()
+            .map_err(|error| error.to_string())?;
+        return Ok(Named::InRepository(repository, digest));
+    }
+    let tag = reference.tag().unwrap_or("latest").to_owned();
+    Ok(Named::Tag(TagName { repository, tag }))
+}
+
+pub(super) async fn list(cache: &Cache, sink: &Sink) -> bool {
+    let found = cache.stored(|storage| {
+        storage.flush_touched()?;
+        Ok(records(storage.index())?)
+    });
+    match found.await {
+        Ok(records) => {
+            records
+                .into_iter()
+                .map(Event::Image)
+                .for_each(|e| sink.send(e));
+            true
+        }
+        Err(error) => failed(sink, &error),
+    }
+}
+
+fn records(index: &Index) -> Result<Vec<ImageRecord>, IndexError> {
+    let mut names: BTreeMap<Digest, Vec<(String, String)>> = BTreeMap::new();
+    for (name, tag) in index.all_tags()? {
+        let entry = names.entry(tag.digest).or_default();
+        entry.push((name.to_string(), tag.place));
+    }
+    for (repository, digest, link) in index.all_links()? {
+        if link.kind == Kind::Manifest && !names.contains_key(&digest) {
+            let name = format!("{repository}@{digest}");
+            names.entry(digest).or_default().push((name, link.place));
+        }
+    }
+    let pins = index.pins()?;
+    let mut records = Vec::new();
+    for digest in index.roots()? {
+        let (size, platforms) = tree(index, &digest)?;
+        let last_used = index.used_at(&digest)?;
+        let mut named = names.remove(&digest).unwrap_or_default();
+        if named.is_empty() {
+            named.push((String::new(), String::new()));
+        }
+        for (name, from) in named {
+            records.push(ImageRecord {
+                pinned: pins
+                    .iter()
+                    .any(|(pinned, pin)| *pinned == name || pin.digest == digest),
+                name,
+                digest: digest.to_string(),
+                size,
+                platforms: platforms.clone(),
+                last_used,
+                from,
+            });
+        }
+    }
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(records)
+}
+
+/// Bytes below a manifest that are in the store, and the platforms of an index whose manifests are.
+fn tree(index: &Index, root: &Digest) -> Result<(u64, Vec<String>), IndexError> {
+    let (mut open, mut seen) = (vec![root.clone()], HashSet::new());
+    let (mut size, mut platforms) = (0, Vec::new());
+    while let Some(digest) = open.pop() {
+        if !seen.insert(digest.clone()) {
+            continue;
+        }
+        let Some(object) = index.object(&digest)? else {
+            continue;
+        };
+        size += object.size;
+        for child in object.children {
+            if let Some(platform) = child.platform
+                && platform != "unknown/unknown"
+                && index.object(&child.digest)?.is_some()
+            {
+                platforms.push(platform);
+            }
+            open.push(child.digest);
+        }
+    }
+    platforms.sort();
+    platforms.dedup();
+    Ok((size, platforms))
+}
+
+pub(super) async fn remove(cache: &Cache, name: &str, sink: &Sink) -> bool {
+    let named = match parse(name) {
+        Ok(named) => named,
+        Err(error) => return failed(sink, &format!("{name}: {error}")),
+    };
+    let shown = name.to_owned();
+    let removed = cache.stored(move |storage| {
+        let index = storage.index();
+        let digest = match named {
+            Named::Digest(digest) => {
+                let tags = index.all_tags()?.into_iter();
+                let tags: Vec<TagName> = tags
+                    .filter(|(_, tag)| tag.digest == digest)
+                    .map(|(name, _)| name)
+                    .collect();
+                index.remove_tags(&tags)?;
+                digest
+            }
+            Named::InRepository(repository, digest) => {
+                index.unlink(&repository, Some(&digest))?;
+                digest
+            }
+            Named::Tag(tag) => {
+                let Some(known) = index.tag(&tag)? else {
+                    return Ok(None);
+                };
+                index.remove_tags(std::slice::from_ref(&tag))?;
+                index.set_pin(&tag.to_string(), None)?;
+                known.digest
+            }
+        };
+        let is_wanted = index
+            .all_tags()?
+            .iter()
+            .any(|(_, tag)| tag.digest == digest);
+        if is_wanted {
+            return Ok(Some(0));
+        }
+        if index.object(&digest)?.is_none() {
+            return Ok(None);
+        }
+        storage.remove_image(&digest).map(Some)
+    });
+    match removed.await {
+        Ok(Some(bytes)) => {
+            sink.send(Event::Text(format!("{shown} deleted, {bytes} bytes freed")));
+            true
+        }
+        Ok(None) => failed(sink, &format!("{shown} is not in the cache")),
+        Err(error) => failed(sink, &error),
+    }
+}
+
+pub(super) async fn pin(cache: &Cache, name: &str, sink: &Sink) -> bool {
+    let named = match parse(name) {
+        Ok(named) => named,
+        Err(error) => return failed(sink, &format!("{name}: {error}")),
+    };
+    let pinned = cache.stored(move |storage| {
+        let index = storage.index();
+        let (key, digest) = match named {
+            Named::Digest(digest) => (digest.to_string(), digest),
+            Named::InRepository(repository, digest) => (format!("{repository}@{digest}"), digest),
+            Named::Tag(tag) => match index.tag(&tag)? {
+                Some(known) => (tag.to_string(), known.digest),
+                None => return Ok(false),
+            },
+        };
+        if index.object(&digest)?.is_none() {
+            return Ok(false);
+        }
+        index.set_pin(&key, Some(&Pin { digest }))?;
+        Ok(true)
+    });
+    match pinned.await {
+        Ok(true) => {
+            sink.send(Event::Text(format!("{name} is pinned")));
+            true
+        }
+        Ok(false) => failed(
+            sink,
+            &format!("{name} is not in the cache; fetch it with `cache warm --pin`"),
+        ),
+        Err(error) => failed(sink, &error),
+    }
+}
+
+pub(super) async fn unpin(cache: &Cache, name: &str, sink: &Sink) -> bool {
+    let key = match parse(name) {
+        Ok(Named::Digest(digest)) => digest.to_string(),
+        Ok(Named::InRepository(repository, digest)) => format!("{repository}@{digest}"),
+        Ok(Named::Tag(tag)) => tag.to_string(),
+        Err(error) => return failed(sink, &format!("{name}: {error}")),
+    };
+    let unpinned = cache.stored(move |storage| Ok(storage.index().set_pin(&key, None)?));
+    match unpinned.await {
+        Ok(true) => {
+            sink.send(Event::Text(format!("{name} is no longer pinned")));
+            true
+        }
+        Ok(false) => failed(sink, &format!("{name} was not pinned")),
+        Err(error) => failed(sink, &error),
+    }
+}
+
+pub(super) async fn verify(cache: &Cache, repair: bool, sink: &Sink) -> bool {
+    let verified = match cache.stored(|storage| storage.verify()).await {
+        Ok(verified) => verified,
+        Err(error) => return failed(sink, &error),
+    };
+    let is_clean = verified.is_clean();
+    let damaged = [verified.damaged.clone(), verified.missing.clone()].concat();
+    sink.send(Event::Verified(verified));
+    if is_clean || !repair {
+        return is_clean;
+    }
+    let mut all = true;
+    for digest in damaged {
+        all &= mend(cache, &digest, sink).await;
+    }
+    all
+}
+
+/// Deletes what is damaged, and fetches it from where it belongs.
+async fn mend(cache: &Cache, digest: &Digest, sink: &Sink) -> bool {
+    let wanted = digest.clone();
+    let found = cache.stored(move |storage| {
+        let links = storage.index().all_links()?.into_iter();
+        let links: Vec<_> = links
+            .filter(|(_, linked, _)| *linked == wanted)
+            .map(|(repository, _, link)| (repository, link.kind))
+            .collect();
+        storage.forget(&wanted)?;
+        Ok(links)
+    });
+    let links = match found.await {
+        Ok(links) => links,
+        Err(error) => return failed(sink, &error),
+    };
+    for (repository, kind) in links {
+        let Some((host, path)) = repository.split_once('/') else {
+            continue;
+        };
+        let Ok(repository) = Repository::new(host, path) else {
+            continue;
+        };
+        let who = Who::nobody(repository);
+        let is_back = match kind {
+            Kind::Manifest => cache.manifest_by_digest(&who, digest).await.is_ok(),
+            Kind::Blob => super::warm::fetch_blob(cache, &who, digest, &|_| ())
+                .await
+                .is_ok(),
+        };
+        if is_back {
+            sink.send(Event::Text(format!("{digest} is deleted and fetched anew")));
+            return true;
+        }
+    }
+    failed(
+        sink,
+        &format!("{digest} is deleted; it could not be fetched anew and will be when it is wanted"),
+    )
+}
+
+pub(super) async fn collect(cache: &Cache, sink: &Sink) -> bool {
+    let collected = cache.stored(|storage| {
+        let before = storage.stored_bytes();
+        storage.tidy()?;
+        storage.collect()?;
+        Ok::<_, StorageError>(before.saturating_sub(storage.stored_bytes()))
+    });
+    match collected.await {
+        Ok(bytes) => {
+            sink.send(Event::Text(format!("{bytes} bytes freed")));
+            true
+        }
+        Err(error) => failed(sink, &error),
+    }
+}
+
+fn failed(sink: &Sink, why: &dyn std::fmt::Display) -> bool {
+    sink.send(Event::Failed(why.to_string()));
+    false
+}

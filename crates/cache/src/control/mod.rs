@@ -1,0 +1,259 @@
+//! Commands for people, asked of the running cache over its unix socket: one line of JSON in, lines of
+//! JSON out, the last of them with `done`.
+
+mod images;
+mod warm;
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+pub use self::images::ImageRecord;
+use crate::service::Cache;
+use crate::storage::Verified;
+
+/// Where the running cache is asked, unless the command line says otherwise.
+pub const SOCKET: &str = "/run/image-cri-shim-cache.sock";
+/// Longest question.
+const MAX_LINE: u64 = 1024 * 1024;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum Command {
+    /// Lists images.
+    Ls,
+    /// Deletes images: `NAME`, `NAME@DIGEST` or `DIGEST`.
+    Rm {
+        /// Which.
+        names: Vec<String>,
+    },
+    /// Never evicts images.
+    Pin {
+        /// Which.
+        names: Vec<String>,
+    },
+    /// Lets images be evicted again.
+    Unpin {
+        /// Which.
+        names: Vec<String>,
+    },
+    /// Reads every blob.
+    Verify {
+        /// Deletes what is damaged, and fetches it anew where that can be done.
+        repair: bool,
+    },
+    /// Makes room as `maxSize` and `minFree` want it, and throws old downloads away.
+    Gc,
+    /// Fetches images before they are wanted.
+    Warm {
+        /// Which.
+        images: Vec<String>,
+        /// `os/architecture[/variant]`, or `all`; empty is this machine's.
+        platforms: Vec<String>,
+        /// Pins them, too.
+        pin: bool,
+    },
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// An image in the store.
+    Image(ImageRecord),
+    /// Something was done.
+    Text(String),
+    /// How far something is: which image, bytes that are there, and bytes in all.
+    Progress {
+        /// The image.
+        image: String,
+        /// Bytes that are there.
+        bytes: u64,
+        /// Bytes in all, as far as it is known.
+        total: u64,
+    },
+    /// Something could not be done.
+    Failed(String),
+    /// What reading every blob has found.
+    Verified(Verified),
+    /// The end. False where something could not be done.
+    Done(bool),
+}
+
+/// Where events go.
+#[derive(Clone, Debug)]
+pub struct Sink(mpsc::UnboundedSender<Event>);
+
+impl Sink {
+    fn send(&self, event: Event) {
+        // Nobody listens any more: the command is done to its end all the same.
+        let _ = self.0.send(event);
+    }
+}
+
+/// Does a command. The events end with [`Event::Done`].
+pub fn run(cache: Cache, command: Command) -> mpsc::UnboundedReceiver<Event> {
+    let (sender, events) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let sink = Sink(sender);
+        let done = execute(&cache, command, &sink).await;
+        sink.send(Event::Done(done));
+    });
+    events
+}
+
+async fn execute(cache: &Cache, command: Command, sink: &Sink) -> bool {
+    match command {
+        Command::Ls => images::list(cache, sink).await,
+        Command::Rm { names } => {
+            let mut all = true;
+            for name in names {
+                all &= images::remove(cache, &name, sink).await;
+            }
+            all
+        }
+        Command::Pin { names } => {
+            let mut all = true;
+            for name in names {
+                all &= images::pin(cache, &name, sink).await;
+            }
+            all
+        }
+        Command::Unpin { names } => {
+            let mut all = true;
+            for name in names {
+                all &= images::unpin(cache, &name, sink).await;
+            }
+            all
+        }
+        Command::Verify { repair } => images::verify(cache, repair, sink).await,
+        Command::Gc => images::collect(cache, sink).await,
+        Command::Warm {
+            images,
+            platforms,
+            pin,
+        } => {
+            let mut all = true;
+            for image in images {
+                let warmed = warm::warm(cache, &image, &platforms, sink).await;
+                all &= warmed;
+                if pin && warmed {
+                    all &= images::pin(cache, &image, sink).await;
+                }
+            }
+            all
+        }
+    }
+}
+
+/// Listens for commands. Only who may write to the socket, root, is heard.
+///
+/// # Errors
+/// The socket can't be had.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => return Err(io::Error::other("another cache answers there")),
+        // Left over by one that was killed.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)?;
+        }
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(path, mode)?;
+    Ok(listener)
+}
+
+/// Answers commands until it is dropped.
+pub async fn serve(listener: UnixListener, cache: Cache) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let cache = cache.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer(stream, cache).await {
+                        tracing::debug!("a command was broken off: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept commands: {error}");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, cache: Cache) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(reader.take(MAX_LINE))
+        .read_line(&mut line)
+        .await?;
+    let mut events = match serde_json::from_str(&line) {
+        Ok(command) => run(cache, command),
+        Err(error) => {
+            let (sender, events) = mpsc::unbounded_channel();
+            let sink = Sink(sender);
+            sink.send(Event::Failed(format!("no such command: {error}")));
+            sink.send(Event::Done(false));
+            events
+        }
+    };
+    while let Some(event) = events.recv().await {
+        let mut line = serde_json::to_vec(&event)?;
+        line.push(b'\n');
+        writer.write_all(&line).await?;
+    }
+    writer.shutdown().await
+}
+
+/// Asks the running cache. None where none answers at `path`.
+///
+/// # Errors
+/// The connection broke.
+pub async fn ask(
+    path: &Path,
+    command: &Command,
+) -> io::Result<Option<mpsc::UnboundedReceiver<io::Result<Event>>>> {
+    let stream = match UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let (reader, mut writer) = stream.into_split();
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    writer.write_all(&line).await?;
+    let (sender, events) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        // Dropped earlier, the answer would be cut off.
+        let _writer = writer;
+        let mut lines = BufReader::new(reader).lines();
+        loop {
+            let event = match lines.next_line().await {
+                Ok(Some(line)) => serde_json::from_str(&line).map_err(io::Error::other),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let is_broken = event.is_err();
+            if sender.send(event).is_err() || is_broken {
+                return;
+            }
+        }
+    });
+    Ok(Some(events))
+}

@@ -1,0 +1,414 @@
+//! The role: listeners, config, and what goes on beside requests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use listener::certificate::Store;
+use listener::certificate::files::{Files, FilesError};
+use listener::tls::TlsError;
+use listener::{ClientCertificates, Limits, Options, Protocols, Tls, WhenFull};
+use policy::config::{ListenAddress, NodeCache, Settings as Config};
+use registry::{AddressGuard, Client, ClientOptions};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::api::{Api, Gate};
+use crate::freshness::Freshness;
+use crate::pull_through::Parallelism;
+use crate::registries::{Asking, Registries};
+use crate::service::{Cache, Settings};
+use crate::storage::{SizeLimits, Storage, StorageError};
+
+/// How often uses are written down.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a directory that could not be used is tried again.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(30);
+/// How often images are counted, and old downloads thrown away.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Connections at once: a node's runtime opens a few, a roll-out on a shared cache many.
+const CONNECTIONS: usize = 1024;
+/// A kept connection may be idle for so long between two requests.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long answers may take to finish after SIGTERM.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why the cache can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    /// Listening beyond loopback without TLS or without saying who may ask.
+    #[error("the cache refuses to start: {0}")]
+    Refused(String),
+    /// An address that was written can't be had.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// None of the default addresses can be had.
+    #[error("cannot listen on any of the default addresses; is another cache running?")]
+    NoListener,
+    /// The certificate can't be used.
+    #[error("nodeCache.tls: {0}")]
+    Certificate(#[from] FilesError),
+    /// The CA of clients can't be used.
+    #[error("nodeCache.tls.clientCA: {0}")]
+    ClientCa(String),
+    /// TLS can't be set up.
+    #[error("nodeCache.tls: {0}")]
+    Tls(#[from] TlsError),
+    /// Another process has the directory, or it is damaged.
+    #[error("nodeCache.dir: {0}; stop the other cache, or choose another directory")]
+    Storage(#[from] StorageError),
+}
+
+/// The cache, listening.
+#[derive(Debug)]
+pub struct Role {
+    api: Api,
+    cache: Cache,
+    registries: Registries,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    tls: Option<Arc<Tls>>,
+    certificates: Option<(Files, Arc<Store>)>,
+    /// Whether the directory can be written to.
+    is_writable: bool,
+    dir: std::path::PathBuf,
+}
+
+/// What can be told of a new config while the role serves. Clones are for the same role.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    api: Api,
+    cache: Cache,
+    registries: Registries,
+    addresses: Vec<SocketAddr>,
+}
+
+/// A cache over a directory, without listeners: for commands when none runs.
+///
+/// # Errors
+/// The directory can't be used.
+pub fn offline(config: &Config) -> Result<Cache, StorageError> {
+    let storage = Storage::open(&config.node_cache.dir)?;
+    storage.set_limits(limits(&config.node_cache, &storage));
+    let registries = registries(config, "image-cri-shim-command", Vec::new());
+    Ok(Cache::new(
+        Arc::new(storage),
+        Arc::new(registries),
+        None,
+        settings(config),
+    ))
+}
+
+impl Role {
+    /// Binds the listeners and opens the store. `instance` is what this process is called in `Via`.
+    ///
+    /// # Errors
+    /// [`RoleError`]; nothing has been served then.
+    pub async fn start(config: &Config, instance: &str) -> Result<Self, RoleError> {
+        let node_cache = &config.node_cache;
+        if let Some(why) = node_cache.refusal() {
+            return Err(RoleError::Refused(why));
+        }
+        let (tls, certificates) = tls(node_cache)?;
+        let listeners = bind(&node_cache.listen).await?;
+        let addresses = listeners.iter().filter_map(|l| l.local_addr().ok());
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        let (storage, is_writable) = open(&node_cache.dir)?;
+        storage.set_limits(limits(node_cache, &storage));
+        let registries = registries(config, instance, addresses.clone());
+        let cache = Cache::new(
+            Arc::new(storage),
+            Arc::new(registries.clone()),
+            None,
+            settings(config),
+        );
+        let gate = gate(node_cache, &addresses);
+        Ok(Self {
+            api: Api::new(cache.clone(), gate, instance),
+            cache,
+            registries,
+            listeners,
+            addresses,
+            tls,
+            certificates,
+            is_writable,
+            dir: node_cache.dir.clone(),
+        })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The cache itself.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// For new configs.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            api: self.api.clone(),
+            cache: self.cache.clone(),
+            registries: self.registries.clone(),
+            addresses: self.addresses.clone(),
+        }
+    }
+
+    /// Serves until `shutdown` ends.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let _housekeeping = AbortOnDropHandle::new(tokio::spawn(housekeeping(
+            self.cache.clone(),
+            self.is_writable,
+            self.dir,
+        )));
+        let _certificates = self.certificates.map(|(files, store)| {
+            let follow = files.follow(store, Arc::new(Notify::new()));
+            AbortOnDropHandle::new(tokio::spawn(follow))
+        });
+        let options = Options {
+            purpose: "image pulls",
+            protocols: Protocols::Http1,
+            tls: self.tls,
+            limits: Limits {
+                connections: CONNECTIONS,
+                // A transfer must not be cut for a newcomer.
+                when_full: WhenFull::Wait,
+                head_timeout: IDLE_TIMEOUT,
+                lifetime: None,
+                drain_timeout: DRAIN_TIMEOUT,
+                ..Limits::default()
+            },
+        };
+        listener::serve(self.listeners, options, self.api.service(), shutdown).await;
+        let storage = self.cache.storage();
+        let flushed = tokio::task::spawn_blocking(move || {
+            storage.flush_touched()?;
+            Ok::<_, StorageError>(storage.index().flush()?)
+        });
+        if let Ok(Err(error)) = flushed.await {
+            tracing::warn!("what was used last could not be written down: {error}");
+        }
+    }
+}
+
+impl Handle {
+    /// Takes a new config; `listen` and `dir` stay as they were.
+    pub fn configure(&self, config: &Config) {
+        let storage = self.cache.storage();
+        let limits = match config.node_cache.max_size {
+            Some(_) => limits(&config.node_cache, &storage),
+            // The default was made of what was free at the start.
+            None => SizeLimits {
+                max_size: storage.limits().max_size,
+                ..limits(&config.node_cache, &storage)
+            },
+        };
+        storage.set_limits(limits);
+        self.registries.configure(asking(config));
+        self.cache.configure(settings(config));
+        self.api.set_gate(gate(&config.node_cache, &self.addresses));
+    }
+}
+
+fn open(dir: &Path) -> Result<(Storage, bool), StorageError> {
+    match Storage::open(dir) {
+        Ok(storage) => Ok((storage, true)),
+        Err(error) if is_disk_trouble(&error) => {
+            tracing::warn!(
+                "{error}; images pass through without being stored until it can be used"
+            );
+            Ok((Storage::open_read_only(dir)?, false))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error may pass: a disk that is full, read-only or broken. Another cache in the directory,
+/// or an index of a newer version, does not.
+fn is_disk_trouble(error: &StorageError) -> bool {
+    use crate::store::StoreError;
+    let error = match error {
+        StorageError::Io(error) | StorageError::Store(StoreError::Io { error, .. }) => error,
+        StorageError::Index(index) => return index.is_disk_trouble(),
+        StorageError::Store(StoreError::WrongDigest(_)) => return false,
+    };
+    error.raw_os_error().is_some()
+}
+
+fn settings(config: &Config) -> Settings {
+    let node_cache = &config.node_cache;
+    Settings {
+        freshness: Freshness {
+            tag_ttl: node_cache.tag_ttl,
+            max_stale: node_cache.max_stale,
+            auth_stale: node_cache.auth_stale,
+            serve_deleted: node_cache.serve_deleted,
+        },
+        auth_ttl: node_cache.auth_ttl,
+        negative_ttl: config.cache.negative_ttl,
+        parallelism: Parallelism {
+            connections: node_cache.parallel,
+            above: node_cache.parallel_above,
+        },
+    }
+}
+
+fn asking(config: &Config) -> Asking {
+    Asking {
+        rules: config.rules.clone(),
+        probe_timeout: config.probe_timeout,
+    }
+}
+
+fn registries(config: &Config, instance: &str, own: Vec<SocketAddr>) -> Registries {
+    let guard = AddressGuard::new();
+    let client = Client::new(ClientOptions {
+        guard: Some(guard.clone()),
+        domain_cache_ttl: config.cache.domain_cache_ttl,
+        ..ClientOptions::default()
+    });
+    Registries::new(client, guard, asking(config), instance, own)
+}
+
+/// `maxSize` is, by default, half of what is free and all that the store holds.
+fn limits(node_cache: &NodeCache, storage: &Storage) -> SizeLimits {
+    let (free, total) = storage.disk().space().unwrap_or((u64::MAX, 0));
+    let stored = storage.stored_bytes();
+    SizeLimits {
+        max_size: match node_cache.max_size {
+            Some(size) => size.of(total),
+            None => free / 2 + stored,
+        },
+        min_free: node_cache.min_free.of(total),
+    }
+}
+
+fn gate(node_cache: &NodeCache, addresses: &[SocketAddr]) -> Gate {
+    let mut names = node_cache.names.clone();
+    if let Some(tls) = &node_cache.tls
+        && let Ok(pem) = std::fs::read_to_string(&tls.cert_file)
+    {
+        names.extend(certificate_names(&pem));
+    }
+    Gate {
+        addresses: addresses.to_vec(),
+        names,
+        allow: node_cache.allow.clone(),
+    }
+}
+
+/// The DNS names of the first certificate.
+fn certificate_names(pem: &str) -> Vec<String> {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else {
+        return Vec::new();
+    };
+    let Ok(certificate) = pem.parse_x509() else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let names = names.value.general_names.iter();
+    names
+        .filter_map(|name| match name {
+            x509_parser::extensions::GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect()
+}
+
+type Certificates = Option<(Files, Arc<Store>)>;
+
+fn tls(node_cache: &NodeCache) -> Result<(Option<Arc<Tls>>, Certificates), RoleError> {
+    let Some(tls) = &node_cache.tls else {
+        return Ok((None, None));
+    };
+    let files = Files {
+        certificate: tls.cert_file.clone(),
+        key: tls.key_file.clone(),
+    };
+    let store = Arc::new(Store::default());
+    files.load(&store)?;
+    let clients = match &tls.client_ca {
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            let pem = read.map_err(|error| {
+                RoleError::ClientCa(format!("cannot read {}: {error}", path.display()))
+            })?;
+            ClientCertificates::Required(pem)
+        }
+        None => ClientCertificates::None,
+    };
+    let tls = Tls::new(Arc::clone(&store), Protocols::Http1, &clients)?;
+    Ok((Some(Arc::new(tls)), Some((files, store))))
+}
+
+/// Listens on what can be had; an address that was written must be.
+async fn bind(wanted: &[ListenAddress]) -> Result<Vec<TcpListener>, RoleError> {
+    let mut listeners = Vec::new();
+    let mut failed = None;
+    for listen in wanted {
+        let address = listen.address;
+        match listener::bind(address).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if listen.required => return Err(RoleError::Listen { address, error }),
+            Err(error) if address.is_ipv6() => {
+                tracing::debug!("not listening on {address}: {error}");
+            }
+            Err(error) => failed = Some(RoleError::Listen { address, error }),
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if listeners.is_empty() => Err(RoleError::NoListener),
+        None => Ok(listeners),
+    }
+}
+
+async fn housekeeping(cache: Cache, mut is_writable: bool, dir: std::path::PathBuf) {
+    let mut next_tidy = tokio::time::Instant::now();
+    loop {
+        if !is_writable && let Some(storage) = reopened(&dir).await {
+            storage.set_limits(cache.storage().limits());
+            cache.replace_storage(Arc::new(storage));
+            is_writable = true;
+            tracing::info!("the cache stores in {} again", dir.display());
+        }
+        let storage = cache.storage();
+        let tidies = is_writable && tokio::time::Instant::now() >= next_tidy;
+        let kept = tokio::task::spawn_blocking(move || {
+            storage.flush_touched()?;
+            if tidies {
+                storage.tidy()?;
+            }
+            Ok::<_, StorageError>(())
+        });
+        if let Ok(Err(error)) = kept.await {
+            cache.storage().report_failure(&error);
+        }
+        if tidies {
+            next_tidy = tokio::time::Instant::now() + TIDY_INTERVAL;
+        }
+        let pause = match is_writable {
+            true => FLUSH_INTERVAL,
+            false => REOPEN_INTERVAL,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn reopened(dir: &Path) -> Option<Storage> {
+    let dir = dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Storage::open(&dir).ok());
+    opened.await.ok().flatten()
+}

@@ -1,0 +1,74 @@
+//! Commands, asked of the running cache and without one.
+
+use testkit::docker_registry::DockerRegistry;
+use testkit::images::{Format, Image};
+
+use crate::world::CacheProcess;
+
+fn text(output: &std::process::Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    String::from_utf8_lossy(out).into_owned() + &String::from_utf8_lossy(err)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_s_life() {
+    let mut registry = DockerRegistry::plain().await.unwrap();
+    let image = Image::index("commands", Format::Oci);
+    registry.push(&image, "team/app", "1").await.unwrap();
+    let config = format!(
+        "fallbackToOrigin: false\nregistries:\n  - {{address: '{}'}}\n",
+        registry.url()
+    );
+    let mut cache = CacheProcess::start(&config, "").await;
+    let name = "images.test/team/app:1";
+    let warmed = cache.run(&["warm", "--pin", name]).await;
+    assert!(warmed.status.success(), "{}", text(&warmed));
+    registry.stop().await;
+    let listed = cache.run(&["ls", "--json"]).await;
+    let images: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(images[0]["name"], name);
+    assert_eq!(images[0]["digest"], image.manifest_digest.as_str());
+    assert_eq!(images[0]["pinned"], true);
+    let path = format!(
+        "/v2/team/app/manifests/{}?ns=images.test",
+        image.manifest_digest
+    );
+    assert_eq!(cache.get(&path, "").await.status, 200);
+
+    // Damage is found, told and mended as far as that goes.
+    let child = image
+        .children
+        .iter()
+        .find(|child| child.config_digest == image.config_digest)
+        .unwrap();
+    let layer = &child
+        .blobs
+        .iter()
+        .find(|b| b.digest != child.config_digest)
+        .unwrap()
+        .digest;
+    let file = cache
+        .dir
+        .path()
+        .join("store/blobs")
+        .join(layer.replace(':', "/"));
+    std::fs::write(&file, b"damaged").unwrap();
+    let found = cache.run(&["verify"]).await;
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+    assert!(text(&found).contains(layer), "{}", text(&found));
+    registry.start_again().await.unwrap();
+    let mended = cache.run(&["verify", "--repair"]).await;
+    assert!(mended.status.success(), "{}", text(&mended));
+    assert!(cache.run(&["verify"]).await.status.success());
+
+    // Without a running cache the same directory answers.
+    cache.stop().await;
+    assert!(cache.run(&["unpin", name]).await.status.success());
+    let removed = cache.run(&["rm", name]).await;
+    assert!(removed.status.success(), "{}", text(&removed));
+    assert_eq!(cache.run(&["rm", name]).await.status.code(), Some(1));
+    let listed = cache.run(&["ls"]).await;
+    assert_eq!(text(&listed), "no images\n");
+    let printed = cache.run(&["gc"]).await;
+    assert!(printed.status.success());
+}

@@ -1,0 +1,14 @@
+//! The node cache, end to end: the binary between a real containerd and a real registry, killed and
+//! restarted.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
+
+mod commands;
+mod killed;
+mod pulls;
+mod world;
