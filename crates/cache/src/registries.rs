@@ -11,8 +11,8 @@ use futures_util::stream::{self, StreamExt};
 use http::HeaderValue;
 use parking_lot::{Mutex, RwLock};
 use policy::breaker::{Breaker, Change, Signal, State};
-use policy::rules::{MirrorOf, Origin};
-use policy::{CredentialChoice, Credentials, Endpoint, Plan, Role, Rules, TlsOptions};
+use policy::rules::{EntryKind, MirrorOf};
+use policy::{CandidateKind, CredentialChoice, Credentials, Endpoint, Plan, Rules, TlsOptions};
 use registry::{
     AddressGuard, Client, ExchangeError, FetchOptions, PageRequest, Registry, referrers_tag,
 };
@@ -360,7 +360,7 @@ impl Upstream for Registries {
         let plan = Plan::new(&asking.rules, &reference);
         let mut places: Vec<Place> = Vec::with_capacity(plan.candidates.len() + 1);
         for candidate in plan.candidates {
-            if candidate.role == Role::Registry(Origin::NodeCache)
+            if candidate.kind == CandidateKind::Registry(EntryKind::NodeCache)
                 || self.is_own(&candidate.endpoint)
             {
                 continue;
