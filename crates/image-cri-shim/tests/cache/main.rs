@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod deployment;
 mod killed;
 mod pulls;
 mod world;

@@ -3,25 +3,31 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use testkit::systemd::Machine;
 use testkit::wait;
 
 use super::node::Node;
 
 /// What `systemd-analyze security` may say at most, of 10.
-const HIGHEST_EXPOSURE: f64 = 5.0;
+pub(crate) const HIGHEST_EXPOSURE: f64 = 5.0;
+
+/// How exposed systemd says that a unit is.
+pub(crate) fn exposure(machine: &Machine, unit: &str) -> f64 {
+    let command = ["systemd-analyze", "security", "--no-pager", unit];
+    let report = machine.run(&command).unwrap();
+    let verdict = report.lines().last().unwrap_or_default();
+    verdict
+        .split_once(": ")
+        .and_then(|(_, level)| level.split_whitespace().next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no level in {verdict:?}"))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_units_may_do_what_they_need_and_little_more() {
     let node = Node::boot("debug: false\n").await;
     for unit in ["image-cri-shim.service", "image-cri-shim-bypass.service"] {
-        let command = ["systemd-analyze", "security", "--no-pager", unit];
-        let report = node.machine.run(&command).unwrap();
-        let verdict = report.lines().last().unwrap_or_default();
-        let level: f64 = verdict
-            .split_once(": ")
-            .and_then(|(_, level)| level.split_whitespace().next()?.parse().ok())
-            .unwrap_or_else(|| panic!("no level in {verdict:?}"));
-        assert!(level <= HIGHEST_EXPOSURE, "{unit}: {report}");
+        let level = exposure(&node.machine, unit);
+        assert!(level <= HIGHEST_EXPOSURE, "{unit}: {level}");
     }
     // It still reads its config again, and writes where it keeps its state.
     let config = node.machine.path("/etc/image-cri-shim.yaml");

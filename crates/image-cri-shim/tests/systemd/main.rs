@@ -10,6 +10,7 @@
     reason = "a panic is how a test fails"
 )]
 
+mod cache;
 mod faults;
 mod hardening;
 mod node;
