@@ -38,6 +38,8 @@ pub struct Options {
     pub credentials: Option<(String, String)>,
     /// The certificate to speak TLS with; plain HTTP when absent.
     pub tls: Option<ServerCert>,
+    /// The registry whose images it fetches and keeps, as a pull-through proxy; nobody can push to it then.
+    pub mirror_of: Option<String>,
 }
 
 /// A running registry. Dropping it ends it and deletes what it held.
@@ -147,6 +149,20 @@ impl DockerRegistry {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Where the registry itself listens, without the recording in between: for who measures it.
+    pub fn backend(&self) -> Result<SocketAddr> {
+        let backend = self.settings().backend.clone();
+        let backend = backend.filter(|_| self.process.is_some());
+        let backend = backend.context("the registry is stopped")?;
+        Ok(backend.as_str().parse()?)
+    }
+
+    /// The registry's process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
     }
 
     /// Pushes an image. Not recorded.
@@ -266,6 +282,9 @@ impl DockerRegistry {
             // Relative URLs, because it doesn't know of the proxy's TLS.
             "http": {"addr": "127.0.0.1:0", "secret": "testkit", "relativeurls": true},
         });
+        if let Some(url) = &self.options.mirror_of {
+            config["proxy"] = serde_json::json!({"remoteurl": url});
+        }
         if let Some((username, password)) = &self.options.credentials {
             // The lowest cost: the registry checks it with every request.
             let htpasswd = dir.join("htpasswd");

@@ -307,17 +307,23 @@ impl Pusher {
 
     async fn push_blobs(&self, image: &Image, repository: &str) -> Result<()> {
         for blob in &image.blobs {
-            let start = self.url(&format!("{repository}/blobs/uploads/"))?;
-            let what = format!("uploading a blob to {start}");
-            let started = self.send(self.client.post(start.clone()), &what).await?;
-            let location = started.headers().get(LOCATION).context("no Location")?;
-            let mut location = start.join(location.to_str()?)?;
-            location
-                .query_pairs_mut()
-                .append_pair("digest", &blob.digest);
-            let upload = self.client.put(location).body(blob.content.clone());
-            self.send(upload, &what).await?;
+            self.push_blob(blob, repository).await?;
         }
+        Ok(())
+    }
+
+    /// Pushes a blob that no manifest names yet.
+    pub async fn push_blob(&self, blob: &Blob, repository: &str) -> Result<()> {
+        let start = self.url(&format!("{repository}/blobs/uploads/"))?;
+        let what = format!("uploading a blob to {start}");
+        let started = self.send(self.client.post(start.clone()), &what).await?;
+        let location = started.headers().get(LOCATION).context("no Location")?;
+        let mut location = start.join(location.to_str()?)?;
+        location
+            .query_pairs_mut()
+            .append_pair("digest", &blob.digest);
+        let upload = self.client.put(location).body(blob.content.clone());
+        self.send(upload, &what).await?;
         Ok(())
     }
 

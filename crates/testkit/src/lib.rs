@@ -8,6 +8,8 @@
 //! | [`tools`] | containerd, runc and docker-registry, unpacked from the system's packages |
 //! | [`containerd`] | a real containerd with its CRI plugin, on a socket of its own |
 //! | [`docker_registry`] | a real registry: plain, with a password, with TLS |
+//! | [`node_cache`] | `image-cri-shim cache` under test |
+//! | [`slow_link`] | a link that limits each connection |
 //! | [`images`] | tiny OCI images, made and pushed |
 //! | [`certs`] | a throw-away CA and what it signs |
 //! | [`shim`] | the image-cri-shim binary under test |
@@ -37,10 +39,12 @@ pub mod fake_registry;
 pub mod fake_runtime;
 pub mod images;
 pub mod netns;
+pub mod node_cache;
 mod process;
 pub mod recording;
 mod server;
 pub mod shim;
+pub mod slow_link;
 pub mod systemd;
 pub mod tools;
 pub mod wait;
