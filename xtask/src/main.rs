@@ -31,12 +31,12 @@ enum Command {
     },
     /// Measure the shim beside direct calls, in one run
     Bench {
+        /// Measure this part only
+        #[arg(value_enum)]
+        only: Option<bench::Part>,
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
-        /// Measure the admission webhook only
-        #[arg(long)]
-        webhook: bool,
         /// Set by the command itself, when it runs itself again as an optimized build
         #[arg(long, hide = true)]
         optimized: bool,
@@ -70,11 +70,11 @@ fn main() -> ExitCode {
         Command::Demo { binary } => demo::run(binary),
         Command::Bench { backend: true, .. } => bench::backend(),
         Command::Bench {
+            only,
             json,
-            webhook,
             optimized,
             ..
-        } => bench::run(json, webhook, optimized),
+        } => bench::run(only, json, optimized),
         Command::Test => test::run(),
         Command::Check { base, dependents } => check::run(base.as_deref(), dependents),
         Command::Deny => deny::run(),

@@ -5,10 +5,12 @@
 //! | [`calls`] | calls one at a time and 32 at once, direct and through the shim |
 //! | [`pulls`] | a pull through five registries at 20 ms, and 200 pulls at once |
 //! | [`resolution`] | resolving cold, remembered, and with a black hole, beside plain requests |
+//! | [`cache`] | the node cache, beside docker-registry as a proxy and beside direct pulls |
 //! | [`webhook`] | reviews of the admission webhook, over TLS and HTTP/2 |
 //! | [`start`] | binary size, memory, time from exec to the first answer |
 //! | [`report`] | rows, goals, the table and its JSON |
 
+mod cache;
 mod calls;
 mod pulls;
 mod report;
@@ -17,7 +19,7 @@ mod start;
 mod webhook;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -29,23 +31,37 @@ use testkit::tools::Tools;
 use self::report::Report;
 use crate::step::{cargo, need_root, step, target};
 
-/// Runs everything; prints a table, or JSON. The first call builds the shim and an optimized client,
+/// A part that can be measured alone.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The admission webhook
+    Webhook,
+    /// The node cache
+    Cache,
+}
+
+/// Runs everything, or one part; prints a table, or JSON. The first call builds the shim and an optimized client,
 /// and runs that one.
-pub(crate) fn run(json: bool, webhook: bool, optimized: bool) -> Result<()> {
+pub(crate) fn run(only: Option<Part>, json: bool, optimized: bool) -> Result<()> {
     need_root("cargo xtask bench")?;
     if !optimized {
-        return build_and_run(json, webhook);
+        return build_and_run(only, json);
     }
     // The client needs a core of its own beside the shim's; both are shared with the runtime.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let binary = target().join("release/image-cri-shim");
-    let report = if webhook {
-        runtime.block_on(measure_webhook(&binary))?
-    } else {
-        runtime.block_on(measure(binary))?
-    };
+    // reqwest, in plain requests and pushes, wants to know even if it never speaks TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut report = Report::default();
+    runtime.block_on(async {
+        match only {
+            Some(Part::Webhook) => webhook::measure(&mut report, &binary).await,
+            Some(Part::Cache) => cache::measure(&mut report, &binary).await,
+            None => measure(&mut report, binary).await,
+        }
+    })?;
     if json {
         println!("{}", report.json());
     } else {
@@ -54,7 +70,7 @@ pub(crate) fn run(json: bool, webhook: bool, optimized: bool) -> Result<()> {
     Ok(())
 }
 
-fn build_and_run(json: bool, webhook: bool) -> Result<()> {
+fn build_and_run(only: Option<Part>, json: bool) -> Result<()> {
     Tools::ensure().context("the programs that the bench runs")?;
     let advice = "mend what the compiler names above";
     let shim = [
@@ -79,9 +95,11 @@ fn build_and_run(json: bool, webhook: bool) -> Result<()> {
     if json {
         bench.arg("--json");
     }
-    if webhook {
-        bench.arg("--webhook");
-    }
+    match only {
+        Some(Part::Webhook) => bench.arg("webhook"),
+        Some(Part::Cache) => bench.arg("cache"),
+        None => &mut bench,
+    };
     step("bench", "what it was doing is above", &mut bench)
 }
 
@@ -136,25 +154,15 @@ impl Drop for Backend {
     }
 }
 
-async fn measure(binary: PathBuf) -> Result<Report> {
-    // reqwest, in the plain requests beside the shim's, wants to know even if it never speaks TLS.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut report = Report::default();
-    start::binary(&mut report, &binary)?;
+async fn measure(report: &mut Report, binary: PathBuf) -> Result<()> {
+    start::binary(report, &binary)?;
 
     eprintln!("\n== calls, in front of a backend with 100 images");
     let backend = Backend::start()?;
-    start::exec(&mut report, &binary, &backend.socket).await?;
+    start::exec(report, &binary, &backend.socket).await?;
     let shim = Shim::start("", Options::new(&binary, &backend.socket)).await?;
     report.value("idle RSS", start::mib(shim.rss_kib()?), "MB", Some(12.0));
-    calls::measure(
-        &mut report,
-        "fake",
-        &backend.socket,
-        &shim,
-        calls::FAKE_IMAGE,
-    )
-    .await?;
+    calls::measure(report, "fake", &backend.socket, &shim, calls::FAKE_IMAGE).await?;
     calls::many(&shim, 100_000).await?;
     report.value(
         "RSS after 100k calls",
@@ -165,24 +173,19 @@ async fn measure(binary: PathBuf) -> Result<Report> {
     eprintln!("\n== metrics and history, on and off");
     let options = Options::new(&binary, &backend.socket).arg("--no-telemetry");
     let off = Shim::start("", options).await?;
-    calls::telemetry(&mut report, &off, &shim).await?;
+    calls::telemetry(report, &off, &shim).await?;
     drop((shim, off));
 
     eprintln!("\n== calls, in front of containerd");
     let containerd = Containerd::start().await?;
-    pulls::calls(&mut report, &binary, &containerd).await?;
+    pulls::calls(report, &binary, &containerd).await?;
     eprintln!("\n== pulls");
-    pulls::five_registries(&mut report, &binary, &containerd).await?;
-    pulls::two_hundred(&mut report, &binary, &containerd).await?;
+    pulls::five_registries(report, &binary, &containerd).await?;
+    pulls::two_hundred(report, &binary, &containerd).await?;
     eprintln!("\n== resolution");
-    resolution::measure(&mut report, &binary).await?;
+    resolution::measure(report, &binary).await?;
     eprintln!("\n== the admission webhook");
-    webhook::measure(&mut report, &binary).await?;
-    Ok(report)
-}
-
-async fn measure_webhook(binary: &Path) -> Result<Report> {
-    let mut report = Report::default();
-    webhook::measure(&mut report, binary).await?;
-    Ok(report)
+    webhook::measure(report, &binary).await?;
+    eprintln!("\n== the node cache");
+    cache::measure(report, &binary).await
 }

@@ -1,8 +1,9 @@
-//! `cargo xtask demo`: the shim's main job, shown on a real containerd and real registries.
+//! `cargo xtask demo`: the main job of the shim and of the node cache, shown on a real containerd and real registries.
 //!
 //! Every registry holds different content under the same names, so that the ID of what containerd
 //! has afterwards proves where it came from, whatever the shim says.
 
+mod cache;
 mod report;
 mod scene;
 mod steps;
@@ -49,7 +50,8 @@ async fn show_until_interrupted(binary: &Path) -> Result<()> {
 async fn show(binary: &Path) -> Result<()> {
     let mut scene = Scene::set(binary).await?;
     report::scene(&scene);
-    let outcome = steps::run(&mut scene).await?;
+    let mut outcome = steps::run(&mut scene).await?;
+    cache::run(&mut scene, binary, &mut outcome).await?;
     if outcome.wrong > 0 {
         eprintln!("\nThe shim's log:\n{}", scene.shim.log());
     }

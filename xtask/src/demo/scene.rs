@@ -15,7 +15,7 @@ pub(crate) const OFFLINE: (&str, &str) = ("admin", "passw0rd");
 pub(crate) const PULL_SECRET: (&str, &str) = ("pod", "pull-secret");
 
 /// The path below which the company's mirror keeps what it mirrors.
-const MIRROR_PATH: &str = "proxy-cache";
+pub(crate) const MIRROR_PATH: &str = "proxy-cache";
 
 /// A registry of the scene.
 pub(crate) struct Place {
@@ -116,6 +116,16 @@ impl Scene {
                 place.registry.stop().await;
             }
         }
+    }
+
+    /// Starts a registry again that was stopped.
+    pub(crate) async fn start_again(&mut self, label: &str) -> Result<()> {
+        for place in &mut self.places {
+            if place.label == label {
+                place.registry.start_again().await?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends the shim as a service manager would, and all the rest, and sees to it that nothing is left.

@@ -28,7 +28,8 @@ struct Pull {
 }
 
 impl Outcome {
-    fn count(&mut self, problems: &[String]) {
+    /// Counts a step with what is not as it should be.
+    pub(super) fn count(&mut self, problems: &[String]) {
         self.steps += 1;
         self.wrong += usize::from(!problems.is_empty());
     }

@@ -1,0 +1,172 @@
+//! Hits and misses over loopback, where nothing but the programs themselves is in the way.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use testkit::docker_registry::DockerRegistry;
+use testkit::shim::cpu_time;
+
+use super::client::{Download, downloads};
+use super::{MIB, Side, Sides, noise};
+use crate::bench::report::Report;
+use crate::bench::start::mib;
+
+const REPOSITORY: &str = "team/app";
+/// A large layer.
+const HIT: usize = 256 << 20;
+/// Common layers. Above `parallelAbove`, so that the cache fetches them in ranges.
+const MISS: usize = 64 << 20;
+const MISSES: u64 = 8;
+/// So many at once that most wait.
+const CLIENTS: usize = 32;
+/// The sides take turns this often, so that a slow spell of the machine hits all.
+const TURNS: usize = 2;
+
+/// What one side took for some downloads.
+#[derive(Default)]
+struct Took {
+    bytes: u64,
+    time: Duration,
+    cpu: Duration,
+    first_bytes: Vec<Duration>,
+}
+
+impl Took {
+    fn add(&mut self, side: Side, paths: &[String], clients: usize) -> Result<()> {
+        let (cpu, started) = (cpu_time(side.pid)?, Instant::now());
+        let all = downloads(side.address, paths, clients).context(side.name)?;
+        self.time += started.elapsed();
+        self.cpu += cpu_time(side.pid)? - cpu;
+        self.bytes += all.iter().map(|done| done.bytes).sum::<u64>();
+        self.first_bytes
+            .extend(all.iter().map(|done: &Download| done.first_byte));
+        Ok(())
+    }
+
+    fn per_second(&self) -> f64 {
+        self.bytes as f64 / MIB / self.time.as_secs_f64()
+    }
+
+    fn cpu_per_gib(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1024.0 / (self.bytes as f64 / MIB)
+    }
+
+    fn first_byte(&mut self) -> f64 {
+        self.first_bytes.sort_unstable();
+        let middle = self.first_bytes.get(self.first_bytes.len() / 2);
+        middle.copied().unwrap_or_default().as_secs_f64() * 1e3
+    }
+}
+
+pub(super) async fn measure(report: &mut Report, binary: &Path) -> Result<()> {
+    eprintln!("\n== the node cache, hits and misses");
+    let upstream = DockerRegistry::plain().await?;
+    let pusher = upstream.pusher()?;
+    let hit = noise(1, HIT);
+    let small = noise(2, 4096);
+    for blob in [&hit, &small] {
+        pusher.push_blob(blob, REPOSITORY).await?;
+    }
+    let mut misses = Vec::new();
+    for number in 0..MISSES {
+        let blob = noise(100 + number, MISS);
+        pusher.push_blob(&blob, REPOSITORY).await?;
+        misses.push(path(&blob.digest));
+    }
+    let address = upstream.backend()?;
+    let sides = Sides::start(binary, upstream, address).await?;
+    let all = [sides.direct()?, sides.proxy()?, sides.cache()?];
+    // Nothing else is to run meanwhile, so the clients may block this thread.
+    misses_of(report, all, &misses)?;
+    hits_of(report, all, &path(&hit.digest), &path(&small.digest))?;
+    for side in all {
+        let what = format!("{}: RSS at its highest, all that over", side.name);
+        let goal = (side.name == "cache").then_some(64.0);
+        report.value(what, peak(side.pid)?, "MB", goal);
+    }
+    Ok(())
+}
+
+/// Each blob once from each side; from the two caches that is the first time.
+fn misses_of(report: &mut Report, sides: [Side; 3], paths: &[String]) -> Result<()> {
+    let mut took: [Took; 3] = Default::default();
+    for path in paths {
+        for (side, took) in sides.into_iter().zip(&mut took) {
+            took.add(side, std::slice::from_ref(path), 1)?;
+        }
+    }
+    let [direct, proxy, cache] = &mut took;
+    let what = format!("miss, layers of {} MiB", MISS >> 20);
+    for (side, took) in sides.iter().zip([&*direct, &*proxy, &*cache]) {
+        let name = format!("{what}: {}", side.name);
+        report.value(name, took.per_second(), "MiB/s", None);
+    }
+    let share = cache.per_second() / direct.per_second();
+    report.at_least("… cache as a share of direct", share, "×", 1.0);
+    for (side, took) in sides.iter().zip([direct, proxy, cache]) {
+        let name = format!("miss, first byte: {}", side.name);
+        report.value(name, took.first_byte(), "ms", None);
+    }
+    Ok(())
+}
+
+/// One large layer again and again, by one client and by many; and a small one for the time to its first byte.
+fn hits_of(report: &mut Report, sides: [Side; 3], large: &str, small: &str) -> Result<()> {
+    // What comes first is a miss, and the first read of a file may come from the disk.
+    for side in sides {
+        Took::default().add(side, &vec![large.to_owned(); 2], 1)?;
+        Took::default().add(side, &[small.to_owned()], 1)?;
+    }
+    let mut gib = 0.0;
+    for (clients, each) in [(1, 4), (CLIENTS, CLIENTS)] {
+        let paths = vec![large.to_owned(); each];
+        let mut took: [Took; 3] = Default::default();
+        for _ in 0..TURNS {
+            for (side, took) in sides.into_iter().zip(&mut took) {
+                took.add(side, &paths, clients)?;
+            }
+        }
+        let [direct, proxy, cache] = &took;
+        gib += cache.bytes as f64 / MIB / 1024.0;
+        let what = format!("hit, {clients} at once");
+        for (side, took) in sides.iter().zip([direct, proxy, cache]) {
+            let name = format!("{what}: {}", side.name);
+            report.value(name, took.per_second(), "MiB/s", None);
+            let name = format!("{what}, CPU per GiB: {}", side.name);
+            report.value(name, took.cpu_per_gib(), "s", None);
+        }
+        let share = cache.per_second() / proxy.per_second();
+        report.at_least("… cache as a share of docker-registry", share, "×", 1.5);
+        let share = cache.cpu_per_gib() / proxy.cpu_per_gib();
+        let name = "… its CPU per GiB as a share of docker-registry's";
+        report.value(name, share, "×", Some(1.0));
+    }
+    report.value("hits, in all, per side", gib, "GiB", None);
+    let mut took: [Took; 3] = Default::default();
+    for _ in 0..200 {
+        for (side, took) in sides.into_iter().zip(&mut took) {
+            took.add(side, &[small.to_owned()], 1)?;
+        }
+    }
+    for (side, took) in sides.iter().zip(&mut took) {
+        let name = format!("hit, first byte: {}", side.name);
+        report.value(name, took.first_byte(), "ms", None);
+    }
+    Ok(())
+}
+
+fn path(digest: &str) -> String {
+    format!("/v2/{REPOSITORY}/blobs/{digest}?ns=images.test")
+}
+
+/// Resident memory of a process at its highest, in MB.
+fn peak(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no VmHWM in /proc/<pid>/status")?;
+    let kib = line.split_whitespace().next().unwrap_or_default().parse()?;
+    Ok(mib(kib))
+}
