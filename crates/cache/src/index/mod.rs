@@ -6,6 +6,7 @@
 //! what may be lost for a few seconds (when something was used) goes with the next durable commit.
 
 mod eviction;
+mod file;
 pub mod records;
 #[cfg(test)]
 mod tests;
@@ -16,12 +17,13 @@ use std::sync::Arc;
 
 use redb::{
     Database, Durability, MultimapTableDefinition, ReadTransaction, ReadableDatabase,
-    ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+    ReadableTable, TableDefinition, WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::eviction::Evicted;
+use self::file::Databases;
 pub use self::records::{Link, Object, Pin, RepositoryRight, Tag, TagName};
 use crate::digest::Digest;
 use crate::manifest::{Kind, Parsed};
@@ -65,6 +67,13 @@ pub enum IndexError {
 }
 
 impl IndexError {
+    /// Whether what is in the file can't be used.
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Database(redb::Error::Corrupted(_)))
+            || matches!(self, Self::Database(redb::Error::Io(error))
+                if error.kind() == std::io::ErrorKind::InvalidData)
+    }
+
     /// Whether the disk is the trouble, and not what is in the file.
     pub fn is_disk_trouble(&self) -> bool {
         match self {
@@ -97,7 +106,7 @@ type Result<T> = std::result::Result<T, IndexError>;
 /// The index of one cache. Cheap to clone. Its calls block; a durable write waits for the disk.
 #[derive(Clone)]
 pub struct Index {
-    database: Arc<Database>,
+    databases: Arc<Databases>,
 }
 
 impl fmt::Debug for Index {
@@ -125,10 +134,8 @@ impl Index {
     /// # Errors
     /// Where the file can't be used, is damaged, or is of a newer version.
     pub fn open(path: &Path) -> Result<Self> {
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE)
-            .create(path)?;
-        Self::prepare(database)
+        let databases = Arc::new(Databases::open(path)?);
+        Ok(Self { databases })
     }
 
     /// An index in memory, for a directory that can't be written to.
@@ -136,10 +143,7 @@ impl Index {
     /// # Errors
     /// None in practice.
     pub fn in_memory() -> Result<Self> {
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE)
-            .create_with_backend(redb::backends::InMemoryBackend::new())?;
-        Self::prepare(database)
+        Self::in_memory_copy(&[])
     }
 
     /// The same, with what a file of an index holds.
@@ -147,41 +151,8 @@ impl Index {
     /// # Errors
     /// Where the content is damaged, or of a newer version.
     pub fn in_memory_copy(content: &[u8]) -> Result<Self> {
-        let backend = redb::backends::InMemoryBackend::new();
-        let copied = backend
-            .set_len(content.len() as u64)
-            .and_then(|()| backend.write(0, content));
-        copied.map_err(redb::StorageError::from)?;
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE)
-            .create_with_backend(backend)?;
-        Self::prepare(database)
-    }
-
-    fn prepare(database: Database) -> Result<Self> {
-        let index = Self {
-            database: Arc::new(database),
-        };
-        let known = index.write(Durability::Immediate, |txn| {
-            txn.open_table(OBJECTS)?;
-            txn.open_table(USED)?;
-            txn.open_multimap_table(PARENTS)?;
-            txn.open_multimap_table(SUBJECTS)?;
-            txn.open_table(TAGS)?;
-            txn.open_table(LINKS)?;
-            txn.open_table(RIGHTS)?;
-            txn.open_table(PINS)?;
-            let mut meta = txn.open_table(META)?;
-            let known = meta.get("version")?.map(|version| version.value());
-            if known.is_none() {
-                meta.insert("version", VERSION)?;
-            }
-            Ok(known.unwrap_or(VERSION))
-        })?;
-        if known > VERSION {
-            return Err(IndexError::Version(known));
-        }
-        Ok(index)
+        let databases = Arc::new(Databases::in_memory(content)?);
+        Ok(Self { databases })
     }
 
     fn write<T>(
@@ -189,15 +160,17 @@ impl Index {
         durability: Durability,
         act: impl FnOnce(&WriteTransaction) -> Result<T>,
     ) -> Result<T> {
-        let mut txn = self.database.begin_write()?;
-        txn.set_durability(durability)?;
-        let done = act(&txn)?;
-        txn.commit()?;
-        Ok(done)
+        self.databases.with(|database| {
+            let mut txn = database.begin_write()?;
+            txn.set_durability(durability)?;
+            let done = act(&txn)?;
+            txn.commit()?;
+            Ok(done)
+        })
     }
 
     fn read<T>(&self, act: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
-        act(&self.database.begin_read()?)
+        self.databases.with(|database| act(&database.begin_read()?))
     }
 
     // ---- objects ----
@@ -575,6 +548,38 @@ impl Index {
             }
             Ok(found)
         })
+    }
+}
+
+/// Makes the tables that are missing.
+fn prepare(database: &Database) -> Result<()> {
+    if has_tables(database)? {
+        return Ok(());
+    }
+    let txn = database.begin_write()?;
+    txn.open_table(OBJECTS)?;
+    txn.open_table(USED)?;
+    txn.open_multimap_table(PARENTS)?;
+    txn.open_multimap_table(SUBJECTS)?;
+    txn.open_table(TAGS)?;
+    txn.open_table(LINKS)?;
+    txn.open_table(RIGHTS)?;
+    txn.open_table(PINS)?;
+    txn.open_table(META)?.insert("version", VERSION)?;
+    txn.commit()?;
+    Ok(())
+}
+
+fn has_tables(database: &Database) -> Result<bool> {
+    let txn = database.begin_read()?;
+    let meta = match txn.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    match meta.get("version")?.map(|version| version.value()) {
+        Some(known) if known > VERSION => Err(IndexError::Version(known)),
+        known => Ok(known.is_some()),
     }
 }
 

@@ -192,3 +192,18 @@ fn a_manifest_that_comes_as_a_blob_too_stays_a_manifest() {
     assert_eq!(object.kind, Kind::Manifest);
     assert_eq!(object.children.len(), 1);
 }
+
+#[test]
+fn a_damaged_file_is_set_aside_and_the_index_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.redb");
+    std::fs::write(
+        &path,
+        b"this was a database once, and it is long enough to look like one",
+    )
+    .unwrap();
+    let index = Index::open(&path).unwrap();
+    assert_eq!(index.totals().unwrap(), (0, 0));
+    put(&index, "x", None, 1);
+    assert!(dir.path().join("index.redb.damaged").exists());
+}

@@ -97,7 +97,7 @@ pub struct Fetch {
     failures: Failures,
     last_progress: Instant,
     retry: Duration,
-    /// Whether anything has ever arrived: until then nothing is tried twice.
+    /// Whether any source has ever answered: until then nothing is tried twice.
     arrived: bool,
     contributors: Vec<usize>,
     /// The open body is known to have ended; with why, where it broke.
@@ -338,9 +338,6 @@ impl Fetch {
             self.preferred = open.source;
         } else {
             self.preferred = open.source + 1;
-            if !self.arrived {
-                self.rule_out(open.source);
-            }
         }
     }
 
@@ -457,6 +454,8 @@ impl Fetch {
                 named.short()
             );
         }
+        // A source that has answered has it: where it breaks off, it is worth another try.
+        self.arrived = true;
         Ok(Open {
             source,
             skip: self.at - body.start,

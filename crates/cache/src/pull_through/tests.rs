@@ -178,6 +178,10 @@ async fn wrong_bytes_are_never_whole_and_the_next_source_is_used() {
     // Bytes were handed out that turned out to be wrong: that client's answer breaks off.
     assert!(read.is_err(), "{}", read.unwrap().len());
     assert!(!world.is_stored(&digest));
+    testkit::wait::until("the other places have been asked", || async {
+        (world.transfers.count() == 0).then_some(())
+    })
+    .await;
     world.has("b", &long, Sending::Well);
     assert_eq!(world.pull(&digest).await.unwrap(), long);
     assert!(world.is_stored(&digest));

@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod cut;
 mod deployment;
 mod killed;
 mod pulls;
