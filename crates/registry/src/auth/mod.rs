@@ -21,7 +21,7 @@ use self::token::{
     MAX_TOKEN_ANSWER, Token, TokenKey, Tokens, basic_header, refresh_form, sensitive,
 };
 use crate::http::redirect::host_of;
-use crate::http::retry_after::retry_after;
+use crate::http::status::Answerer;
 use crate::http::transport::{HttpRequest, Peer, RegistryContext, Transport, read_body};
 use crate::knowledge::KnownAuth;
 use crate::outcome::{Cause, ExchangeError, Failure};
@@ -259,7 +259,9 @@ impl Authorizer<'_> {
             .map_err(|error| failed(&error.detail))?;
         let status = received.response.status().as_u16();
         if status != 200 {
-            let retry_after = retry_after(received.response.headers(), SystemTime::now());
+            let answerer = Answerer::of(self.peer == Peer::ForeignTokenService);
+            let headers = received.response.headers();
+            let retry_after = answerer.retry_after(headers, SystemTime::now());
             return Err(no_token(status, retry_after, &service, key));
         }
         let body = read_body(received.response, MAX_TOKEN_ANSWER)

@@ -17,7 +17,7 @@ use self::opened::Opened;
 pub use self::page::{Page, PageRequest};
 use crate::auth::Scope;
 use crate::exchange::{Call, Exchange, Shared};
-use crate::http::status::refusal;
+use crate::http::status::{Answerer, refusal};
 use crate::http::transport::drain;
 use crate::manifest::{
     MANIFEST_TYPES, MAX_MANIFEST, as_digest, content_digest, digest_of, is_json_object,
@@ -288,8 +288,9 @@ impl Repository {
                     headers,
                 });
             }
+            let answerer = Answerer::of(received.left_origin);
             drain(received.response).await;
-            Err(refusal(status, &headers, SystemTime::now()))
+            Err(refusal(status, &headers, answerer, SystemTime::now()))
         };
         let opened = tokio::time::timeout(deadline, asked).await;
         opened

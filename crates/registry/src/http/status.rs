@@ -1,16 +1,49 @@
 //! What a status means that is no good answer. Pure.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
 use super::retry_after::retry_after;
 use crate::outcome::{Cause, ExchangeError, Failure};
 
+/// Whose answer it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answerer {
+    /// The registry, or its own token service.
+    Registry,
+    /// A host that the registry redirected this one question to, or that host's token service.
+    Elsewhere,
+}
+
+impl Answerer {
+    pub(crate) fn of(left_origin: bool) -> Self {
+        if left_origin {
+            Self::Elsewhere
+        } else {
+            Self::Registry
+        }
+    }
+
+    /// How long the registry asks to be left alone. Whoever can make it redirect one image to a host of
+    /// his own can't ask for that in its name.
+    pub(crate) fn retry_after(self, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+        match self {
+            Self::Registry => retry_after(headers, now),
+            Self::Elsewhere => None,
+        }
+    }
+}
+
 /// What follows from an answer with any status that a question did not hope for. `now` is for dates
 /// in `Retry-After`.
-pub(crate) fn refusal(status: u16, headers: &HeaderMap, now: SystemTime) -> ExchangeError {
-    let retry_after = retry_after(headers, now);
+pub(crate) fn refusal(
+    status: u16,
+    headers: &HeaderMap,
+    answerer: Answerer,
+    now: SystemTime,
+) -> ExchangeError {
+    let retry_after = answerer.retry_after(headers, now);
     let wait = retry_after.map_or_else(String::new, |wait| {
         format!(", asks to wait {}s", wait.as_secs())
     });
@@ -43,8 +76,6 @@ pub(crate) fn refusal(status: u16, headers: &HeaderMap, now: SystemTime) -> Exch
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::HeaderValue;
     use http::header::RETRY_AFTER;
 
@@ -71,10 +102,14 @@ mod tests {
             (500, status(500)),
             (503, status(503)),
         ] {
-            let error = refusal(code, &wait, SystemTime::UNIX_EPOCH);
+            let error = refusal(code, &wait, Answerer::Registry, SystemTime::UNIX_EPOCH);
             assert_eq!((error.failure, error.status), (failure, Some(code)));
         }
-        let odd = refusal(204, &HeaderMap::new(), SystemTime::UNIX_EPOCH);
+        let elsewhere = refusal(429, &wait, Answerer::Elsewhere, SystemTime::UNIX_EPOCH);
+        let retry_after = None;
+        assert_eq!(elsewhere.failure, Failure::RateLimited { retry_after });
+        let nothing = HeaderMap::new();
+        let odd = refusal(204, &nothing, Answerer::Registry, SystemTime::UNIX_EPOCH);
         assert_eq!(odd.cause(), Some(Cause::Protocol));
     }
 }

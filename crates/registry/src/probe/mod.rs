@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use self::judge::{Found, judge_found};
 use crate::auth::Scope;
 use crate::exchange::{Call, Exchange, Shared};
-use crate::http::status::refusal;
+use crate::http::status::{Answerer, refusal};
 use crate::http::transport::{Received, drain, read_body};
 use crate::manifest::{MANIFEST_TYPES, MAX_MANIFEST, refuses_head};
 use crate::outcome::{Cause, ExchangeError, Outcome, Ping, Probe};
@@ -83,7 +83,8 @@ async fn judge(
     let headers = response.headers().clone();
     if status != 200 {
         drain(response).await;
-        let mut error = refusal(status, &headers, SystemTime::now());
+        let answerer = Answerer::of(received.left_origin);
+        let mut error = refusal(status, &headers, answerer, SystemTime::now());
         if status == 400 && received.url.scheme() == "http" {
             error.detail.push_str(
                 ", to plain HTTP; if this registry speaks TLS, write https:// in its address",

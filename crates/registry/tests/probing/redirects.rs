@@ -57,6 +57,28 @@ async fn another_hosts_password_challenge_is_not_answered() {
     assert_eq!(authorizations(&store), [None]);
 }
 
+/// The registry is put aside for as long as it asks for. A host that it redirected one image to can't ask
+/// for that in its name, nor can that host's token service.
+#[tokio::test]
+async fn another_host_cannot_put_the_registry_aside() {
+    let limited = Behaviour::RateLimited {
+        retry_after: Some("300".into()),
+    };
+    let retry_after = None;
+    let (store, _) = registry();
+    let (registry, _) = registry();
+    registry.behave(to(&store));
+    store.behave(limited.clone());
+    let probe = ask(&client(), &target(&registry.url())).await;
+    assert_eq!(probe.outcome, Outcome::RateLimited { retry_after });
+    store.behave_well();
+    let tokens = TokenService::start(TokenOptions::default()).unwrap();
+    tokens.behave(limited);
+    store.require_token(&tokens);
+    let probe = ask(&client(), &target(&registry.url())).await;
+    assert_eq!(probe.outcome, Outcome::RateLimited { retry_after });
+}
+
 /// As containerd pulls it: a mirror that answers 307 to a registry which gives anybody a token.
 #[tokio::test]
 async fn a_token_behind_a_redirect_is_got_anonymously() {
