@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -227,6 +226,9 @@ impl Transport {
                 Err(error) => error,
             };
             let failure = self.explain(&error, url, request, &secured);
+            if failure.cause == Cause::Tls {
+                secured.note_failed_handshake();
+            }
             if !failure.stale_connection || asked_again {
                 return Err(failure);
             }
@@ -257,10 +259,7 @@ impl Transport {
     async fn client_for(&self, url: &Url, request: &HttpRequest<'_>) -> Result<Secured, SendError> {
         let reach = self.reach(url, request.context).await?;
         let client = if url.scheme() == "http" && !self.proxies.speaks_tls() {
-            self.tls.plain_client(&reach).map(|http| Secured {
-                http,
-                problems: Arc::default(),
-            })
+            self.tls.plain_client(&reach).map(Secured::plain)
         } else {
             let wanted = Self::wanted(url, request);
             self.tls.client(Wanted { reach, ..wanted }).await

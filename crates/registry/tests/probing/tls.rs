@@ -50,6 +50,36 @@ async fn an_unknown_ca_is_refused_with_what_to_do() {
     assert!(registry.recording().is_empty());
 }
 
+/// What a failure advises is done, and then seen at once: nobody has to wait for the time to live, in which
+/// files that serve are not read again.
+#[tokio::test]
+async fn a_ca_that_comes_after_a_failure_is_used_by_the_next_question() {
+    let ca = Ca::new().unwrap();
+    let registry = secure(&ca.issue(&["127.0.0.1"]).unwrap());
+    let temp = tempfile::tempdir().unwrap();
+    let client = Client::new(ClientOptions {
+        certs_dirs: CertsDirs {
+            containerd: vec![temp.path().join("containerd")],
+            docker: vec![],
+        },
+        ..options()
+    });
+    let ca_file = temp.path().join("ca.pem");
+    let mut named = target(&registry.url());
+    named.registry.tls.ca_file = Some(ca_file.clone());
+    let installed = target(&registry.url());
+    for asked in [&named, &installed] {
+        assert_eq!(cause(&ask(&client, asked).await), Some(Cause::Tls));
+    }
+    write(ca_file, ca.pem());
+    let dir = temp.path().join("containerd").join(registry.host());
+    write(dir.join("ca.crt"), ca.pem());
+    for asked in [&named, &installed] {
+        let probe = ask(&client, asked).await;
+        assert!(is_found(&probe), "{}", probe.detail);
+    }
+}
+
 #[tokio::test]
 async fn expired_and_foreign_certificates_are_told_apart() {
     let ca = Ca::new().unwrap();

@@ -8,6 +8,7 @@ mod verify;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -51,14 +52,38 @@ pub(crate) struct Secured {
     pub(crate) http: Arc<reqwest::Client>,
     /// Files for this host that could not be used, to explain a failed handshake.
     pub(crate) problems: Arc<[String]>,
+    /// A handshake has failed with it.
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Secured {
+    fn new(http: Arc<reqwest::Client>, problems: Vec<String>) -> Self {
+        Self {
+            http,
+            problems: problems.into(),
+            has_failed: Arc::default(),
+        }
+    }
+
+    /// A client that reads no files.
+    pub(crate) fn plain(http: Arc<reqwest::Client>) -> Self {
+        Self::new(http, Vec::new())
+    }
+
+    /// Notes that a handshake has failed: the host's files are read again for the next one, since an
+    /// operator may mend them meanwhile.
+    pub(crate) fn note_failed_handshake(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Makes an HTTP client that uses a TLS configuration and connects to some addresses only.
 pub(crate) type MakeClient =
     Box<dyn Fn(ClientConfig, &Reach) -> Result<reqwest::Client, reqwest::Error> + Send + Sync>;
 
-/// The setups of all hosts. Nothing is read until the first TLS connection, and everything is read
-/// again after the time to live, so that a CA that an operator installs is seen without a restart.
+/// The setups of all hosts. Nothing is read until the first TLS connection. Everything is read again after
+/// the time to live, and for the next connection where a handshake has failed: a CA that an operator
+/// installs, as that failure advises, is seen by the next trial.
 pub(crate) struct TlsStore {
     shared: Arc<Shared>,
     ttl: Ttl,
@@ -121,6 +146,7 @@ impl TlsStore {
         let old = setup.lock().clone();
         if let Some((read_at, secured)) = &old
             && now.saturating_duration_since(*read_at) < self.ttl.get()
+            && !secured.has_failed.load(Ordering::Relaxed)
         {
             return Ok(secured.clone());
         }
@@ -201,10 +227,7 @@ impl Shared {
             }
         }
         let http = self.shared_client(&material, &wanted.reach, roots)?;
-        Ok(Secured {
-            http,
-            problems: material.problems.into(),
-        })
+        Ok(Secured::new(http, material.problems))
     }
 
     fn shared_client(
