@@ -6,37 +6,34 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-/// Threads that are waited for at once, for all keys. More paths than this don't hang on one node, and if
-/// they do, no more threads are spent on them.
+/// Threads at one time, for all keys. Who comes when there are so many waits for one to end: a node's first
+/// pull may need the files of hundreds of registries, and none of them hangs.
 const MAX_THREADS: usize = 64;
 
 /// Runs blocking work on threads of its own, one per key. Who comes while the work for a key is still going
 /// on waits for that; who gives up leaves it running. The threads end with the process: a runtime that is
 /// shut down does not wait for them.
 pub struct OnePerKey<K, V> {
-    running: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
+    shared: Arc<Shared<K, V>>,
 }
 
-/// Why there is no result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunError {
-    /// Too many threads wait for file systems that don't answer.
-    Full,
-    /// No thread could be had, or the work panicked.
-    Ended,
+type Receiver<V> = watch::Receiver<Option<V>>;
+
+struct Shared<K, V> {
+    running: Mutex<HashMap<K, Receiver<V>>>,
+    /// Told when a thread has ended.
+    ended: Notify,
 }
+
+/// There is no result: no thread could be had, or the work panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunError;
 
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => write!(
-                f,
-                "{MAX_THREADS} threads wait already for file systems that do not answer"
-            ),
-            Self::Ended => f.write_str("the thread that reads it has ended early"),
-        }
+        f.write_str("the thread that reads it has ended early")
     }
 }
 
@@ -45,7 +42,10 @@ impl std::error::Error for RunError {}
 impl<K, V> Default for OnePerKey<K, V> {
     fn default() -> Self {
         Self {
-            running: Arc::default(),
+            shared: Arc::new(Shared {
+                running: Mutex::default(),
+                ended: Notify::new(),
+            }),
         }
     }
 }
@@ -57,10 +57,11 @@ where
 {
     /// Whether work for a key is going on.
     pub fn is_running(&self, key: &K) -> bool {
-        self.running.lock().contains_key(key)
+        self.shared.running.lock().contains_key(key)
     }
 
-    /// The result of `work`, or of the work for this key that is going on already.
+    /// The result of `work`, or of the work for this key that is going on already. It may wait for ever; the
+    /// caller bounds the time.
     ///
     /// # Errors
     /// [`RunError`].
@@ -69,52 +70,64 @@ where
         key: K,
         work: impl FnOnce() -> V + Send + 'static,
     ) -> Result<V, RunError> {
-        let mut result = self.start(key, work)?;
+        let mut work = Some(work);
+        let mut result = loop {
+            let ended = self.shared.ended.notified();
+            match self.start(&key, &mut work)? {
+                Some(result) => break result,
+                None => ended.await,
+            }
+        };
         let result = result.wait_for(Option::is_some).await;
-        let found = result.map_err(|_| RunError::Ended)?.clone();
-        found.ok_or(RunError::Ended)
+        let found = result.map_err(|_| RunError)?.clone();
+        found.ok_or(RunError)
     }
 
-    fn start(
-        &self,
-        key: K,
-        work: impl FnOnce() -> V + Send + 'static,
-    ) -> Result<watch::Receiver<Option<V>>, RunError> {
-        let mut running = self.running.lock();
-        if let Some(result) = running.get(&key) {
-            return Ok(result.clone());
-        }
-        if running.len() >= MAX_THREADS {
-            return Err(RunError::Full);
-        }
+    /// Begins the work where nobody does it already. `None` where there are too many threads.
+    fn start<W>(&self, key: &K, work: &mut Option<W>) -> Result<Option<Receiver<V>>, RunError>
+    where
+        W: FnOnce() -> V + Send + 'static,
+    {
         let (sender, receiver) = watch::channel(None);
+        let work = {
+            let mut running = self.shared.running.lock();
+            if let Some(result) = running.get(key) {
+                return Ok(Some(result.clone()));
+            }
+            if running.len() >= MAX_THREADS {
+                return Ok(None);
+            }
+            let work = work.take().ok_or(RunError)?;
+            running.insert(key.clone(), receiver.clone());
+            work
+        };
         let entry = Entry {
-            running: Arc::clone(&self.running),
+            shared: Arc::clone(&self.shared),
             key: key.clone(),
         };
         let thread = std::thread::Builder::new().name("files".to_owned());
         let started = thread.spawn(move || {
-            // Taken away also when the work panics.
+            // Taken away also when the work panics, and when there is no thread for it.
             let entry = entry;
             let result = work();
             drop(entry);
             sender.send_replace(Some(result));
         });
-        started.map_err(|_| RunError::Ended)?;
-        running.insert(key, receiver.clone());
-        Ok(receiver)
+        started.map_err(|_| RunError)?;
+        Ok(Some(receiver))
     }
 }
 
 /// The note that work is going on; goes with it.
 struct Entry<K: Eq + Hash, V> {
-    running: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
+    shared: Arc<Shared<K, V>>,
     key: K,
 }
 
 impl<K: Eq + Hash, V> Drop for Entry<K, V> {
     fn drop(&mut self) {
-        self.running.lock().remove(&self.key);
+        self.shared.running.lock().remove(&self.key);
+        self.shared.ended.notify_one();
     }
 }
 
@@ -148,7 +161,7 @@ mod tests {
         }
         assert!(work.is_running(&"nfs"));
         assert_eq!(work.run("other", || 7).await, Ok(7), "nobody else waits");
-        let mut patient = work.start("nfs", start()).unwrap();
+        let mut patient = work.start(&"nfs", &mut Some(start())).unwrap().unwrap();
         end.send(()).unwrap();
         let result = patient.wait_for(Option::is_some).await.unwrap().unwrap();
         assert_eq!(result, 0);
@@ -159,19 +172,29 @@ mod tests {
         assert_eq!(again, Ok(1), "what has ended is begun anew");
     }
 
+    /// As at the first pull of a node with hundreds of registries.
     #[tokio::test]
-    async fn threads_are_bounded() {
-        let work = OnePerKey::<usize, ()>::default();
+    async fn threads_are_bounded_and_who_comes_later_waits_for_one() {
+        let work = OnePerKey::<usize, usize>::default();
         let (end, ended) = mpsc::channel::<()>();
         let ended = Arc::new(std::sync::Mutex::new(ended));
         for key in 0..MAX_THREADS {
             let ended = Arc::clone(&ended);
-            let hanging = work.start(key, move || {
+            let mut hanging = Some(move || {
                 let _ = ended.lock().unwrap().recv();
+                key
             });
-            assert!(hanging.is_ok());
+            assert!(work.start(&key, &mut hanging).unwrap().is_some());
         }
-        assert_eq!(work.run(MAX_THREADS, || ()).await, Err(RunError::Full));
+        let keys = MAX_THREADS..3 * MAX_THREADS;
+        let later = keys.clone().map(|key| work.run(key, move || key));
+        let mut later = futures_util::future::join_all(later);
+        let impatient = tokio::time::timeout(Duration::from_millis(1), &mut later).await;
+        assert!(impatient.is_err(), "there are threads enough");
+        end.send(()).unwrap();
+        for (key, result) in keys.zip(later.await) {
+            assert_eq!(result, Ok(key));
+        }
         drop(end);
     }
 
@@ -180,7 +203,7 @@ mod tests {
     async fn work_that_panics_is_an_error_and_can_be_tried_again() {
         let work = OnePerKey::<usize, usize>::default();
         let broken = work.run(1, || panic!("on purpose")).await;
-        assert_eq!(broken, Err(RunError::Ended));
+        assert_eq!(broken, Err(RunError));
         assert_eq!(work.run(1, || 3).await, Ok(3));
     }
 }

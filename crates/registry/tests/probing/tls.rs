@@ -71,9 +71,9 @@ async fn a_ca_that_comes_after_a_failure_is_used_by_the_next_question() {
     for asked in [&named, &installed] {
         assert_eq!(cause(&ask(&client, asked).await), Some(Cause::Tls));
     }
-    write(ca_file, ca.pem());
+    write(ca_file, &ca.pem());
     let dir = temp.path().join("containerd").join(registry.host());
-    write(dir.join("ca.crt"), ca.pem());
+    write(dir.join("ca.crt"), &ca.pem());
     for asked in [&named, &installed] {
         let probe = ask(&client, asked).await;
         assert!(is_found(&probe), "{}", probe.detail);
