@@ -1,5 +1,8 @@
 //! What systemd wants to be told: ready, stopping, and that we are alive.
 
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -12,14 +15,19 @@ pub(crate) fn runs_us() -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
+/// News that may wait for a systemd that does not read. More are dropped: each says the same again.
+const MAX_NEWS: usize = 8;
+/// How long what is said once is waited for: the process may be gone in a moment.
+const ONCE_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// We serve.
 pub(crate) fn ready() {
-    notify(&[NotifyState::Ready]);
+    once(NotifyState::Ready);
 }
 
 /// We are going.
 pub(crate) fn stopping() {
-    notify(&[NotifyState::Stopping]);
+    once(NotifyState::Stopping);
 }
 
 /// Tells the watchdog that we are alive, where there is one, for as long as this future runs: after each
@@ -35,7 +43,7 @@ pub(crate) async fn watchdog(probe: impl AsyncFn(Duration) -> bool) {
     loop {
         ticks.tick().await;
         if probe(limit / 2).await {
-            notify(&[NotifyState::Watchdog]);
+            notify(NotifyState::Watchdog);
         } else {
             tracing::error!(
                 "this shim does not answer its own call; systemd restarts it if that goes on"
@@ -44,9 +52,44 @@ pub(crate) async fn watchdog(probe: impl AsyncFn(Duration) -> bool) {
     }
 }
 
-fn notify(state: &[NotifyState<'_>]) {
-    // Without systemd there is nobody to tell, which is no error.
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!("cannot notify systemd: {error}");
+fn once(state: NotifyState<'static>) {
+    if let Some(sent) = notify(state) {
+        // systemd hears it later, or never.
+        let _ = sent.recv_timeout(ONCE_TIMEOUT);
     }
+}
+
+/// Hands news to the thread that tells systemd; a systemd that does not read must not hold up calls. What is
+/// given back hears when it is sent. `None` where nobody is to be told, or can be.
+fn notify(state: NotifyState<'static>) -> Option<Receiver<()>> {
+    static NEWS: OnceLock<Option<SyncSender<News>>> = OnceLock::new();
+    let news = NEWS.get_or_init(start).as_ref()?;
+    let (done, sent) = sync_channel(1);
+    news.try_send(News { state, done }).ok()?;
+    Some(sent)
+}
+
+struct News {
+    state: NotifyState<'static>,
+    done: SyncSender<()>,
+}
+
+/// Starts the thread, where there is a systemd to tell.
+fn start() -> Option<SyncSender<News>> {
+    std::env::var_os("NOTIFY_SOCKET")?;
+    let (sender, receiver) = sync_channel::<News>(MAX_NEWS);
+    let run = move || {
+        for News { state, done } in receiver {
+            if let Err(error) = sd_notify::notify(&[state]) {
+                tracing::debug!("cannot notify systemd: {error}");
+            }
+            // Nobody waits for it any more where this fails.
+            let _ = done.try_send(());
+        }
+    };
+    let started = thread::Builder::new().name("systemd".to_owned()).spawn(run);
+    if let Err(error) = &started {
+        tracing::warn!("cannot notify systemd: {error}");
+    }
+    started.is_ok().then_some(sender)
 }

@@ -1,13 +1,17 @@
 //! Signals, reloads, and a runtime that comes and goes.
 
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use testkit::cri_client::CriClient;
+use testkit::fake_runtime::FakeRuntime;
 use testkit::images::Image;
+use testkit::shim::{Options, Shim};
 use testkit::wait;
 
-use crate::world::{World, probes, registry_with, with_fake_runtime};
+use crate::world::{BINARY, World, probes, registry_with, with_fake_runtime};
 
 #[tokio::test]
 async fn sigterm_lets_calls_in_flight_finish_and_removes_the_socket() {
@@ -137,4 +141,54 @@ async fn containerd_may_restart() {
     assert_eq!(error.code(), Some(14), "{error:?}");
     world.containerd.start_again().await.unwrap();
     assert_eq!(world.pull("ghcr.io/team/app:1").await, image.id());
+}
+
+/// Sends to a socket that nobody reads, until not even a new sender can.
+fn fill(path: &Path) {
+    let mut sent = true;
+    while std::mem::take(&mut sent) {
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        while sender.send_to(b"STATUS=full", path).is_ok() {
+            sent = true;
+        }
+    }
+}
+
+/// A PID 1 that hangs must not take the node's CRI with it.
+#[tokio::test]
+async fn a_systemd_that_reads_nothing_costs_no_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    fill(&path);
+    let runtime = FakeRuntime::start().await.unwrap();
+    let options = Options::new(BINARY, runtime.socket())
+        .env("NOTIFY_SOCKET", path.to_str().unwrap())
+        // A sign of life every 10 ms.
+        .env("WATCHDOG_USEC", "40000");
+    let mut shim = Shim::start("", options).await.unwrap();
+    // Each sign of life is a call of the shim's own: there are more of them than may wait.
+    wait::until("the shim has called itself often", async || {
+        let calls = runtime.requests();
+        let own = calls.iter().filter(|call| call.path.ends_with("/Version"));
+        (own.count() > 30).then_some(())
+    })
+    .await;
+    shim.client().version().await.unwrap();
+    // What is said once is not lost: it reads again.
+    let heard = tokio::task::spawn_blocking(move || {
+        systemd
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let mut news = [0; 64];
+        loop {
+            let length = systemd.recv(&mut news).unwrap();
+            if news[..length].starts_with(b"READY=1") {
+                break;
+            }
+        }
+    });
+    heard.await.unwrap();
+    assert!(shim.terminate().await.unwrap().success());
 }
