@@ -32,8 +32,13 @@ impl Journal {
 
     fn at(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
+        // One that hangs is there, too, and must not keep us from starting.
+        socket.set_nonblocking(true)?;
         // The journal ignores what is empty.
-        socket.send_to(&[], path)?;
+        match socket.send_to(&[], path) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => socket.set_nonblocking(false)?,
+        }
         let path = path.to_owned();
         Ok(Self { socket, path })
     }
@@ -104,6 +109,24 @@ mod tests {
             b"a\nPRIORITY=0\n",
         ];
         assert_eq!(entry, expected.concat());
+    }
+
+    #[test]
+    fn a_journal_that_hangs_keeps_nobody_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _journal = UnixDatagram::bind(&path).unwrap();
+        let mut is_taken = true;
+        while std::mem::take(&mut is_taken) {
+            let other = UnixDatagram::unbound().unwrap();
+            other.set_nonblocking(true).unwrap();
+            while other.send_to(b"full", &path).is_ok() {
+                is_taken = true;
+            }
+        }
+        let (done, opened) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(Journal::at(&path).is_ok()));
+        assert_eq!(opened.recv_timeout(Duration::from_secs(30)), Ok(true));
     }
 
     #[test]
