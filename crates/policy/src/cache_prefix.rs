@@ -32,8 +32,8 @@ impl CachePrefix {
         self.0.split('/').next().unwrap_or(&self.0)
     }
 
-    /// The name that leads through the cache. `None` where there is none: an IPv6 address can't stand
-    /// inside a repository, and a repository has 255 characters at most.
+    /// The name that leads through the cache. `None` where there is none: not every host can stand inside a
+    /// repository and be read back, and a repository has 255 characters at most.
     pub fn wrap(&self, image: &str) -> Option<String> {
         let image = Reference::parse(image).ok()?;
         let host = layout::host_to_segment(image.domain())?;
@@ -87,6 +87,7 @@ mod tests {
     fn what_can_not_be_wrapped() {
         let cache = CachePrefix::parse("localhost:7439").unwrap();
         assert_eq!(cache.wrap("[::1]:5000/x:1"), None);
+        assert_eq!(cache.wrap("Foo/x:1"), None);
         assert_eq!(cache.wrap(&format!("a.io/{}:1", "x".repeat(254))), None);
         assert_eq!(cache.unwrap("localhost:74391/a.io/x:1"), None);
         assert_eq!(cache.unwrap("a.io/x:1"), None);

@@ -26,13 +26,14 @@ impl Layout {
     }
 }
 
-/// `host[:port]` as the first part of a repository. `None` for an IPv6 address, which can't stand there.
+/// `host[:port]` as the first part of a repository. `None` for a host that could not be read back from it: an
+/// IPv6 address, and one word in upper case (`Foo/app`), which would be read as a part of Docker Hub's.
 pub fn host_to_segment(domain: &str) -> Option<String> {
-    if domain.starts_with('[') {
-        return None;
-    }
     // A host means the same in any case, and a repository has no upper-case letters.
-    Some(domain.replacen(':', "_", 1).to_ascii_lowercase())
+    let host = domain.to_ascii_lowercase();
+    let segment = host.replacen(':', "_", 1);
+    let read = segment_to_host(&segment, &|_| false)?;
+    (read == host).then_some(segment)
 }
 
 /// The `host[:port]` that `segment` stands for; `None` where it is no host but the first part of a Docker
@@ -76,6 +77,9 @@ mod tests {
         }
         assert_eq!(host_to_segment("[::1]:5000"), None);
         assert_eq!(host_to_segment("Foo:5000").as_deref(), Some("foo_5000"));
+        assert_eq!(host_to_segment("Foo.corp").as_deref(), Some("foo.corp"));
+        // `foo/app` would be read as Docker Hub's.
+        assert_eq!(host_to_segment("Foo"), None);
     }
 
     #[test]

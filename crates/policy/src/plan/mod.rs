@@ -233,7 +233,7 @@ fn at_registry(
             Layout::Host => match layout::host_to_segment(image.domain()) {
                 Some(host) => format!("{host}/{}", image.repository()),
                 None => {
-                    let why = "an IPv6 address can't be part of a repository (`layout: host`)";
+                    let why = "the image's host can't be read back from a repository (`layout: host`): it is an IPv6 address, or one word";
                     return Err(LeftOut::new(endpoint, &why));
                 }
             },

@@ -286,7 +286,7 @@ fn layout_host_keeps_hosts_apart() {
             "sealos.hub:5000/a:1",
             "cache.corp:5000/edge/sealos.hub_5000/a:1",
         ),
-        ("Foo/bar:1", "cache.corp:5000/edge/foo/bar:1"),
+        ("Foo.corp/bar:1", "cache.corp:5000/edge/foo.corp/bar:1"),
         // What is there already stays as it is.
         (
             "cache.corp:5000/edge/quay.io/a/b:1",
@@ -300,9 +300,13 @@ fn layout_host_keeps_hosts_apart() {
         reason.ends_with("images below their host's name"),
         "{reason}"
     );
-    let six = plan(config, "[::1]:5000/a:1");
-    assert!(six.candidates.is_empty());
-    assert!(six.left_out[0].why.contains("IPv6"), "{:?}", six.left_out);
+    // `edge/foo/bar` would be read as Docker Hub's `foo/bar`: a stranger's image.
+    for image in ["[::1]:5000/a:1", "Foo/bar:1"] {
+        let unreadable = plan(config, image);
+        assert!(unreadable.candidates.is_empty(), "{image}");
+        let why = &unreadable.left_out[0].why;
+        assert!(why.contains("can't be read back"), "{why}");
+    }
 }
 
 #[test]
