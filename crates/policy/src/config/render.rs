@@ -336,6 +336,8 @@ impl Writer {
             text(&mut fields, 6, "region", &s3.region);
             text(&mut fields, 6, "prefix", &s3.prefix);
             plain(&mut fields, 6, "pathStyle", &s3.path_style);
+            text(&mut fields, 6, "caFile", &s3.ca_file);
+            time(&mut fields, 6, "unusedFor", &s3.unused_for);
             if let Some(credentials) = &s3.credentials {
                 self.s3_credentials(&mut fields, &credentials.value);
             }

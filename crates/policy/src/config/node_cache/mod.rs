@@ -36,6 +36,8 @@ const TAG_TTL: Time = Time::seconds(0, 1, 30 * 24 * 3_600);
 const MAX_STALE: Time = Time::seconds(0, 1, 10 * 365 * 24 * 3_600);
 const AUTH_STALE: Time = Time::seconds(24 * 3_600, 1, 365 * 24 * 3_600);
 const AUTH_TTL: Time = Time::seconds(5 * 60, 1, 24 * 3_600);
+/// Below the floor, what one node is uploading could be deleted under its hands.
+const UNUSED_FOR: Time = Time::seconds(30 * 24 * 3_600, 3_600, 10 * 365 * 24 * 3_600);
 
 /// What the config says to the node cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +110,10 @@ pub struct S3Store {
     /// Whether the bucket stands in the URL's path instead of the host's name. Default true with an
     /// `endpoint`, else false.
     pub path_style: bool,
+    /// PEM file with CAs that its certificate may be by, besides the system's. Default none.
+    pub ca_file: Option<PathBuf>,
+    /// How long `cache gc --shared` keeps what no tag names. Default 30 days, at least one hour.
+    pub unused_for: Duration,
     /// Access key; `None` is what the environment or the machine gives.
     pub credentials: Option<S3Credentials>,
 }
@@ -394,6 +400,15 @@ impl Reader<'_> {
                 .unwrap_or_default()
                 .trim_matches('/')
                 .to_owned(),
+            ca_file: s3
+                .ca_file
+                .as_ref()
+                .and_then(|file| self.directory(file, "nodeCache.store.s3.caFile")),
+            unused_for: self.time(
+                s3.unused_for.as_ref(),
+                "nodeCache.store.s3.unusedFor",
+                UNUSED_FOR,
+            ),
             credentials: s3.credentials.as_ref().and_then(|c| self.s3_credentials(c)),
         })
     }

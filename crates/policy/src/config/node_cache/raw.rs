@@ -74,6 +74,10 @@ pub struct RawS3Store {
     pub prefix: Option<Located<String>>,
     /// Whether the bucket stands in the path.
     pub path_style: Option<Located<bool>>,
+    /// PEM file with the CAs of the server.
+    pub ca_file: Option<Located<String>>,
+    /// How long what nobody uses is kept.
+    pub unused_for: Option<Located<Duration>>,
     /// Access key.
     pub credentials: Option<Located<RawS3Credentials>>,
 }
@@ -222,6 +226,8 @@ fn s3_store(node: Node, findings: &mut Vec<Diagnostic>) -> Located<RawS3Store> {
         region: fields.text("region"),
         prefix: fields.text("prefix"),
         path_style: fields.boolean("pathStyle"),
+        ca_file: fields.text("caFile"),
+        unused_for: fields.duration("unusedFor"),
         credentials: None,
     };
     fields.finish();

@@ -34,6 +34,8 @@ const FULL: &str = "nodeCache:
       endpoint: http://s3.corp:8333
       region: eu-1
       prefix: /edge/
+      caFile: /s3-ca.crt
+      unusedFor: 24h
       credentials: {accessKeyId: AKIA, secretAccessKey: '${S3_SECRET}', sessionToken: t0ken}
   metricsAddress: 'off'
 ";
@@ -94,6 +96,8 @@ fn every_field() {
             region: Some("eu-1".to_owned()),
             prefix: "edge".to_owned(),
             path_style: true,
+            ca_file: Some("/s3-ca.crt".into()),
+            unused_for: hours(24),
             credentials: Some(S3Credentials {
                 key: Credentials::new("AKIA", "s3cret"),
                 session_token: Some(Credentials::new("", "t0ken")),
@@ -184,6 +188,18 @@ fn what_is_out_of_range_is_the_bound() {
     assert_eq!(cache.max_size, Some(Size::Bytes(1 << 20)));
     assert_eq!(cache.parallel_above, 64 << 10);
     assert_eq!(findings.len(), 8, "{findings:#?}");
+}
+
+#[test]
+fn a_bucket_keeps_what_is_used_for_at_least_an_hour() {
+    let unused_for = |written: &str| {
+        let (cache, findings) =
+            read(&format!("nodeCache: {{store: {{s3: {{bucket: b{written}}}}}}}"));
+        (cache.s3.unwrap().unused_for.as_secs(), findings.len())
+    };
+    assert_eq!(unused_for(""), (30 * 86_400, 0));
+    assert_eq!(unused_for(", unusedFor: 0s"), (30 * 86_400, 0));
+    assert_eq!(unused_for(", unusedFor: 1m"), (3_600, 1));
 }
 
 #[test]
