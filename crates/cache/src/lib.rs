@@ -16,7 +16,8 @@
 //! | [`upstream`] | the places of the plan, and what they answer |
 //! | [`registries`] | the upstream of the released binary: the registry client, behind circuit breakers |
 //! | [`storage`] | store and index as one: what goes when room is needed |
-//! | [`store`] | blobs by digest |
+//! | [`store`] | blobs by digest: a directory, a bucket |
+//! | [`shared`] | the bucket that several caches share: bounded waits, what is written there, what goes |
 //! | [`index`] | tags, references, links, pins, and when something was used; eviction |
 //! | [`role`], [`control`], [`metrics`] | the listeners, commands over a unix socket, numbers |
 //! | [`mirror_config`] | what runtimes have to be told |
@@ -27,6 +28,8 @@ pub mod control;
 pub mod digest;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_bucket;
 pub mod flights;
 pub mod freshness;
 pub mod index;
@@ -39,6 +42,7 @@ pub mod registries;
 pub mod rights;
 pub mod role;
 pub mod service;
+pub mod shared;
 pub mod storage;
 pub mod store;
 pub mod upstream;

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::service::{Cache, RequestKind, RequestOutcome};
+use crate::shared::Shared;
 
 const PREFIX: &str = "image_cri_shim_node_cache";
 
@@ -82,7 +83,42 @@ fn write_all(cache: &Cache, out: &mut String) -> std::fmt::Result {
         describe(out, name, "gauge", help)?;
         writeln!(out, "{PREFIX}_{name} {value}")?;
     }
-    Ok(())
+    match cache.shared() {
+        Some(shared) => write_shared(&shared, out),
+        None => Ok(()),
+    }
+}
+
+fn write_shared(shared: &Shared, out: &mut String) -> std::fmt::Result {
+    let counters = shared.counters();
+    let help = "Questions to the shared store for blobs and manifests";
+    describe(out, "shared_requests", "counter", help)?;
+    for (result, count) in counters.requests() {
+        writeln!(
+            out,
+            "{PREFIX}_shared_requests_total{{result=\"{result}\"}} {count}"
+        )?;
+    }
+    let help = "Bytes to and from the shared store";
+    describe(out, "shared_bytes", "counter", help)?;
+    let (sent, received) = counters.bytes();
+    for (direction, bytes) in [("sent", sent), ("received", received)] {
+        writeln!(
+            out,
+            "{PREFIX}_shared_bytes_total{{direction=\"{direction}\"}} {bytes}"
+        )?;
+    }
+    let help = "Blobs of the shared store that had other bytes than their digest says";
+    describe(out, "shared_discards", "counter", help)?;
+    writeln!(
+        out,
+        "{PREFIX}_shared_discards_total {}",
+        counters.discards()
+    )?;
+    let help = "Whether the shared store is not asked, because it did not answer";
+    describe(out, "shared_circuit_open", "gauge", help)?;
+    let is_open = u8::from(shared.is_circuit_open());
+    writeln!(out, "{PREFIX}_shared_circuit_open {is_open}")
 }
 
 fn describe(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {

@@ -10,7 +10,8 @@ use listener::certificate::Store;
 use listener::certificate::files::{Files, FilesError};
 use listener::tls::TlsError;
 use listener::{ClientCertificates, Limits, Options, Protocols, Tls, WhenFull};
-use policy::config::{ListenAddress, NodeCache, Settings as Config};
+use parking_lot::Mutex;
+use policy::config::{ListenAddress, NodeCache, S3Store, Settings as Config};
 use registry::{AddressGuard, Client, ClientOptions};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -21,7 +22,9 @@ use crate::freshness::Freshness;
 use crate::pull_through::Parallelism;
 use crate::registries::{Asking, Registries};
 use crate::service::{Cache, Settings};
+use crate::shared::Shared;
 use crate::storage::{SizeLimits, Storage, StorageError};
+use crate::store::s3::BucketError;
 
 /// How often uses are written down.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
@@ -62,6 +65,9 @@ pub enum RoleError {
     /// TLS can't be set up.
     #[error("nodeCache.tls: {0}")]
     Tls(#[from] TlsError),
+    /// The shared store's settings can't be used.
+    #[error(transparent)]
+    Shared(#[from] BucketError),
     /// Another process has the directory, or it is damaged.
     #[error("nodeCache.dir: {0}; stop the other cache, or choose another directory")]
     Storage(#[from] StorageError),
@@ -80,6 +86,7 @@ pub struct Role {
     /// Whether the directory can be written to.
     is_writable: bool,
     dir: std::path::PathBuf,
+    s3: Option<S3Store>,
 }
 
 /// What can be told of a new config while the role serves. Clones are for the same role.
@@ -89,20 +96,22 @@ pub struct Handle {
     cache: Cache,
     registries: Registries,
     addresses: Vec<SocketAddr>,
+    /// The shared store that is in use.
+    s3: Arc<Mutex<Option<S3Store>>>,
 }
 
 /// A cache over a directory, without listeners: for commands when none runs.
 ///
 /// # Errors
 /// The directory can't be used.
-pub fn offline(config: &Config) -> Result<Cache, StorageError> {
+pub fn offline(config: &Config) -> Result<Cache, RoleError> {
     let storage = Storage::open(&config.node_cache.dir)?;
     storage.set_limits(limits(&config.node_cache, &storage));
     let registries = registries(config, "image-cri-shim-command", Vec::new());
     Ok(Cache::new(
         Arc::new(storage),
         Arc::new(registries),
-        None,
+        shared(config.node_cache.s3.as_ref())?,
         settings(config),
     ))
 }
@@ -127,7 +136,7 @@ impl Role {
         let cache = Cache::new(
             Arc::new(storage),
             Arc::new(registries.clone()),
-            None,
+            shared(node_cache.s3.as_ref())?,
             settings(config),
         );
         let gate = gate(node_cache, &addresses);
@@ -141,6 +150,7 @@ impl Role {
             certificates,
             is_writable,
             dir: node_cache.dir.clone(),
+            s3: node_cache.s3.clone(),
         })
     }
 
@@ -161,6 +171,7 @@ impl Role {
             cache: self.cache.clone(),
             registries: self.registries.clone(),
             addresses: self.addresses.clone(),
+            s3: Arc::new(Mutex::new(self.s3.clone())),
         }
     }
 
@@ -214,10 +225,31 @@ impl Handle {
             },
         };
         storage.set_limits(limits);
+        self.configure_shared(config.node_cache.s3.as_ref());
         self.registries.configure(asking(config));
         self.cache.configure(settings(config));
         self.api.set_gate(gate(&config.node_cache, &self.addresses));
     }
+}
+
+impl Handle {
+    fn configure_shared(&self, wanted: Option<&S3Store>) {
+        let mut used = self.s3.lock();
+        if used.as_ref() == wanted {
+            return;
+        }
+        match shared(wanted) {
+            Ok(shared) => {
+                self.cache.set_shared(shared);
+                *used = wanted.cloned();
+            }
+            Err(error) => tracing::warn!("{error}; the shared store stays as it was"),
+        }
+    }
+}
+
+fn shared(settings: Option<&S3Store>) -> Result<Option<Shared>, BucketError> {
+    settings.map(Shared::open).transpose()
 }
 
 fn open(dir: &Path) -> Result<(Storage, bool), StorageError> {

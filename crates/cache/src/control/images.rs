@@ -320,6 +320,25 @@ pub(super) async fn collect(cache: &Cache, sink: &Sink) -> bool {
     }
 }
 
+pub(super) async fn collect_shared(cache: &Cache, sink: &Sink) -> bool {
+    let Some(shared) = cache.shared() else {
+        return failed(
+            sink,
+            &"the config names no shared store (nodeCache.store.s3)",
+        );
+    };
+    match shared.collect().await {
+        Ok(freed) => {
+            sink.send(Event::Text(format!(
+                "{} blobs and {} links deleted in the shared store, {} bytes freed",
+                freed.blobs, freed.links, freed.bytes
+            )));
+            true
+        }
+        Err(error) => failed(sink, &error),
+    }
+}
+
 fn failed(sink: &Sink, why: &dyn std::fmt::Display) -> bool {
     sink.send(Event::Failed(why.to_string()));
     false

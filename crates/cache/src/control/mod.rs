@@ -48,7 +48,11 @@ pub enum Command {
         repair: bool,
     },
     /// Makes room as `maxSize` and `minFree` want it, and throws old downloads away.
-    Gc,
+    Gc {
+        /// Frees what nobody uses any more in the shared store, instead.
+        #[serde(default)]
+        shared: bool,
+    },
     /// Fetches images before they are wanted.
     Warm {
         /// Which.
@@ -132,7 +136,8 @@ async fn execute(cache: &Cache, command: Command, sink: &Sink) -> bool {
             all
         }
         Command::Verify { repair } => images::verify(cache, repair, sink).await,
-        Command::Gc => images::collect(cache, sink).await,
+        Command::Gc { shared: false } => images::collect(cache, sink).await,
+        Command::Gc { shared: true } => images::collect_shared(cache, sink).await,
         Command::Warm {
             images,
             platforms,

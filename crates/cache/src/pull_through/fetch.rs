@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Liars;
 use crate::digest::Digest;
-use crate::store::BlobStore;
+use crate::shared::Shared;
 use crate::upstream::{Asker, BlobBody, Failure, Failures, Place, Upstream};
 
 /// A source that sends nothing for this long is left for the next.
@@ -24,8 +24,6 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_INTERVALS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Transfers of one upstream host that run at once; more wait, in the order they came.
 const TRANSFERS_PER_HOST: usize = 16;
-/// How long the shared store may take to answer.
-const SHARED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Transfers that may run at once, per upstream host. Manifests and HEADs don't wait here.
 #[derive(Debug, Default)]
@@ -62,7 +60,9 @@ pub struct Wanted {
     /// For whom.
     pub asker: Asker,
     /// The shared store, which is looked at first.
-    pub shared: Option<Arc<dyn BlobStore>>,
+    pub shared: Option<Shared>,
+    /// The length that a manifest gives, where one does: what the shared store has is this long.
+    pub size: Option<u64>,
     /// How many transfers a host takes.
     pub limits: Arc<HostLimits>,
     /// Who has sent wrong bytes.
@@ -469,24 +469,21 @@ impl Fetch {
         let Some(shared) = &wanted.shared else {
             return Err(Failure::NotFound);
         };
-        let asked = async {
-            let total = shared.stat(&wanted.digest).await?;
-            let read = match total {
-                Some(_) => shared.read(&wanted.digest, self.at).await?,
-                None => None,
-            };
-            Ok::<_, crate::store::StoreError>(total.zip(read))
-        };
-        let found = timeout(SHARED_TIMEOUT, asked)
-            .await
-            .map_err(|_| Failure::Silent("no answer in time".to_owned()))?
-            .map_err(|error| Failure::Silent(error.to_string()))?;
-        let (total, stream) = found.ok_or(Failure::NotFound)?;
+        let found = shared.read(&wanted.digest, self.at, self.end).await?;
+        let found = found.ok_or(Failure::NotFound)?;
+        let total = found.total;
+        if wanted.size.is_some_and(|size| size != total) {
+            // Not one byte of that is worth fetching.
+            shared.discard(&wanted.digest);
+            return Err(Failure::Wrong(format!("has {total} bytes of it")));
+        }
         if self.total.is_some_and(|known| known != total) {
             return Err(Failure::Wrong(format!("has {total} bytes of it")));
         }
         self.total = Some(total);
-        let body = stream.map(|chunk| chunk.map_err(|error| error.to_string()));
+        let body = found
+            .bytes
+            .map(|chunk| chunk.map_err(|error| error.to_string()));
         Ok(Open {
             source,
             skip: 0,

@@ -272,8 +272,10 @@ impl Direct {
             let place = source
                 .checked_sub(1)
                 .and_then(|number| wanted.places.get(number));
-            if let Some(place) = place {
-                wanted.liars.note(&place.name, digest);
+            match (place, &wanted.shared) {
+                (Some(place), _) => wanted.liars.note(&place.name, digest),
+                (None, Some(shared)) => shared.discard(digest),
+                (None, None) => {}
             }
         }
         let wrong = Failure::Wrong("sent other bytes than asked for".to_owned());

@@ -56,6 +56,7 @@ impl World {
             places: self.upstream.places(&repository),
             asker: Asker::default(),
             shared: None,
+            size: None,
             limits: Arc::clone(&self.limits),
             liars: Arc::clone(&self.liars),
         };

@@ -282,16 +282,8 @@ impl Transfer {
                 self.wanted.liars.note(&place.name, &self.digest);
             }
             None => {
-                tracing::warn!(
-                    "the shared store has other bytes under {}; they are deleted there",
-                    self.digest
-                );
-                if let Some(shared) = self.wanted.shared.clone() {
-                    let digest = self.digest.clone();
-                    tokio::spawn(async move {
-                        // What stays is noticed again the next time.
-                        let _ = shared.delete(&digest).await;
-                    });
+                if let Some(shared) = &self.wanted.shared {
+                    shared.discard(&self.digest);
                 }
             }
         }

@@ -93,6 +93,11 @@ impl Cache {
         if who.credentials.is_none() && self.inner.misses.has(&name) {
             return Err(Refusal::NotFound(remembered()));
         }
+        if let Some(silent) = self.all_silent(who)
+            && self.shared_blob(who, digest, &silent).await
+        {
+            return Ok(None);
+        }
         let mut last = Refusal::Denied;
         for class in self.classes(who) {
             let key = self.key(who, digest, class);
@@ -117,6 +122,9 @@ impl Cache {
                 }
             }
         }
+        if self.shared_blob(who, digest, &last).await {
+            return Ok(None);
+        }
         if matches!(last, Refusal::NotFound(_)) {
             let ttl = self.settings().negative_ttl;
             self.inner.misses.note(&name, ttl);
@@ -137,6 +145,7 @@ impl Cache {
             match asked {
                 Ok(size) => {
                     self.link_blob(who, digest, &place.name).await;
+                    self.share_link(who, Kind::Blob, &place, &asker, digest);
                     return Ok(size);
                 }
                 Err(failure) => failures.note(&place.name, failure),
@@ -193,6 +202,11 @@ impl Cache {
                         Some(place) if is_ours && !is_proven => {
                             self.link_blob(who, digest, &place).await;
                             self.opened(who, class).await;
+                            let wanted = transfer.wanted();
+                            let from = wanted.places.iter().find(|known| known.name == place);
+                            if let Some(from) = from {
+                                self.share_link(who, Kind::Blob, from, &wanted.asker, digest);
+                            }
                         }
                         Some(_) => {}
                         // From the shared store, from before a restart, or it can't be stored.
@@ -228,7 +242,7 @@ impl Cache {
         class: Class,
     ) -> Result<(Arc<Transfer>, bool), Refusal> {
         let places = self.places(who, class);
-        if places.is_empty() && self.inner.shared.is_none() {
+        if places.is_empty() && self.shared().is_none() {
             return Err(Refusal::Denied);
         }
         let wanted = digest.clone();
@@ -239,7 +253,8 @@ impl Cache {
             digest: digest.clone(),
             places,
             asker: self.asker(who, class),
-            shared: self.inner.shared.clone(),
+            shared: self.shared(),
+            size: hint,
             limits: Arc::clone(&self.inner.limits),
             liars: Arc::clone(&self.inner.liars),
         };
@@ -257,6 +272,9 @@ impl Cache {
         let progress = transfer.watch();
         let progress = progress.borrow();
         self.inner.counters.received(progress.ranges.bytes());
+        if matches!(progress.state, crate::pull_through::State::Whole) {
+            self.share_content(transfer.digest());
+        }
         if let crate::pull_through::State::Failed(failures) = &progress.state
             && failures
                 .0

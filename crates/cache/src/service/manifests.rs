@@ -47,18 +47,24 @@ impl Cache {
         let is_everybodys = link.as_ref().is_some_and(|link| link.imported);
         let may = is_everybodys || (link.is_some() && self.may(who).await);
         if may && let Some(manifest) = self.stored_manifest(digest).await {
+            self.share_use(who, digest);
             return Ok(manifest);
         }
         let name = format!("{}@{digest}", who.repository);
         if who.credentials.is_none() && self.inner.misses.has(&name) {
             return Err(Refusal::NotFound(remembered()));
         }
+        if let Some(silent) = self.all_silent(who)
+            && let Some(shared) = self.shared_manifest(who, digest, &silent).await
+        {
+            return Ok(shared);
+        }
         let mut failures = Failures::default();
         for class in self.classes(who) {
             let key = self.key(who, digest, class);
-            let (cache, asker, digest) = (self.clone(), who.clone(), digest.clone());
+            let (cache, asker, wanted) = (self.clone(), who.clone(), digest.clone());
             let asked = self.inner.manifests.join(key, move || {
-                async move { cache.ask_manifest(&asker, &digest, class).await }.boxed()
+                async move { cache.ask_manifest(&asker, &wanted, class).await }.boxed()
             });
             match asked.await.unwrap_or(Err(Refusal::Unreachable(ended()))) {
                 Ok(manifest) => {
@@ -69,6 +75,9 @@ impl Cache {
                     if matches!(refusal, Refusal::Unauthorized(_)) {
                         self.closed(who, class).await;
                     } else if class == Class::Everybody && !matches!(refusal, Refusal::Denied) {
+                        if let Some(shared) = self.shared_manifest(who, digest, &refusal).await {
+                            return Ok(shared);
+                        }
                         // The caller's own would be asked of the same silent places.
                         if matches!(refusal, Refusal::NotFound(_)) {
                             let ttl = self.settings().negative_ttl;
@@ -111,7 +120,7 @@ impl Cache {
         class: Class,
     ) -> Result<Manifest, Refusal> {
         let asker = self.asker(who, class);
-        let stored = self.stored_manifest(digest).await;
+        let stored = self.known_manifest(digest).await;
         let mut failures = Failures::default();
         for place in self.in_order(self.places(who, class)) {
             if self.inner.liars.is_one(&place.name, digest) {
@@ -134,7 +143,8 @@ impl Cache {
             };
             match answered {
                 Ok(manifest) => {
-                    self.keep_manifest(who, &place, &manifest).await;
+                    self.keep_manifest(who, &place.name, &manifest).await;
+                    self.share_manifest(who, &place, &asker, digest);
                     return Ok(manifest);
                 }
                 Err(failure) => failures.note(&place.name, failure),
@@ -190,10 +200,10 @@ impl Cache {
     }
 
     /// Stores a verified manifest, or only notes that it belongs to the repository.
-    pub(super) async fn keep_manifest(&self, who: &Who, place: &Place, manifest: &Manifest) {
+    pub(super) async fn keep_manifest(&self, who: &Who, place: &str, manifest: &Manifest) {
         let link = Link {
             kind: Kind::Manifest,
-            place: place.name.clone(),
+            place: place.to_owned(),
             imported: false,
         };
         let (repository, manifest) = (who.repository.clone(), manifest.clone());

@@ -6,6 +6,7 @@ mod lists;
 mod manifests;
 mod misses;
 mod refusal;
+mod sharing;
 mod tags;
 
 use std::sync::Arc;
@@ -27,8 +28,8 @@ use crate::index::RepositoryRight;
 use crate::name::Repository;
 use crate::pull_through::{HostLimits, Liars, Parallelism, Transfers};
 use crate::rights::{Caller, Proofs};
+use crate::shared::Shared;
 use crate::storage::{Storage, StorageError, now};
-use crate::store::BlobStore;
 use crate::upstream::{Asker, Place, Upstream};
 
 /// How the cache behaves; can change while it runs.
@@ -92,7 +93,8 @@ struct Inner {
     storage: RwLock<Arc<Storage>>,
     settings: RwLock<Arc<Settings>>,
     upstream: Arc<dyn Upstream>,
-    shared: Option<Arc<dyn BlobStore>>,
+    /// Replaced when the config names another one.
+    shared: RwLock<Option<Shared>>,
     transfers: Transfers,
     limits: Arc<HostLimits>,
     liars: Arc<Liars>,
@@ -131,7 +133,7 @@ impl Cache {
     pub fn new(
         storage: Arc<Storage>,
         upstream: Arc<dyn Upstream>,
-        shared: Option<Arc<dyn BlobStore>>,
+        shared: Option<Shared>,
         settings: Settings,
     ) -> Self {
         Self {
@@ -139,7 +141,7 @@ impl Cache {
                 storage: RwLock::new(storage),
                 settings: RwLock::new(Arc::new(settings)),
                 upstream,
-                shared,
+                shared: RwLock::new(shared),
                 transfers: Transfers::default(),
                 limits: Arc::default(),
                 liars: Arc::default(),
@@ -162,6 +164,16 @@ impl Cache {
     /// Uses another store from now on.
     pub fn replace_storage(&self, storage: Arc<Storage>) {
         *self.inner.storage.write() = storage;
+    }
+
+    /// The store that it shares with others.
+    pub fn shared(&self) -> Option<Shared> {
+        self.inner.shared.read().clone()
+    }
+
+    /// Shares another store from now on, or none.
+    pub fn set_shared(&self, shared: Option<Shared>) {
+        *self.inner.shared.write() = shared;
     }
 
     /// Changes how it behaves. What is under way goes on as it began.

@@ -99,6 +99,9 @@ impl Cache {
                 None => return Err(Refusal::Unreachable(ended())),
             }
         }
+        if let Some(shared) = self.shared_tag(who, &name, &last).await {
+            return Ok(shared);
+        }
         if matches!(last, Refusal::NotFound(_)) {
             let ttl = self.settings().negative_ttl;
             self.inner.misses.note(&miss, ttl);
@@ -129,7 +132,7 @@ impl Cache {
         if !imported && !self.may(who).await {
             return Err(Refusal::of(failures.clone()));
         }
-        let Some(mut manifest) = self.stored_manifest(digest).await else {
+        let Some(mut manifest) = self.known_manifest(digest).await else {
             return Err(Refusal::of(failures.clone()));
         };
         if !imported {
@@ -190,6 +193,7 @@ impl Cache {
                             let above = warnings.get_mut(place).and_then(Option::take);
                             manifest.warning = manifest.warning.or(above);
                             let is_new = known.as_ref().is_none_or(|k| k.digest != tag.digest);
+                            self.share_tag(name, &tag, from, &asker);
                             self.remember(name, tag, is_new).await;
                             return Outcome::Fresh(manifest);
                         }
@@ -293,7 +297,7 @@ impl Cache {
         digest: &Digest,
         asker: &Asker,
     ) -> Result<Manifest, Failure> {
-        let manifest = match self.stored_manifest(digest).await {
+        let manifest = match self.known_manifest(digest).await {
             Some(manifest) => manifest,
             None => {
                 let by_digest = self
@@ -308,11 +312,12 @@ impl Cache {
                 }
             }
         };
-        self.keep_manifest(who, place, &manifest).await;
+        self.keep_manifest(who, &place.name, &manifest).await;
+        self.share_manifest(who, place, asker, digest);
         Ok(manifest)
     }
 
-    async fn remember(&self, name: &TagName, tag: Tag, is_new: bool) {
+    pub(super) async fn remember(&self, name: &TagName, tag: Tag, is_new: bool) {
         let name = name.clone();
         let set = self.stored(move |storage| Ok(storage.index().set_tag(&name, &tag, is_new)?));
         if let Err(error) = set.await {

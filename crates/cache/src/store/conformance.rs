@@ -6,12 +6,21 @@ use super::{BlobStore, StoreError};
 use crate::digest::Digest;
 
 async fn read(store: &impl BlobStore, digest: &Digest, from: u64) -> Option<Vec<u8>> {
-    let mut stream = store.read(digest, from).await.unwrap()?;
+    Some(read_part(store, digest, from, None).await?.1)
+}
+
+async fn read_part(
+    store: &impl BlobStore,
+    digest: &Digest,
+    from: u64,
+    to: Option<u64>,
+) -> Option<(u64, Vec<u8>)> {
+    let mut reading = store.read(digest, from, to).await.unwrap()?;
     let mut content = Vec::new();
-    while let Some(chunk) = stream.next().await {
+    while let Some(chunk) = reading.bytes.next().await {
         content.extend_from_slice(&chunk.unwrap());
     }
-    Some(content)
+    Some((reading.total, content))
 }
 
 async fn list(store: &impl BlobStore) -> Vec<(Digest, u64)> {
@@ -52,6 +61,13 @@ pub(crate) async fn check(store: &impl BlobStore) {
     assert_eq!(read(store, &digest, 0).await.as_ref(), Some(&content));
     let rest = content[599_000..].to_vec();
     assert_eq!(read(store, &digest, 599_000).await, Some(rest));
+
+    let part = content[300_000..300_010].to_vec();
+    let read_it = read_part(store, &digest, 300_000, Some(300_010)).await;
+    assert_eq!(read_it, Some((length, part)));
+    let rest = content[599_990..].to_vec();
+    let beyond = read_part(store, &digest, 599_990, Some(700_000)).await;
+    assert_eq!(beyond, Some((length, rest)));
 
     // An empty blob is a blob.
     let (nothing, empty) = (dir.path().join("nothing"), Digest::of(b""));

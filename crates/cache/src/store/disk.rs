@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::{BlobStore, ByteStream, StoreError};
+use super::{BlobStore, ByteStream, Reading, StoreError};
 use crate::digest::{Algorithm, Digest};
 
 /// Read at a time.
@@ -359,13 +359,14 @@ fn sync_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A file from an offset to its end, read piece by piece where blocking is fine.
-pub(crate) fn stream_file(file: File, from: u64) -> ByteStream {
+/// A file from an offset to another, read piece by piece where blocking is fine.
+fn stream_file(file: File, from: u64, to: u64) -> ByteStream {
     let file = Arc::new(file);
-    stream::try_unfold((file, from), |(file, at)| async move {
+    stream::try_unfold((file, from), move |(file, at)| async move {
         let reading = Arc::clone(&file);
         let read = tokio::task::spawn_blocking(move || {
-            let mut chunk = vec![0; CHUNK];
+            let left = usize::try_from(to.saturating_sub(at)).unwrap_or(CHUNK);
+            let mut chunk = vec![0; left.min(CHUNK)];
             let length = reading.read_at(&mut chunk, at)?;
             chunk.truncate(length);
             Ok::<_, io::Error>(Bytes::from(chunk))
@@ -393,14 +394,18 @@ impl BlobStore for Disk {
         &'a self,
         digest: &'a Digest,
         from: u64,
-    ) -> BoxFuture<'a, Result<Option<ByteStream>, StoreError>> {
+        to: Option<u64>,
+    ) -> BoxFuture<'a, Result<Option<Reading>, StoreError>> {
         let wanted = digest.clone();
         Box::pin(async move {
             let doing = format!("opening {}", wanted.short());
             let opened = self
                 .blocking(doing, move |disk| disk.open_blob(&wanted))
                 .await?;
-            Ok(opened.map(|(file, _)| stream_file(file, from)))
+            Ok(opened.map(|(file, total)| Reading {
+                total,
+                bytes: stream_file(file, from, to.unwrap_or(total)),
+            }))
         })
     }
 

@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod disk;
+pub mod s3;
 
 use std::io;
 use std::path::Path;
@@ -17,6 +18,7 @@ use futures_util::stream::BoxStream;
 use crate::digest::Digest;
 
 pub use disk::Disk;
+pub use s3::Bucket;
 
 /// Why a store could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -41,21 +43,30 @@ impl StoreError {
     }
 }
 
-/// A part of a blob, from an offset to its end.
+/// A part of a blob.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
+
+/// A blob that is being read.
+pub struct Reading {
+    /// Length of the whole blob.
+    pub total: u64,
+    /// The part that was asked for.
+    pub bytes: ByteStream,
+}
 
 /// A place that keeps blobs by their digest.
 pub trait BlobStore: Send + Sync + 'static {
     /// The blob's length, where it is there.
     fn stat<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<u64>, StoreError>>;
 
-    /// The blob from byte `from` to its end, where it is there. Nothing is verified here: what reads
-    /// a whole blob computes its digest.
+    /// The blob from byte `from` to byte `to` (not included) or to its end, where it is there. Nothing
+    /// is verified here: what reads a whole blob computes its digest.
     fn read<'a>(
         &'a self,
         digest: &'a Digest,
         from: u64,
-    ) -> BoxFuture<'a, Result<Option<ByteStream>, StoreError>>;
+        to: Option<u64>,
+    ) -> BoxFuture<'a, Result<Option<Reading>, StoreError>>;
 
     /// Stores a file's content, unless it is there already. It is visible only when it is whole.
     ///

@@ -85,6 +85,10 @@ pub(crate) enum CacheCommand {
     Gc {
         #[command(flatten)]
         config: CacheConfig,
+
+        /// Delete in the shared store (nodeCache.store.s3) what nobody has used for unusedFor, instead
+        #[arg(long)]
+        shared: bool,
     },
     /// Print what a runtime has to be told to use the cache
     MirrorConfig {
@@ -136,7 +140,7 @@ impl CacheCommand {
             Self::Warm { config, .. }
             | Self::Ls { config, .. }
             | Self::Verify { config, .. }
-            | Self::Gc { config } => config,
+            | Self::Gc { config, .. } => config,
             Self::Rm(named) | Self::Pin(named) | Self::Unpin(named) => &named.config,
             Self::MirrorConfig { .. } => return None,
         };
@@ -214,7 +218,7 @@ fn command_for(command: &CacheCommand) -> Option<(Command, bool)> {
             false,
         ),
         CacheCommand::Verify { repair, .. } => (Command::Verify { repair: *repair }, false),
-        CacheCommand::Gc { .. } => (Command::Gc, false),
+        CacheCommand::Gc { shared, .. } => (Command::Gc { shared: *shared }, false),
         CacheCommand::MirrorConfig { .. } => return None,
     })
 }
@@ -237,9 +241,15 @@ fn tell(file: &Path, socket: &Path, command: &Command, json: bool) -> anyhow::Re
         } else {
             let settings = config::file::load(file)?.settings;
             let cache = ::cache::role::offline(&settings)?;
-            let mut events = control::run(cache, command.clone());
+            let mut events = control::run(cache.clone(), command.clone());
             while let Some(event) = events.recv().await {
                 shown.add(event);
+            }
+            // Nobody goes on with it when we have ended.
+            if let Some(shared) = cache.shared()
+                && !shared.finish().await
+            {
+                terminal::say("the shared store did not take everything");
             }
         }
         let done = shown.done.context("the cache broke off")?;

@@ -1,0 +1,84 @@
+use std::sync::atomic::Ordering;
+
+use http::Method;
+
+use super::*;
+use crate::fake_bucket::FakeBucket;
+use crate::store::conformance;
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
+}
+
+fn file(content: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), content).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn conforms() {
+    let server = FakeBucket::start().await;
+    conformance::check(&open(&server.settings()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn conforms_where_conditions_are_not_known() {
+    let server = FakeBucket::start().await;
+    server
+        .faults
+        .knows_no_conditions
+        .store(true, Ordering::SeqCst);
+    conformance::check(&open(&server.settings()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn large_blobs_go_in_parts_and_wrong_ones_not_at_all() {
+    let server = FakeBucket::start().await;
+    let bucket = open(&server.settings()).unwrap();
+    let blob = content(16 * 1024 * 1024 + 7);
+    let (digest, source) = (Digest::of(&blob), file(&blob));
+    let wrong = Digest::of(b"another");
+    let refused = bucket.put(&wrong, source.path()).await;
+    assert!(
+        matches!(refused, Err(StoreError::WrongDigest(_))),
+        "{refused:?}"
+    );
+    assert!(!server.blob(&wrong).exists());
+    bucket.put(&digest, source.path()).await.unwrap();
+    // Raw bytes, where any other tool finds them.
+    assert!(std::fs::read(server.blob(&digest)).unwrap() == blob);
+    let sent = server.count(&Method::PUT, digest.hex());
+    assert_eq!(sent, 3);
+    bucket.put(&digest, source.path()).await.unwrap();
+    assert_eq!(server.count(&Method::PUT, digest.hex()), sent);
+    // Of another length, it is not this blob.
+    std::fs::write(server.blob(&digest), b"garbage").unwrap();
+    bucket.put(&digest, source.path()).await.unwrap();
+    assert!(std::fs::read(server.blob(&digest)).unwrap() == blob);
+}
+
+#[tokio::test]
+async fn no_error_repeats_what_is_secret() {
+    let server = FakeBucket::start().await;
+    let mut settings = server.settings();
+    settings.credentials = Some(policy::config::S3Credentials {
+        key: policy::Credentials::new("key-id", "wrong-secret"),
+        session_token: None,
+    });
+    let bucket = open(&settings).unwrap();
+    let source = file(b"x");
+    let refused = bucket.put(&Digest::of(b"x"), source.path()).await;
+    let mut shown = format!("{} {bucket:?}", refused.unwrap_err());
+    server.faults.fails.store(true, Ordering::SeqCst);
+    let bucket = open(&server.settings()).unwrap();
+    let failed = bucket.put(&Digest::of(b"x"), source.path()).await;
+    shown.push_str(&failed.unwrap_err().to_string());
+    assert!(shown.contains("503"), "{shown}");
+    for secret in ["key-id", "wrong-secret", "key-secret"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    assert!(!shown.contains('\n'), "{shown}");
+}
