@@ -193,8 +193,9 @@ fn what_is_out_of_range_is_the_bound() {
 #[test]
 fn a_bucket_keeps_what_is_used_for_at_least_an_hour() {
     let unused_for = |written: &str| {
-        let (cache, findings) =
-            read(&format!("nodeCache: {{store: {{s3: {{bucket: b{written}}}}}}}"));
+        let (cache, findings) = read(&format!(
+            "nodeCache: {{store: {{s3: {{bucket: b{written}}}}}}}"
+        ));
         (cache.s3.unwrap().unused_for.as_secs(), findings.len())
     };
     assert_eq!(unused_for(""), (30 * 86_400, 0));
