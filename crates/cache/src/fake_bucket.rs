@@ -1,7 +1,6 @@
 //! An S3 server in this process, with the faults of the real world.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,8 +17,10 @@ use policy::config::{S3Credentials, S3Store};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
+use testkit::certs::ServerCert;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::digest::Digest;
@@ -45,7 +46,7 @@ pub(crate) struct Faults {
 /// The server. Dropping it ends it.
 pub(crate) struct FakeBucket {
     pub(crate) faults: Arc<Faults>,
-    address: SocketAddr,
+    url: String,
     requests: Arc<Mutex<Vec<(Method, String)>>>,
     dir: TempDir,
     _server: AbortOnDropHandle<()>,
@@ -53,6 +54,16 @@ pub(crate) struct FakeBucket {
 
 impl FakeBucket {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// With TLS, by this certificate for `localhost`.
+    pub(crate) async fn with_tls(certificate: &ServerCert) -> Self {
+        let config = Arc::new(certificate.server_config().unwrap());
+        Self::start_with(Some(TlsAcceptor::from(config))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(dir.path()).unwrap());
@@ -62,15 +73,13 @@ impl FakeBucket {
         let address = listener.local_addr().unwrap();
         let faults = Arc::<Faults>::default();
         let requests = Arc::<Mutex<Vec<_>>>::default();
-        let serving = serve(
-            listener,
-            service,
-            Arc::clone(&faults),
-            Arc::clone(&requests),
-        );
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://localhost:{}", address.port());
+        let (serving_faults, recorded) = (Arc::clone(&faults), Arc::clone(&requests));
+        let serving = serve(listener, tls, service, serving_faults, recorded);
         Self {
             faults,
-            address,
+            url,
             requests,
             dir,
             _server: AbortOnDropHandle::new(tokio::spawn(serving)),
@@ -80,7 +89,7 @@ impl FakeBucket {
     pub(crate) fn settings(&self) -> S3Store {
         S3Store {
             bucket: BUCKET.to_owned(),
-            endpoint: Some(format!("http://{}", self.address)),
+            endpoint: Some(self.url.clone()),
             region: None,
             prefix: "edge".to_owned(),
             path_style: true,
@@ -127,6 +136,7 @@ type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
 
 async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     s3: S3Service,
     faults: Arc<Faults>,
     requests: Arc<Mutex<Vec<(Method, String)>>>,
@@ -140,6 +150,7 @@ async fn serve(
             continue;
         }
         let (s3, faults, requests) = (s3.clone(), Arc::clone(&faults), Arc::clone(&requests));
+        let tls = tls.clone();
         connections.spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let asked = (request.method().clone(), request.uri().path().to_owned());
@@ -149,9 +160,18 @@ async fn serve(
             });
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             // A connection that breaks off is what is wanted here.
-            let _ = builder
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match tls {
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        let stream = TokioIo::new(stream);
+                        let _ = builder.serve_connection(stream, service).await;
+                    }
+                }
+                None => {
+                    let stream = TokioIo::new(stream);
+                    let _ = builder.serve_connection(stream, service).await;
+                }
+            }
         });
     }
 }

@@ -86,7 +86,8 @@ pub struct Role {
     /// Whether the directory can be written to.
     is_writable: bool,
     dir: std::path::PathBuf,
-    s3: Option<S3Store>,
+    /// The shared store that is in use.
+    s3: Arc<Mutex<Option<S3Store>>>,
 }
 
 /// What can be told of a new config while the role serves. Clones are for the same role.
@@ -136,11 +137,11 @@ impl Role {
         let cache = Cache::new(
             Arc::new(storage),
             Arc::new(registries.clone()),
-            shared(node_cache.s3.as_ref())?,
+            None,
             settings(config),
         );
         let gate = gate(node_cache, &addresses);
-        Ok(Self {
+        let role = Self {
             api: Api::new(cache.clone(), gate, instance),
             cache,
             registries,
@@ -150,8 +151,10 @@ impl Role {
             certificates,
             is_writable,
             dir: node_cache.dir.clone(),
-            s3: node_cache.s3.clone(),
-        })
+            s3: Arc::default(),
+        };
+        role.handle().configure_shared(node_cache.s3.as_ref());
+        Ok(role)
     }
 
     /// Where it listens.
@@ -171,7 +174,7 @@ impl Role {
             cache: self.cache.clone(),
             registries: self.registries.clone(),
             addresses: self.addresses.clone(),
-            s3: Arc::new(Mutex::new(self.s3.clone())),
+            s3: Arc::clone(&self.s3),
         }
     }
 
@@ -243,7 +246,10 @@ impl Handle {
                 self.cache.set_shared(shared);
                 *used = wanted.cloned();
             }
-            Err(error) => tracing::warn!("{error}; the shared store stays as it was"),
+            // The cache is of use without it.
+            Err(error) => {
+                tracing::warn!("{error}; the shared store stays as it was, if there is one")
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | [`docker_registry`] | a real registry: plain, with a password, with TLS |
 //! | [`node_cache`] | `image-cri-shim cache` under test |
 //! | [`slow_link`] | a link that limits each connection |
+//! | [`seaweedfs`] | a real S3 server, fetched as a Python package |
 //! | [`images`] | tiny OCI images, made and pushed |
 //! | [`certs`] | a throw-away CA and what it signs |
 //! | [`shim`] | the image-cri-shim binary under test |
@@ -42,6 +43,7 @@ pub mod netns;
 pub mod node_cache;
 mod process;
 pub mod recording;
+pub mod seaweedfs;
 mod server;
 pub mod shim;
 pub mod slow_link;

@@ -203,7 +203,7 @@ fn downloaded(folder: &Path) -> Result<(PathBuf, String)> {
     bail!("apt-get download left no .deb file behind")
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("running {command:?}"))?;

@@ -94,9 +94,9 @@ impl Cache {
             return Err(Refusal::NotFound(remembered()));
         }
         if let Some(silent) = self.all_silent(who)
-            && self.shared_blob(who, digest, &silent).await
+            && let Some(size) = self.shared_blob(who, digest, &silent).await
         {
-            return Ok(None);
+            return Ok(Some(size));
         }
         let mut last = Refusal::Denied;
         for class in self.classes(who) {
@@ -122,8 +122,8 @@ impl Cache {
                 }
             }
         }
-        if self.shared_blob(who, digest, &last).await {
-            return Ok(None);
+        if let Some(size) = self.shared_blob(who, digest, &last).await {
+            return Ok(Some(size));
         }
         if matches!(last, Refusal::NotFound(_)) {
             let ttl = self.settings().negative_ttl;

@@ -81,15 +81,18 @@ impl Cache {
         Some(manifest)
     }
 
-    /// Whether a blob belongs to a repository that everybody may have, by the bucket's word: upstream is
-    /// silent.
-    pub(super) async fn shared_blob(&self, who: &Who, digest: &Digest, refusal: &Refusal) -> bool {
-        let link = self.shared_link(who, Kind::Blob, digest, refusal).await;
-        let Some(link) = link else {
-            return false;
-        };
+    /// The length of a blob that belongs to a repository that everybody may have, by the bucket's word:
+    /// upstream is silent.
+    pub(super) async fn shared_blob(
+        &self,
+        who: &Who,
+        digest: &Digest,
+        refusal: &Refusal,
+    ) -> Option<u64> {
+        let link = self.shared_link(who, Kind::Blob, digest, refusal).await?;
+        let size = self.shared()?.stat(digest).await.ok().flatten()?;
         self.link_blob(who, digest, &link.place).await;
-        true
+        Some(size)
     }
 
     /// Why it is of no use to ask upstream now: every place's circuit is open.

@@ -54,12 +54,14 @@ impl Circuit {
         self.note(Signal::Answered);
     }
 
-    /// True where this has opened it: trials are to begin.
-    pub(super) fn failed(&self, detail: &str) -> bool {
+    /// True where this has opened it: trials are to begin, after `pause` where one is given.
+    pub(super) fn failed(&self, detail: &str, pause: Option<Duration>) -> bool {
+        let signal = match pause {
+            Some(retry_after) => Signal::RateLimited { retry_after },
+            None => Signal::RegistryFailed,
+        };
         let mut state = self.state.lock();
-        let change = state
-            .0
-            .note(Signal::RegistryFailed, Instant::now(), jitter());
+        let change = state.0.note(signal, Instant::now(), jitter());
         if change != Some(Change::Opened) {
             return false;
         }

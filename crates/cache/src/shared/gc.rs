@@ -52,12 +52,12 @@ impl Shared {
         let links = self.links(&is_old).await?;
         let used = mark(bucket, links.roots).await?;
         let mut collected = Collected::default();
-        let blobs: Vec<(Digest, Found)> = bucket
+        let blobs: Vec<Found> = bucket
             .list_keys(&bucket.keys().blobs())
             .try_filter_map(|found| {
                 let digest = bucket.keys().digest_of(&found.key);
-                let is_unused = digest.filter(|digest| is_old(&found) && !used.contains(digest));
-                futures_util::future::ready(Ok(is_unused.map(|digest| (digest, found))))
+                let is_unused = digest.is_some_and(|d| is_old(&found) && !used.contains(&d));
+                futures_util::future::ready(Ok(is_unused.then_some(found)))
             })
             .try_collect()
             .await?;
@@ -65,17 +65,10 @@ impl Shared {
         let of_blobs = links.of_blobs.into_iter();
         let of_blobs = of_blobs.filter(|(_, digest)| !used.contains(digest));
         let unused = links.unused.into_iter().chain(of_blobs.map(|(key, _)| key));
-        for key in unused {
-            if self.is_still(&key, &is_old).await? && bucket.delete_key(&key).await? {
-                collected.links += 1;
-            }
-        }
-        for (_, found) in blobs {
-            if self.is_still(&found.key, &is_old).await? && bucket.delete_key(&found.key).await? {
-                collected.blobs += 1;
-                collected.bytes += found.size;
-            }
-        }
+        let unused = unused.map(|key| (key, 0)).collect();
+        (collected.links, _) = self.delete_all(unused, &is_old).await?;
+        let blobs = blobs.into_iter().map(|found| (found.key, found.size));
+        (collected.blobs, collected.bytes) = self.delete_all(blobs.collect(), &is_old).await?;
         Ok(collected)
     }
 
@@ -106,18 +99,28 @@ impl Shared {
         Ok(links)
     }
 
-    /// Whether an object is as old as it was: nobody has written it anew since.
-    async fn is_still(
+    /// Deletes what nobody has written anew since it was looked at. How many that were, and the sum of
+    /// their sizes.
+    async fn delete_all(
         &self,
-        key: &Path,
+        keys: Vec<(Path, u64)>,
         is_old: &impl Fn(&Found) -> bool,
-    ) -> Result<bool, StoreError> {
-        Ok(self
-            .inner
-            .bucket
-            .find(key)
-            .await?
-            .is_some_and(|f| is_old(&f)))
+    ) -> Result<(u64, u64), StoreError> {
+        let bucket = &self.inner.bucket;
+        let deleted = stream::iter(keys)
+            .map(|(key, size)| async move {
+                let found = bucket.find(&key).await?;
+                let is_unused = found.is_some_and(|found| is_old(&found));
+                if is_unused {
+                    bucket.delete_key(&key).await?;
+                }
+                Ok::<_, StoreError>(is_unused.then_some(size))
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_fold((0, 0), |(count, bytes), size| async move {
+                Ok(size.map_or((count, bytes), |size| (count + 1, bytes + size)))
+            });
+        deleted.await
     }
 }
 

@@ -52,8 +52,11 @@ pub struct Bounds {
     pub slow_after: Duration,
     /// Bytes in a second.
     pub min_speed: u64,
-    /// One upload of a blob, or of a record.
-    pub upload_timeout: Duration,
+    /// After a stall, or when it was too slow, it is not asked for this long: that it answers a small
+    /// question says nothing then.
+    pub slow_pause: Duration,
+    /// Writing a record; a blob gets more, by its length.
+    pub write_timeout: Duration,
 }
 
 impl Default for Bounds {
@@ -63,7 +66,8 @@ impl Default for Bounds {
             piece_timeout: Duration::from_secs(5),
             slow_after: Duration::from_secs(5),
             min_speed: 256 * 1024,
-            upload_timeout: Duration::from_secs(30 * 60),
+            slow_pause: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -145,6 +149,14 @@ impl Shared {
         Ok(found.map(|found| reading::bounded(found, self)))
     }
 
+    /// A blob's length; None where it is not there.
+    ///
+    /// # Errors
+    /// It can't be asked, or does not answer in time.
+    pub async fn stat(&self, digest: &Digest) -> Result<Option<u64>, Failure> {
+        self.ask(self.inner.bucket.stat(digest)).await
+    }
+
     /// A verified manifest; None where it is not there, or is another content.
     ///
     /// # Errors
@@ -224,13 +236,14 @@ impl Shared {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", limit.as_secs_f32()),
         };
-        self.failed(&detail);
+        self.failed(&detail, None);
         Err(Failure::Silent(detail))
     }
 
-    fn failed(&self, detail: &str) {
+    /// Opens the circuit; for a time that grows, unless one is given.
+    fn failed(&self, detail: &str, pause: Option<Duration>) {
         self.inner.counters.failed();
-        if self.inner.circuit.failed(detail) {
+        if self.inner.circuit.failed(detail, pause) {
             tokio::spawn(circuit::try_until_it_answers(
                 Arc::downgrade(&self.inner.circuit),
                 self.inner.bucket.clone(),

@@ -37,6 +37,8 @@ const RETRY_BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(60),
 };
+/// Bytes in a second; an upload that is slower is begun anew.
+const MIN_UPLOAD_SPEED: u64 = 64 * 1024;
 /// Names of what was written, at most.
 const MAX_WRITTEN: usize = 100_000;
 
@@ -322,7 +324,9 @@ impl Shared {
         if is_there {
             return Ok(());
         }
-        match self.in_time(bucket.upload(digest, &path)).await {
+        let more = Duration::from_secs(metadata.len() / MIN_UPLOAD_SPEED);
+        let limit = self.inner.bounds.write_timeout + more;
+        match within(limit, bucket.upload(digest, &path)).await {
             Ok(()) => {
                 self.inner.counters.sent(metadata.len());
                 Ok(())
@@ -341,11 +345,7 @@ impl Shared {
         &self,
         asked: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let asked = timeout(self.inner.bounds.upload_timeout, asked).await;
-        asked.unwrap_or_else(|_| {
-            let error = io::Error::from(io::ErrorKind::TimedOut);
-            Err(StoreError::io("writing to the shared store")(error))
-        })
+        within(self.inner.bounds.write_timeout, asked).await
     }
 
     /// An image, as far as it is in the store.
@@ -365,6 +365,17 @@ impl Shared {
         });
         found.await.unwrap_or_default()
     }
+}
+
+async fn within<T>(
+    limit: Duration,
+    asked: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let asked = timeout(limit, asked).await;
+    asked.unwrap_or_else(|_| {
+        let error = io::Error::from(io::ErrorKind::TimedOut);
+        Err(StoreError::io("writing to the shared store")(error))
+    })
 }
 
 fn to_json(record: &impl serde::Serialize) -> Bytes {

@@ -18,6 +18,12 @@ struct Bounded {
     received: u64,
 }
 
+/// How a transfer has ended.
+enum Broken {
+    Slow(String),
+    Off(String),
+}
+
 pub(super) fn bounded(found: Reading, shared: &Shared) -> Reading {
     let bounded = Bounded {
         bytes: found.bytes,
@@ -38,12 +44,19 @@ pub(super) fn bounded(found: Reading, shared: &Shared) -> Reading {
                 if !bounded.is_too_slow() {
                     return Ok(Some((piece, bounded)));
                 }
-                "sends too slowly".to_owned()
+                Broken::Slow("sends too slowly".to_owned())
             }
-            Ok(Some(Err(error))) => error.to_string(),
-            Err(_) => format!("sent nothing for {} s", bounds.piece_timeout.as_secs_f32()),
+            Ok(Some(Err(error))) => Broken::Off(error.to_string()),
+            Err(_) => Broken::Slow(format!(
+                "sent nothing for {} s",
+                bounds.piece_timeout.as_secs_f32()
+            )),
         };
-        bounded.shared.failed(&detail);
+        let (detail, pause) = match detail {
+            Broken::Slow(detail) => (detail, Some(bounds.slow_pause)),
+            Broken::Off(detail) => (detail, None),
+        };
+        bounded.shared.failed(&detail, pause);
         Err(io::Error::other(detail))
     });
     Reading {

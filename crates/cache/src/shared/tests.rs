@@ -55,6 +55,7 @@ fn patient() -> Bounds {
         answer_timeout: PLENTY,
         piece_timeout: PLENTY,
         slow_after: PLENTY,
+        write_timeout: PLENTY,
         ..Bounds::default()
     }
 }

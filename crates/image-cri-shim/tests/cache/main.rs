@@ -13,4 +13,5 @@ mod cut;
 mod deployment;
 mod killed;
 mod pulls;
+mod sharing;
 mod world;

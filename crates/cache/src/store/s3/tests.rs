@@ -61,6 +61,46 @@ async fn large_blobs_go_in_parts_and_wrong_ones_not_at_all() {
 }
 
 #[tokio::test]
+async fn over_tls_only_to_who_is_known() {
+    let ca = testkit::certs::Ca::new().unwrap();
+    let server = FakeBucket::with_tls(&ca.issue(&["localhost"]).unwrap()).await;
+    let mut settings = server.settings();
+    let digest = Digest::of(b"x");
+    let stranger = open(&settings).unwrap();
+    assert!(stranger.stat(&digest).await.is_err());
+    assert_eq!(server.count(&Method::HEAD, ""), 0);
+    let pem = file(ca.pem().as_bytes());
+    settings.ca_file = Some(pem.path().to_owned());
+    let bucket = open(&settings).unwrap();
+    let source = file(b"x");
+    bucket.put(&digest, source.path()).await.unwrap();
+    assert_eq!(bucket.stat(&digest).await.unwrap(), Some(1));
+    for (content, part) in [
+        ("", "no certificate"),
+        ("-----BEGIN CERTIFICATE-----\nx", "cannot use"),
+    ] {
+        std::fs::write(pem.path(), content).unwrap();
+        let error = open(&settings).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("caFile"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_ends_early_is_no_failure_of_the_server() {
+    let server = FakeBucket::start().await;
+    let bucket = open(&server.settings()).unwrap();
+    let digest = Digest::of(b"whole");
+    let source = file(b"whole");
+    bucket.put(&digest, source.path()).await.unwrap();
+    std::fs::write(server.blob(&digest), b"wh").unwrap();
+    for (from, to) in [(2, None), (4, None), (4, Some(5))] {
+        let found = bucket.read(&digest, from, to).await.unwrap().unwrap();
+        assert_eq!(found.total, 2);
+        assert_eq!(found.bytes.collect::<Vec<_>>().await.len(), 0);
+    }
+}
+
+#[tokio::test]
 async fn no_error_repeats_what_is_secret() {
     let server = FakeBucket::start().await;
     let mut settings = server.settings();
