@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::certs::crypto;
 use crate::process::{Process, find, log_to, tail};
 use crate::tools::{folder, run};
 use crate::wait;
@@ -97,7 +98,14 @@ impl SeaweedFs {
                 eprintln!("testkit: {error:#}");
             }
         })?;
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let tls = rustls::ClientConfig::builder_with_provider(crypto())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .build()?;
         let bucket = format!(
             "http://127.0.0.1:{}/buckets/{}/",
             self.ports.filer,

@@ -208,13 +208,12 @@ fn needs_proof(place: &Place, asker: &Asker) -> bool {
     }
 }
 
-/// Why an answer would be stale, where nobody upstream has said anything.
+/// Why an answer would be stale, where nobody upstream has said anything of use: as for this node's own
+/// tags.
 fn silence(refusal: &Refusal) -> Option<Stale> {
     match refusal {
-        Refusal::Unreachable(_) => Some(Stale::Unreachable),
+        Refusal::Unreachable(_) | Refusal::Wrong(_) => Some(Stale::Unreachable),
         Refusal::RateLimited(..) => Some(Stale::RateLimited),
-        Refusal::NotFound(_) | Refusal::Unauthorized(_) | Refusal::Wrong(_) | Refusal::Denied => {
-            None
-        }
+        Refusal::NotFound(_) | Refusal::Unauthorized(_) | Refusal::Denied => None,
     }
 }

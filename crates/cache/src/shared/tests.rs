@@ -195,6 +195,14 @@ async fn a_new_node_starts_warm_with_upstream_gone() {
     assert_eq!(by_digest.digest, digest);
     let missing = third.pull(&app, "2").await.unwrap_err();
     assert!(matches!(missing, Refusal::Unreachable(_)), "{missing:?}");
+    // Upstream may be there, and of no use.
+    for useless in [Failure::RateLimited(None), Failure::Wrong("500".into())] {
+        world
+            .upstream
+            .with("a", |fake| fake.failure = Some(useless));
+        let found = world.node(patient()).pull(&app, "1").await.unwrap();
+        assert!(found.warning.is_some());
+    }
     // The bucket goes, and the second node has it all the same.
     world.bucket.faults.fails.store(true, Ordering::SeqCst);
     second.pull(&app, "1").await.unwrap();
