@@ -66,6 +66,17 @@ impl SeaweedFs {
         format!("http://127.0.0.1:{}", self.ports.s3)
     }
 
+    /// Whether an object is in the bucket.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn has(&self, key: &str) -> Result<bool> {
+        let port = self.ports.filer;
+        let url = format!("http://127.0.0.1:{port}/buckets/{}/{key}", Self::BUCKET);
+        let answer = http_client()?.head(url).send().await?;
+        Ok(answer.status().is_success())
+    }
+
     /// `kill -9`. Its content and its ports stay.
     pub fn kill(&mut self) {
         self.process = None;
@@ -98,14 +109,7 @@ impl SeaweedFs {
                 eprintln!("testkit: {error:#}");
             }
         })?;
-        let tls = rustls::ClientConfig::builder_with_provider(crypto())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .build()?;
+        let client = http_client()?;
         let bucket = format!(
             "http://127.0.0.1:{}/buckets/{}/",
             self.ports.filer,
@@ -205,6 +209,17 @@ impl Ports {
             }
         }
     }
+}
+
+fn http_client() -> Result<reqwest::Client> {
+    let tls = rustls::ClientConfig::builder_with_provider(crypto())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .build()?)
 }
 
 /// Finds the program, fetching it where it is missing. Tests may call it at once, also from several

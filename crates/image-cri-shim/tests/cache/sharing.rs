@@ -67,16 +67,28 @@ async fn a_new_node_starts_warm_and_outlives_the_server() {
     let warmed = stopped.run(&["warm", "images.test/team/other:1"]).await;
     assert!(warmed.status.success(), "{warmed:?}");
 
-    // The first node fills the bucket in the background; a new one knows only that.
-    let second = wait::until("the bucket has the image", || async {
-        let probe = CacheProcess::start(&config, &section(&s3)).await;
-        let before = transfers(&registry);
-        let warmed = probe.run(&["warm", NAME]).await;
-        assert!(warmed.status.success(), "{warmed:?}");
-        (transfers(&registry) == before).then_some(probe)
+    // The first node has filled the bucket in the background; a new one takes it from there.
+    let mut keys: Vec<String> = image
+        .blobs
+        .iter()
+        .map(|blob| blob_key(&blob.digest))
+        .collect();
+    keys.push(blob_key(&image.manifest_digest));
+    keys.push("nodes/links/images.test/team/app/_tags/1".to_owned());
+    wait::until("the bucket has the image", || async {
+        for key in &keys {
+            if !s3.has(key).await.unwrap() {
+                return None;
+            }
+        }
+        Some(())
     })
     .await;
-    drop(second);
+    let before = transfers(&registry);
+    let second = CacheProcess::start(&config, &section(&s3)).await;
+    let warmed = second.run(&["warm", NAME]).await;
+    assert!(warmed.status.success(), "{warmed:?}");
+    assert_eq!(transfers(&registry), before);
     registry.stop().await;
     let third = CacheProcess::start(&config, &section(&s3)).await;
     pull(&third, &image).await;
@@ -115,6 +127,10 @@ async fn a_new_node_starts_warm_and_outlives_the_server() {
         log_has(&fourth, "circuit closed: the shared store answers again").then_some(())
     })
     .await;
+}
+
+fn blob_key(digest: &str) -> String {
+    format!("nodes/blobs/{}", digest.replace(':', "/"))
 }
 
 /// Blobs that upstream has sent.
