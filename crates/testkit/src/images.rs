@@ -209,20 +209,28 @@ fn layer(seed: &str, padding: usize) -> Vec<u8> {
     };
     add("marker", seed.as_bytes());
     if padding > 0 {
-        let mut noise = Vec::with_capacity(padding + 32);
-        for block in 0u64.. {
-            if noise.len() >= padding {
-                break;
-            }
-            let hash = Sha256::new()
-                .chain_update(seed)
-                .chain_update(block.to_le_bytes());
-            noise.extend_from_slice(&hash.finalize());
-        }
-        noise.truncate(padding);
-        add("padding", &noise);
+        add("padding", &noise(seed, padding));
     }
     layer.into_inner().expect("writing to memory")
+}
+
+/// Bytes that no compression makes shorter; others for another seed.
+#[must_use]
+pub fn noise(seed: &str, length: usize) -> Vec<u8> {
+    let hash = Sha256::digest(seed);
+    let mut state = hash.iter().take(8).fold(0, |state: u64, byte| {
+        state.rotate_left(8) ^ u64::from(*byte)
+    }) | 1;
+    let mut noise = Vec::with_capacity(length + 8);
+    while noise.len() < length {
+        // Xorshift: fast also where nothing is optimized.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    noise.truncate(length);
+    noise
 }
 
 fn gzip(content: &[u8], level: Compression) -> Bytes {

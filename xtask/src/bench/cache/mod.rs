@@ -17,7 +17,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use testkit::docker_registry::{DockerRegistry, Options};
-use testkit::images::{Blob, digest};
 use testkit::node_cache::NodeCache;
 
 use super::report::Report;
@@ -80,21 +79,4 @@ impl Sides {
 fn side(name: &'static str, address: SocketAddr, pid: Option<u32>) -> Result<Side> {
     let pid = pid.context("it does not run")?;
     Ok(Side { name, address, pid })
-}
-
-/// Bytes that no compression makes shorter, different for each seed.
-fn noise(seed: u64, length: usize) -> Blob {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut content = Vec::with_capacity(length + 8);
-    while content.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        content.extend_from_slice(&state.to_le_bytes());
-    }
-    content.truncate(length);
-    Blob {
-        digest: digest(&content),
-        content: content.into(),
-    }
 }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use testkit::docker_registry::DockerRegistry;
+use testkit::images::{Blob, digest, noise};
 use testkit::shim::cpu_time;
 
 use super::client::{Download, downloads};
-use super::{MIB, Side, Sides, noise};
+use super::{MIB, Side, Sides};
 use crate::bench::report::Report;
 use crate::bench::start::mib;
 
@@ -63,14 +64,14 @@ pub(super) async fn measure(report: &mut Report, binary: &Path) -> Result<()> {
     eprintln!("\n== the node cache, hits and misses");
     let upstream = DockerRegistry::plain().await?;
     let pusher = upstream.pusher()?;
-    let hit = noise(1, HIT);
-    let small = noise(2, 4096);
+    let hit = blob("hit", HIT);
+    let small = blob("small", 4096);
     for blob in [&hit, &small] {
         pusher.push_blob(blob, REPOSITORY).await?;
     }
     let mut misses = Vec::new();
     for number in 0..MISSES {
-        let blob = noise(100 + number, MISS);
+        let blob = blob(&format!("miss {number}"), MISS);
         pusher.push_blob(&blob, REPOSITORY).await?;
         misses.push(path(&blob.digest));
     }
@@ -154,6 +155,14 @@ fn hits_of(report: &mut Report, sides: [Side; 3], large: &str, small: &str) -> R
         report.value(name, took.first_byte(), "ms", None);
     }
     Ok(())
+}
+
+fn blob(seed: &str, length: usize) -> Blob {
+    let content = noise(seed, length);
+    Blob {
+        digest: digest(&content),
+        content: content.into(),
+    }
 }
 
 fn path(digest: &str) -> String {
