@@ -45,7 +45,7 @@ pub(super) async fn measure(report: &mut Report, binary: &Path) -> Result<()> {
     ] {
         containerd.write_hosts(
             &format!("{side}.test"),
-            &format!("server = \"http://{address}\"\n"),
+            &format!("[host.\"http://{address}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"),
         )?;
         times.push((side, Vec::new()));
     }
