@@ -5,8 +5,8 @@ use policy::config::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, Conf
 
 use crate::announce;
 use crate::file::Loaded;
+use crate::found::Found;
 use crate::guard;
-use crate::source::Found;
 use crate::{ConfigError, variable};
 
 /// What the ConfigMap is called in logs.

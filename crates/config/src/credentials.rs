@@ -13,7 +13,7 @@ use policy::config::{Found, Need, Settings};
 use policy::{CredentialSource, docker_config};
 use secrecy::ExposeSecret;
 
-use crate::in_force::Interval;
+use crate::interval::Interval;
 
 /// Follows Secrets, files and programs for one config at a time.
 pub struct CredentialSources {

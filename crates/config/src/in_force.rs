@@ -8,12 +8,10 @@ use cluster::ClientProvider;
 use policy::config::Settings;
 
 use crate::credentials::CredentialSources;
+use crate::interval::Interval;
 
 /// How often things are looked at before there is a config that says so.
-const INTERVAL: Duration = Duration::from_secs(15);
-
-/// `reloadInterval` of the config in force, asked for each time.
-pub(crate) type Interval = Arc<dyn Fn() -> Duration + Send + Sync>;
+const FIRST_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Keeps a config and its credentials together. No `Debug`: it holds credentials.
 pub(crate) struct InForce {
@@ -33,7 +31,7 @@ impl InForce {
     /// Without a config yet. Credentials are only looked for where a config is `wanted` to have them:
     /// who never asks a registry needs no right to read Secrets.
     pub(crate) fn new(link: Arc<ClientProvider>, wanted: fn(&Settings) -> bool) -> Self {
-        let interval = Arc::new(ArcSwap::from_pointee(INTERVAL));
+        let interval = Arc::new(ArcSwap::from_pointee(FIRST_INTERVAL));
         Self {
             bare: None,
             is_new: false,

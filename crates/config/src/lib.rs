@@ -30,7 +30,7 @@
 //! |---|---|
 //! | [`mod@file`] | reading the local file, and replacing it |
 //! | [`Source`] | where a config comes from, looked at again and again |
-//! | `merge` | the file with the ConfigMap merged into it |
+//! | `sync` | the file with the ConfigMap merged into it |
 //! | `guard` | configs that would open a site by accident |
 //! | `config_map` | the ConfigMap as a config of its own |
 //! | [`credentials`] | credentials that the config only points to |
@@ -48,13 +48,15 @@ pub mod credentials;
 mod error;
 pub mod file;
 mod follow;
+mod found;
 mod guard;
 mod in_force;
-mod merge;
+mod interval;
 pub mod runtime;
 pub mod show;
 mod source;
 mod state;
+mod sync;
 mod watch;
 
 pub use config_map::check_config_map;

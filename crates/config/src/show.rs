@@ -16,7 +16,7 @@ pub fn parts(local: &RawConfig, configmap: Option<&ConfigMap>) -> Vec<ConfigPart
 
 struct Page<'a> {
     local: &'a RawConfig,
-    said: Option<&'a RawConfig>,
+    config_map: Option<&'a RawConfig>,
     text: String,
     parts: Vec<ConfigPart>,
 }
@@ -28,7 +28,7 @@ impl<'a> Page<'a> {
         let (settings, _) = Settings::from_raw(&merged, &|name| Some(format!("${{{name}}}")));
         let mut page = Self {
             local,
-            said: configmap.map(ConfigMap::as_written),
+            config_map: configmap.map(ConfigMap::as_written),
             text: String::new(),
             parts: Vec::new(),
         };
@@ -53,7 +53,7 @@ impl<'a> Page<'a> {
 
 impl Page<'_> {
     fn origin(&self, is_set: impl Fn(&RawConfig) -> bool) -> &'static str {
-        if self.said.is_some_and(&is_set) {
+        if self.config_map.is_some_and(&is_set) {
             "ConfigMap"
         } else if is_set(self.local) {
             "file"

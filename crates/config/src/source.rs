@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use cluster::{ClientProvider, ConfigMapText, Snapshot, WatchedObject};
 use policy::config::Settings;
-use telemetry::report::ConfigPart;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config_map::{self, ConfigMapSource};
 use crate::file::{self, Loaded};
-use crate::in_force::Interval;
-use crate::merge::Merging;
+use crate::found::Found;
+use crate::interval::Interval;
+use crate::sync::Merging;
 use crate::watch::Watch;
 
 /// How long a file that was closed must stay as it is: events are a little later than what they tell of.
@@ -76,16 +76,6 @@ impl Source {
             )),
         }
     }
-}
-
-/// What a look has found.
-pub(crate) struct Found {
-    /// The config, where it is another than the last one.
-    pub(crate) new: Option<Loaded>,
-    /// What is wrong with what is written, where it is not what is in force.
-    pub(crate) problem: Option<String>,
-    /// Each field of what is in force, and where its value comes from.
-    pub(crate) parts: Vec<ConfigPart>,
 }
 
 /// A source that is being looked at.

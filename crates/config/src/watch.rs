@@ -97,11 +97,11 @@ fn watcher(
     let watched = places.clone();
     let mut watcher =
         notify::recommended_watcher(
-            move |event: notify::Result<notify::Event>| match what_it_says(&event, &watched) {
-                Said::Nothing => {}
-                Said::IsWritten => *written.lock() = Some(Instant::now()),
-                Said::MayHaveChanged => wake.notify_one(),
-                Said::IsWhole => {
+            move |event: notify::Result<notify::Event>| match file_change(&event, &watched) {
+                FileChange::Nothing => {}
+                FileChange::IsWritten => *written.lock() = Some(Instant::now()),
+                FileChange::MayHaveChanged => wake.notify_one(),
+                FileChange::IsWhole => {
                     *written.lock() = None;
                     wake.notify_one();
                 }
@@ -123,7 +123,7 @@ fn watcher(
 
 /// What an event says about the watched files.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum FileChange {
     Nothing,
     /// One is open, and was written to.
     IsWritten,
@@ -133,11 +133,11 @@ enum Said {
     IsWhole,
 }
 
-fn what_it_says(event: &notify::Result<notify::Event>, files: &[PathBuf]) -> Said {
+fn file_change(event: &notify::Result<notify::Event>, files: &[PathBuf]) -> FileChange {
     let event = match event {
         Ok(event) if !event.need_rescan() => event,
         // Events were lost, so nobody knows.
-        _ => return Said::IsWhole,
+        _ => return FileChange::IsWhole,
     };
     // Where no directory is written before it, events have one.
     let is_ours = |path: &PathBuf| {
@@ -148,20 +148,22 @@ fn what_it_says(event: &notify::Result<notify::Event>, files: &[PathBuf]) -> Sai
     };
     if !event.paths.iter().any(is_ours) {
         return match event.kind {
-            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => Said::MayHaveChanged,
-            EventKind::Create(_) => Said::MayHaveChanged,
-            _ => Said::Nothing,
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => {
+                FileChange::MayHaveChanged
+            }
+            EventKind::Create(_) => FileChange::MayHaveChanged,
+            _ => FileChange::Nothing,
         };
     }
     match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Said::IsWhole,
-        EventKind::Access(_) => Said::Nothing,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => FileChange::IsWhole,
+        EventKind::Access(_) => FileChange::Nothing,
         EventKind::Create(CreateKind::File) if event.paths.iter().any(|path| is_opened(path)) => {
-            Said::IsWritten
+            FileChange::IsWritten
         }
-        EventKind::Modify(ModifyKind::Data(_)) => Said::IsWritten,
-        EventKind::Modify(ModifyKind::Metadata(_)) => Said::MayHaveChanged,
-        _ => Said::IsWhole,
+        EventKind::Modify(ModifyKind::Data(_)) => FileChange::IsWritten,
+        EventKind::Modify(ModifyKind::Metadata(_)) => FileChange::MayHaveChanged,
+        _ => FileChange::IsWhole,
     }
 }
 

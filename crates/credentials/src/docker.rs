@@ -8,7 +8,7 @@ use policy::config::Found;
 use policy::docker_config::{self, DockerConfig, Lookup};
 use secrecy::ExposeSecret;
 
-use crate::Answer;
+use crate::LookupResult;
 use crate::program::{Program, ProgramError};
 
 /// How long a helper may take. It may have to ask a cloud's API.
@@ -17,19 +17,19 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 const HELPER_ANSWER_TTL: Duration = Duration::from_secs(600);
 
 /// Looks `endpoint` up in the text of `path`.
-pub(crate) async fn look_up(path: &Path, text: &str, endpoint: &Endpoint) -> Answer {
+pub(crate) async fn look_up(path: &Path, text: &str, endpoint: &Endpoint) -> LookupResult {
     let source = format!("authFile {}", path.display());
     let looked = DockerConfig::parse(text).and_then(|config| config.lookup(endpoint));
     match looked {
-        Err(error) => Answer::failed(format!("no credentials: {source}: {error}")),
-        Ok(Lookup::Credentials(credentials)) => Answer::good(
+        Err(error) => LookupResult::failed(format!("no credentials: {source}: {error}")),
+        Ok(Lookup::Credentials(credentials)) => LookupResult::good(
             Found {
                 credentials: Some(credentials),
                 note: None,
             },
             None,
         ),
-        Ok(Lookup::Unknown) => Answer::good(nothing(&source, endpoint), None),
+        Ok(Lookup::Unknown) => LookupResult::good(nothing(&source, endpoint), None),
         Ok(Lookup::Helper { name, server }) => helper(&source, &name, &server, endpoint).await,
     }
 }
@@ -45,7 +45,7 @@ fn nothing(source: &str, endpoint: &Endpoint) -> Found {
 }
 
 /// `docker-credential-NAME get`, with the server's name on standard input.
-async fn helper(source: &str, name: &str, server: &str, endpoint: &Endpoint) -> Answer {
+async fn helper(source: &str, name: &str, server: &str, endpoint: &Endpoint) -> LookupResult {
     let program = format!("docker-credential-{name}");
     let run = Program {
         path: Path::new(&program),
@@ -56,14 +56,14 @@ async fn helper(source: &str, name: &str, server: &str, endpoint: &Endpoint) -> 
     };
     match run.run().await {
         Ok(answer) => match docker_config::from_helper(&answer) {
-            Ok(credentials) => Answer::good(
+            Ok(credentials) => LookupResult::good(
                 Found {
                     credentials: Some(credentials),
                     note: None,
                 },
                 Some(HELPER_ANSWER_TTL),
             ),
-            Err(error) => Answer::failed(format!(
+            Err(error) => LookupResult::failed(format!(
                 "no credentials: {source}: the answer of {program}: {error}"
             )),
         },
@@ -71,8 +71,8 @@ async fn helper(source: &str, name: &str, server: &str, endpoint: &Endpoint) -> 
         Err(ProgramError::Failed { output, .. })
             if output.expose_secret().trim() == "credentials not found in native keychain" =>
         {
-            Answer::good(nothing(source, endpoint), Some(HELPER_ANSWER_TTL))
+            LookupResult::good(nothing(source, endpoint), Some(HELPER_ANSWER_TTL))
         }
-        Err(error) => Answer::failed(format!("no credentials: {source}: {error}")),
+        Err(error) => LookupResult::failed(format!("no credentials: {source}: {error}")),
     }
 }

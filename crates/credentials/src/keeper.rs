@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use policy::CredentialSource;
+use policy::backoff::Backoff;
 use policy::config::{CredentialPlugins, Found, Need};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::plugin::Plugins;
-use crate::{Answer, MAX_FILE, docker};
+use crate::{LookupResult, MAX_FILE, docker};
 
 /// A program that failed is asked again after this, and then ever more rarely.
-const FIRST_RETRY_INTERVAL: Duration = Duration::from_secs(5);
-const LONGEST_RETRY_INTERVAL: Duration = Duration::from_secs(300);
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(5),
+    longest: Duration::from_secs(300),
+};
 /// No program is asked more often than this, whatever it says about how long its answer is good.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -127,25 +130,25 @@ struct Task {
 
 impl Task {
     async fn run(self) {
-        let mut seen: Option<Result<String, String>> = None;
+        let mut last_read: Option<Result<String, String>> = None;
         let mut due: Option<Instant> = None;
         // Until when the last good answer may be used.
         let mut good_until: Option<Instant> = None;
-        let mut failures = 0;
+        let mut failures: u32 = 0;
         loop {
             let text = self.read().await;
             let now = Instant::now();
-            if seen.as_ref() != Some(&text) || due.is_some_and(|due| now >= due) {
-                let changed = seen.as_ref() != Some(&text);
+            if last_read.as_ref() != Some(&text) || due.is_some_and(|due| now >= due) {
+                let changed = last_read.as_ref() != Some(&text);
                 let answer = match &text {
                     Ok(text) => self.look_up(text).await,
-                    Err(problem) => Answer::failed(format!("no credentials: {problem}")),
+                    Err(problem) => LookupResult::failed(format!("no credentials: {problem}")),
                 };
-                seen = Some(text);
+                last_read = Some(text);
                 let now = Instant::now();
                 if answer.failed {
-                    due = now.checked_add(pause(failures));
                     failures = failures.saturating_add(1);
+                    due = now.checked_add(BACKOFF.pause(failures));
                     // What is still good is used on; what a changed file said before is not.
                     if changed || good_until.is_none_or(|until| now >= until) {
                         self.shared.set(&self.need, answer.found);
@@ -191,7 +194,7 @@ impl Task {
             .map_err(|error| format!("cannot read {}: {error}", path.display()))
     }
 
-    async fn look_up(&self, text: &str) -> Answer {
+    async fn look_up(&self, text: &str) -> LookupResult {
         match (&self.need.source, &self.plugins) {
             (Some(CredentialSource::File(path)), _) => {
                 docker::look_up(path, text, &self.need.endpoint).await
@@ -200,13 +203,7 @@ impl Task {
                 let known = &self.shared.plugins;
                 known.look_up(plugins, text, &self.need.endpoint).await
             }
-            _ => Answer::good(Found::default(), None),
+            _ => LookupResult::good(Found::default(), None),
         }
     }
-}
-
-fn pause(failures: u32) -> Duration {
-    FIRST_RETRY_INTERVAL
-        .saturating_mul(2_u32.saturating_pow(failures.min(8)))
-        .min(LONGEST_RETRY_INTERVAL)
 }

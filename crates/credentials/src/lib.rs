@@ -25,7 +25,7 @@ pub use keeper::Keeper;
 
 /// What was found, and when to look again at the latest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct LookupResult {
     /// Credentials, or why there are none.
     pub found: Found,
     /// How long it holds; `None` is until the file changes.
@@ -34,7 +34,7 @@ pub struct Answer {
     pub failed: bool,
 }
 
-impl Answer {
+impl LookupResult {
     fn good(found: Found, good_for: Option<Duration>) -> Self {
         Self {
             found,

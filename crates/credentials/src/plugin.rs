@@ -1,4 +1,4 @@
-//! Kubelet's credential-provider plugins, and what they said before.
+//! Kubelet's credential-provider plugins, and what they output before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use policy::config::{CacheKeyType, CredentialPlugins, CredentialProvider, Found,
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::Answer;
+use crate::LookupResult;
 use crate::program::Program;
 
 /// How long a plugin may take; kubelet gives it the same.
@@ -19,7 +19,7 @@ const ONCE_TTL: Duration = Duration::from_secs(60);
 /// Answers of one plugin that are remembered. A node has a handful of registries.
 const MAX_ANSWERS: usize = 256;
 
-/// What plugins said that holds for more than the one image that they were asked about.
+/// What plugins output that holds for more than the one image that they were asked about.
 #[derive(Default)]
 pub(crate) struct Plugins {
     /// By the plugin's name: one that hangs holds up its own answers, and nobody else's.
@@ -39,14 +39,14 @@ impl Plugins {
         plugins: &CredentialPlugins,
         config: &str,
         endpoint: &Endpoint,
-    ) -> Answer {
+    ) -> LookupResult {
         let mut image = endpoint.domain();
         if !endpoint.path().is_empty() {
             image.push('/');
             image.push_str(endpoint.path());
         }
         let (providers, findings) = CredentialProvider::read(config);
-        let mut without: Option<Answer> = None;
+        let mut without: Option<LookupResult> = None;
         for provider in providers.iter().filter(|provider| provider.is_for(&image)) {
             let answer = self.ask(plugins, provider, endpoint, &image).await;
             if answer.found.credentials.is_some() {
@@ -61,10 +61,10 @@ impl Plugins {
             return answer;
         }
         let Some(problem) = findings.iter().find(|finding| finding.is_error()) else {
-            return Answer::good(Found::default(), None);
+            return LookupResult::good(Found::default(), None);
         };
         let file = plugins.config.display().to_string();
-        Answer::failed(format!("no credentials: {}", problem.in_file(&file)))
+        LookupResult::failed(format!("no credentials: {}", problem.in_file(&file)))
     }
 
     async fn ask(
@@ -73,7 +73,7 @@ impl Plugins {
         provider: &CredentialProvider,
         endpoint: &Endpoint,
         image: &str,
-    ) -> Answer {
+    ) -> LookupResult {
         let answers = self.answers(&provider.name);
         let mut answers = answers.lock().await;
         let now = Instant::now();
@@ -98,14 +98,14 @@ impl Plugins {
             input: &provider.request(image),
             timeout: PLUGIN_TIMEOUT,
         };
-        let said = match run.run().await {
-            Ok(said) => ProviderAnswer::read(provider, &said),
-            Err(error) => return Answer::failed(format!("no credentials: {error}")),
+        let output = match run.run().await {
+            Ok(output) => ProviderAnswer::read(provider, &output),
+            Err(error) => return LookupResult::failed(format!("no credentials: {error}")),
         };
-        let answer = match said {
+        let answer = match output {
             Ok(answer) => answer,
             Err(error) => {
-                return Answer::failed(format!("no credentials: {}: {error}", provider.name));
+                return LookupResult::failed(format!("no credentials: {}: {error}", provider.name));
             }
         };
         let good_for = match answer.good_for {
@@ -141,10 +141,10 @@ fn found(
     answer: &ProviderAnswer,
     image: &str,
     good_for: Duration,
-) -> Answer {
+) -> LookupResult {
     let credentials = answer.credentials(image);
     let note = credentials
         .is_none()
         .then(|| format!("no credentials: {} knows none for {image}", provider.name));
-    Answer::good(Found { credentials, note }, Some(good_for))
+    LookupResult::good(Found { credentials, note }, Some(good_for))
 }

@@ -21,6 +21,7 @@
 //! | `forward`, `flow` | calls that pass through, and the moving of their bodies |
 //! | `image_call`, `body` | one image call: read, answered, sent |
 //! | [`call`] | what is known of an image call, and the trait that answers it |
+//! | `call_head` | path, metadata and deadline of a call |
 //! | [`image_calls`] | the answers: candidates in order, credentials, failover |
 //! | [`alias`] | what names were pulled as |
 //! | `original_names`, `containerd` | images from mirrors, known by the names that were asked for |
@@ -62,6 +63,7 @@ mod authority;
 mod body;
 mod budget;
 pub mod call;
+mod call_head;
 mod client;
 mod containerd;
 mod flow;

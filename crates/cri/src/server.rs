@@ -89,7 +89,8 @@ pub async fn serve(
         let mut serving = pin!(async {
             // Sharing ends, and then accepting goes on.
             tokio::join!(
-                accept_all(&listener, &service, &mut connections),
+                accept_all(&listener, &mut connections, |stream| Arc::clone(&service)
+                    .connection(stream)),
                 sharing.as_mut()
             )
         });
@@ -137,7 +138,7 @@ async fn tick() {
 }
 
 /// What every connection needs.
-pub(crate) struct Service {
+struct Service {
     /// The runtime; each client gets a connection of its own to it.
     upstream: Upstream,
     services: Services,

@@ -144,12 +144,12 @@ mod tests {
         let runs = Arc::new(AtomicUsize::new(0));
         let work = OnePerKey::<&str, usize>::default();
         let (end, ended) = mpsc::channel::<()>();
-        let ended = Arc::new(std::sync::Mutex::new(ended));
+        let ended = Arc::new(Mutex::new(ended));
         let start = || {
             let (runs, ended) = (Arc::clone(&runs), Arc::clone(&ended));
             move || {
                 let run = runs.fetch_add(1, Ordering::SeqCst);
-                let _ = ended.lock().unwrap().recv();
+                let _ = ended.lock().recv();
                 run
             }
         };
@@ -177,11 +177,11 @@ mod tests {
     async fn threads_are_bounded_and_who_comes_later_waits_for_one() {
         let work = OnePerKey::<usize, usize>::default();
         let (end, ended) = mpsc::channel::<()>();
-        let ended = Arc::new(std::sync::Mutex::new(ended));
+        let ended = Arc::new(Mutex::new(ended));
         for key in 0..MAX_THREADS {
             let ended = Arc::clone(&ended);
             let mut hanging = Some(move || {
-                let _ = ended.lock().unwrap().recv();
+                let _ = ended.lock().recv();
                 key
             });
             assert!(work.start(&key, &mut hanging).unwrap().is_some());

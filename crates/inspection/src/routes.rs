@@ -23,7 +23,7 @@ use crate::host::HostCheck;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers of `/api/` in memory at one time: with all that is kept in it, one is about a megabyte, and a
 /// client may take its time to read it.
-const ANSWERS: usize = 16;
+const MAX_HELD_REPLIES: usize = 16;
 
 /// What there is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Route {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type Reply = Response<Full<Bytes>>;
 
 /// Answers requests.
 pub(crate) struct Routes {
@@ -74,12 +74,12 @@ impl Routes {
         Self {
             host_check: HostCheck::new(address),
             source,
-            answers: Arc::new(Semaphore::new(ANSWERS)),
+            answers: Arc::new(Semaphore::new(MAX_HELD_REPLIES)),
         }
     }
 
     /// The answer to `request`, whose body is not looked at.
-    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Answer {
+    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Reply {
         let (request, _) = request.into_parts();
         let making = self.make(&request);
         let mut answer = timeout(ANSWER_TIMEOUT, making).await.unwrap_or_else(|_| {
@@ -90,7 +90,7 @@ impl Routes {
         answer
     }
 
-    async fn make(&self, request: &Parts) -> Answer {
+    async fn make(&self, request: &Parts) -> Reply {
         let Some(route) = Route::of(request.uri.path()) else {
             return text(
                 StatusCode::NOT_FOUND,
@@ -167,7 +167,7 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-fn json(value: &impl Serialize, _share: Option<OwnedSemaphorePermit>) -> Answer {
+fn json(value: &impl Serialize, _share: Option<OwnedSemaphorePermit>) -> Reply {
     match serde_json::to_vec(value) {
         Ok(json) => typed(Bytes::from_owner(Held { json, _share }), "application/json"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),

@@ -24,8 +24,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{Limits, Options, Protocols};
-use crate::places::Look;
+use crate::limits::{Limits, Options};
+use crate::protocols::Protocols;
 
 /// The first byte of a TLS record that begins a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -47,6 +47,20 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
+}
+
+/// What decides whether a connection gives way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionState {
+    pub(crate) client: IpAddr,
+    /// No request of it is being answered.
+    pub(crate) idle: bool,
+    /// Since when it is idle, or is not.
+    pub(crate) since: Instant,
+    /// It has sent a request before.
+    pub(crate) has_asked: bool,
+    /// It was asked to end already.
+    pub(crate) is_leaving: bool,
 }
 
 /// What a service can know about the connection that a request came on: an `Arc<Connection>` is in the
@@ -123,9 +137,9 @@ impl Connection {
         self.dead.cancelled().await;
     }
 
-    pub(crate) fn look(&self) -> Look {
+    pub(crate) fn state(&self) -> ConnectionState {
         let activity = self.activity.lock();
-        Look {
+        ConnectionState {
             client: self.client(),
             idle: activity.requests == 0,
             since: activity.since,
@@ -153,13 +167,13 @@ impl Connection {
     /// Until it has been idle for `limit`.
     async fn idle_for(&self, limit: Duration) {
         loop {
-            let look = self.look();
-            let until = if look.idle {
-                look.since + limit
+            let state = self.state();
+            let until = if state.idle {
+                state.since + limit
             } else {
                 Instant::now() + limit
             };
-            if look.idle && until <= Instant::now() {
+            if state.idle && until <= Instant::now() {
                 return;
             }
             sleep_until(until).await;

@@ -39,11 +39,13 @@ pub mod host;
 pub mod limits;
 pub mod memory;
 mod places;
+mod protocols;
 pub mod reply;
 pub mod tls;
 
 pub use accept::{bind, serve};
 pub use connection::Connection;
-pub use limits::{Limits, Options, Protocols, WhenFull};
+pub use limits::{Limits, Options, WhenFull};
 pub use memory::Memory;
+pub use protocols::Protocols;
 pub use tls::{ClientCertificates, Tls};

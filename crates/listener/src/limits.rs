@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::protocols::Protocols;
 use crate::tls::Tls;
 
 /// What a listener is, beside the service that answers.
@@ -28,15 +29,6 @@ impl Options {
             limits: Limits::default(),
         }
     }
-}
-
-/// Versions of HTTP that a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocols {
-    /// HTTP/1.1 only.
-    Http1,
-    /// HTTP/2 where a TLS client asks for it, else HTTP/1.1. Without TLS that is always HTTP/1.1.
-    Http1AndHttp2,
 }
 
 /// What happens when all places are taken, and every connection has a request that is being answered.

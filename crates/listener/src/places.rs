@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{Connection, Peer};
+use crate::connection::{Connection, ConnectionState, Peer};
 use crate::limits::WhenFull;
 
 /// Connections that were asked to give way may still be sending their goodbyes. More of them than this are
@@ -57,7 +56,7 @@ impl Places {
     /// Whether there is room, if need be because another connection was asked to give way.
     fn make_room(&self) -> bool {
         let taken = self.taken.lock();
-        let states: Vec<_> = taken.iter().map(|connection| connection.look()).collect();
+        let states: Vec<_> = taken.iter().map(|connection| connection.state()).collect();
         let staying = states.iter().filter(|state| !state.is_leaving).count();
         if staying < self.most {
             return true;
@@ -95,23 +94,9 @@ impl Drop for Place {
     }
 }
 
-/// What of a connection matters here.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
-    pub(crate) client: IpAddr,
-    /// No request of it is being answered.
-    pub(crate) idle: bool,
-    /// Since when it is idle, or is not.
-    pub(crate) since: Instant,
-    /// It has sent a request before.
-    pub(crate) has_asked: bool,
-    /// It was asked to end already.
-    pub(crate) is_leaving: bool,
-}
-
 /// The number of the connection that gives way: an idle one, of the client that has the most connections,
 /// the one that has been idle the longest.
-fn who_ends(connections: &[Look], when_full: WhenFull) -> Option<usize> {
+fn who_ends(connections: &[ConnectionState], when_full: WhenFull) -> Option<usize> {
     let staying = || {
         let all = connections.iter().enumerate();
         all.filter(|(_, connection)| !connection.is_leaving)
@@ -139,13 +124,14 @@ fn who_ends(connections: &[Look], when_full: WhenFull) -> Option<usize> {
 mod tests {
     use super::*;
     use std::time::Duration;
+    use tokio::time::Instant;
 
     /// `(client, idle, seconds since)` each.
     fn ends(connections: &[(u8, bool, u64)], when_full: WhenFull) -> Option<usize> {
         let now = Instant::now() + Duration::from_secs(1000);
-        let looks: Vec<_> = connections
+        let states: Vec<_> = connections
             .iter()
-            .map(|(client, idle, seconds)| Look {
+            .map(|(client, idle, seconds)| ConnectionState {
                 client: IpAddr::from([10, 0, 0, *client]),
                 idle: *idle,
                 since: now - Duration::from_secs(*seconds),
@@ -153,7 +139,7 @@ mod tests {
                 is_leaving: false,
             })
             .collect();
-        who_ends(&looks, when_full)
+        who_ends(&states, when_full)
     }
 
     #[test]

@@ -14,8 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::certificate::Store;
-use crate::limits::Protocols;
+use crate::protocols::Protocols;
 
 /// Which certificates clients are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub enum TlsError {
 /// A listener's side of TLS. A handshake takes the settings and the certificate that are there when it
 /// begins; a connection keeps what it began with.
 pub struct Tls {
-    certificates: Arc<Store>,
+    certificates: Arc<dyn ResolvesServerCert>,
     protocols: Protocols,
     current: ArcSwap<ServerConfig>,
 }
@@ -56,15 +55,17 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Serves the certificate in `certificates`; without one, handshakes fail.
+    /// Serves the certificate that `certificates` gives, as a [`Store`](crate::certificate::Store) does;
+    /// without one, handshakes fail.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn new(
-        certificates: Arc<Store>,
+        certificates: Arc<impl ResolvesServerCert + 'static>,
         protocols: Protocols,
         clients: &ClientCertificates,
     ) -> Result<Self, TlsError> {
+        let certificates: Arc<dyn ResolvesServerCert> = certificates;
         let config = config(Arc::clone(&certificates), protocols, clients)?;
         Ok(Self {
             certificates,
@@ -91,7 +92,7 @@ impl Tls {
 }
 
 fn config(
-    certificates: Arc<Store>,
+    certificates: Arc<dyn ResolvesServerCert>,
     protocols: Protocols,
     clients: &ClientCertificates,
 ) -> Result<ServerConfig, TlsError> {
@@ -115,7 +116,6 @@ fn config(
             verifier(pem)?.build().map_err(|error| unusable(&error))?
         }
     };
-    let certificates: Arc<dyn ResolvesServerCert> = certificates;
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(failed)?

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// Added to the time that a resolution may take, for a machine that is busy.
-const MARGIN: Duration = Duration::from_secs(2);
+const EXTRA_TIMEOUT: Duration = Duration::from_secs(2);
 /// A resolution takes one `probeTimeout` at most where the background runtime runs.
 const PROBE_TIMEOUTS: u32 = 3;
 
@@ -47,7 +47,7 @@ impl Background {
         }
         let longest = probe_timeout
             .saturating_mul(PROBE_TIMEOUTS)
-            .saturating_add(MARGIN);
+            .saturating_add(EXTRA_TIMEOUT);
         match tokio::time::timeout(longest, asking).await {
             Ok(given) => Some(given),
             Err(_late) => {

@@ -15,6 +15,8 @@
 //! | [`memory`] | answers that are still fresh |
 //! | `background` | the runtime that asks, and what happens when it is stuck |
 //!
+//! Rules that comments name by number are those of [docs/rules.md](https://github.com/image-cri-shim/image-cri-shim/blob/main/docs/rules.md).
+//!
 //! Everything that touches the network runs on the runtime whose handle [`Resolver::new`] is given,
 //! so that a proxy on a runtime of its own is never behind a TLS handshake.
 

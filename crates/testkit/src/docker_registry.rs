@@ -4,11 +4,12 @@
 //! authentication answers, and lets a test count them, slow them down or cut them off. TLS ends at
 //! the proxy, as it does in front of most registries.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs;
 use std::future::{pending, ready};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -33,7 +34,7 @@ use crate::wait;
 
 /// How a registry is to be.
 #[derive(Clone, Default)]
-pub struct Options {
+pub struct RegistryOptions {
     /// User name and password that it asks for; anybody may do anything when absent.
     pub credentials: Option<(String, String)>,
     /// The certificate to speak TLS with; plain HTTP when absent.
@@ -44,7 +45,7 @@ pub struct Options {
 
 /// A running registry. Dropping it ends it and deletes what it held.
 pub struct DockerRegistry {
-    options: Options,
+    options: RegistryOptions,
     process: Option<Process>,
     proxy: Server,
     shared: Arc<Shared>,
@@ -71,7 +72,7 @@ struct Settings {
 
 impl DockerRegistry {
     /// Starts a registry on a free port of 127.0.0.1, and returns when it answers.
-    pub async fn start(options: Options) -> Result<Self> {
+    pub async fn start(options: RegistryOptions) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("testkit-registry-")
             .tempdir()?;
@@ -99,15 +100,15 @@ impl DockerRegistry {
 
     /// A registry that asks nobody for anything, on plain HTTP.
     pub async fn plain() -> Result<Self> {
-        Self::start(Options::default()).await
+        Self::start(RegistryOptions::default()).await
     }
 
     /// A registry on plain HTTP that wants these Basic credentials for everything.
     pub async fn with_password(username: &str, password: &str) -> Result<Self> {
         let credentials = Some((username.to_owned(), password.to_owned()));
-        Self::start(Options {
+        Self::start(RegistryOptions {
             credentials,
-            ..Options::default()
+            ..RegistryOptions::default()
         })
         .await
     }
@@ -115,9 +116,9 @@ impl DockerRegistry {
     /// A registry that speaks TLS with this certificate.
     pub async fn with_tls(cert: &ServerCert) -> Result<Self> {
         let tls = Some(cert.clone());
-        Self::start(Options {
+        Self::start(RegistryOptions {
             tls,
-            ..Options::default()
+            ..RegistryOptions::default()
         })
         .await
     }
@@ -225,8 +226,8 @@ impl DockerRegistry {
         self.proxy.listen()
     }
 
-    fn settings(&self) -> std::sync::MutexGuard<'_, Settings> {
-        lock(&self.shared.settings)
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.shared.settings.lock()
     }
 
     async fn start_backend(&mut self) -> Result<()> {
@@ -306,7 +307,7 @@ impl Shared {
     ) -> Result<Response<Body>, HangUp> {
         let pending_request = self.recording.record(&request);
         let (backend, delay, silent, failure) = {
-            let settings = lock(&self.settings);
+            let settings = self.settings.lock();
             let path = request.uri().path();
             let failure = settings
                 .failures
@@ -374,10 +375,4 @@ fn write_private(path: &Path, content: &str) -> Result<()> {
         .mode(0o600)
         .open(path)?;
     Ok(file.write_all(content.as_bytes())?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -3,10 +3,11 @@
 //! It speaks `runtime.v1` and `runtime.v1alpha2` alike, on a unix socket in a directory of its own.
 //! Images are names in a set; a pull adds one, a removal takes it away.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -121,13 +122,13 @@ impl FakeRuntime {
                 }
             }
         });
-        *lock(&self.server) = Some(server);
+        *self.server.lock() = Some(server);
         Ok(())
     }
 
     /// Ends every connection and refuses new ones, as a runtime that was killed.
     pub fn stop(&self) {
-        if let Some(server) = lock(&self.server).take() {
+        if let Some(server) = self.server.lock().take() {
             server.abort();
         }
         let _ = std::fs::remove_file(&self.socket);
@@ -136,7 +137,9 @@ impl FakeRuntime {
     /// Has an image by a name; gives its ID.
     pub fn add_image(&self, name: &str) -> String {
         let id = digest(name.as_bytes());
-        lock(&self.shared.state)
+        self.shared
+            .state
+            .lock()
             .images
             .insert(name.to_owned(), id.clone());
         id
@@ -151,40 +154,46 @@ impl FakeRuntime {
 
     /// Fails calls of a method (`PullImage`) or, for pulls, of an image name with a status.
     pub fn fail(&self, what: &str, status: RpcStatus) {
-        lock(&self.shared.state)
+        self.shared
+            .state
+            .lock()
             .failures
             .insert(what.to_owned(), status);
     }
 
     /// Holds answers of a method back for this long.
     pub fn set_delay(&self, method: &str, delay: Duration) {
-        lock(&self.shared.state)
+        self.shared
+            .state
+            .lock()
             .delays
             .insert(method.to_owned(), delay);
     }
 
     /// Fails ImageStatus and RemoveImage of an image name with a status, as CRI-O does with short names.
     pub fn refuse_name(&self, name: &str, status: RpcStatus) {
-        lock(&self.shared.state)
+        self.shared
+            .state
+            .lock()
             .refused
             .insert(name.to_owned(), status);
     }
 
     /// Who it says it is in `Version`; `fake` at first.
     pub fn set_runtime_name(&self, name: &str) {
-        lock(&self.shared.state).runtime_name = Some(name.to_owned());
+        self.shared.state.lock().runtime_name = Some(name.to_owned());
     }
 
     /// Lets it have containerd's service for names of images. Pulled images are in there; names that are made
     /// there are images of the CRI.
     pub fn keep_names(&self) {
-        lock(&self.shared.state).names = Some(BTreeMap::new());
+        self.shared.state.lock().names = Some(BTreeMap::new());
     }
 
     /// The names in that service.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let state = lock(&self.shared.state);
+        let state = self.shared.state.lock();
         state
             .names
             .iter()
@@ -195,17 +204,19 @@ impl FakeRuntime {
 
     /// Removes a name in that service after it was looked at so many times.
     pub fn vanish(&self, name: &str, looks: usize) {
-        lock(&self.shared.state).vanishing = Some((name.to_owned(), looks));
+        self.shared.state.lock().vanishing = Some((name.to_owned(), looks));
     }
 
     /// Answers no call of a method until [`FakeRuntime::answer`].
     pub fn hang(&self, method: &str) {
-        lock(&self.shared.state).hanging.insert(method.to_owned());
+        self.shared.state.lock().hanging.insert(method.to_owned());
     }
 
     /// Resets calls of a method instead of answering them.
     pub fn reset(&self, method: &str, reason: Reason) {
-        lock(&self.shared.state)
+        self.shared
+            .state
+            .lock()
             .resets
             .insert(method.to_owned(), reason);
     }
@@ -218,7 +229,7 @@ impl FakeRuntime {
 
     /// Answers a method again, at once; calls that hang as well.
     pub fn answer(&self, method: &str) {
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state.lock();
         state.hanging.remove(method);
         state.delays.remove(method);
         state.failures.remove(method);
@@ -235,19 +246,19 @@ impl FakeRuntime {
     /// All requests so far, in the order in which their messages came.
     #[must_use]
     pub fn requests(&self) -> Vec<Received> {
-        lock(&self.shared.state).received.clone()
+        self.shared.state.lock().received.clone()
     }
 
     /// Forgets all requests so far.
     pub fn clear_requests(&self) {
-        lock(&self.shared.state).received.clear();
+        self.shared.state.lock().received.clear();
     }
 
     /// Requests of a method so far.
     #[must_use]
     pub fn count(&self, method: &str) -> usize {
         let is_of_method = |path: &str| path.rsplit('/').next() == Some(method);
-        let state = lock(&self.shared.state);
+        let state = self.shared.state.lock();
         let of_method = state.received.iter().filter(|r| is_of_method(&r.path));
         of_method.count()
     }
@@ -312,7 +323,7 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
     let message = message.unwrap_or_default();
     let mut releases = shared.releases.subscribe();
     let delay = {
-        let mut state = lock(&shared.state);
+        let mut state = shared.state.lock();
         if !shared.forgetful.load(Ordering::Relaxed) {
             state.received.push(Received {
                 path: path.clone(),
@@ -325,7 +336,7 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
         state.delays.get(&method).copied()
     };
     let wait = async {
-        while lock(&shared.state).hanging.contains(&method) {
+        while shared.state.lock().hanging.contains(&method) {
             // The sender lives as long as the fake.
             let _ = releases.changed().await;
         }
@@ -340,7 +351,7 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
         }
         () = wait => {}
     }
-    let reset = lock(&shared.state).resets.get(&method).copied();
+    let reset = shared.state.lock().resets.get(&method).copied();
     if let Some(reason) = reset {
         return respond.send_reset(reason);
     }
@@ -373,7 +384,7 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
 }
 
 fn answer(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>, RpcStatus> {
-    let mut state = lock(&shared.state);
+    let mut state = shared.state.lock();
     if let Some(status) = state.failures.get(method) {
         return Err(status.clone());
     }
@@ -477,7 +488,7 @@ fn names_call(method: &str, message: &Bytes, shared: &Shared) -> Result<Vec<u8>,
         message: message.to_owned(),
         details: Vec::new(),
     };
-    let mut state = lock(&shared.state);
+    let mut state = shared.state.lock();
     let State {
         names: Some(names),
         images,
@@ -710,8 +721,4 @@ async fn read(body: &mut RecvStream) -> Option<Bytes> {
         all.extend_from_slice(&chunk);
     }
     Some(all.freeze())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

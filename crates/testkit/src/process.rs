@@ -1,11 +1,12 @@
 //! Child processes that never outlive the test that started them.
 
+use parking_lot::Mutex;
 use std::fs::{self, File};
 use std::future::ready;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -170,9 +171,7 @@ pub(crate) fn collect(output: impl Read + Send + 'static, log: Arc<Mutex<Vec<Str
     std::thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
-            log.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(line);
+            log.lock().push(line);
         }
     });
 }

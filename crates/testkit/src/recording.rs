@@ -1,7 +1,8 @@
 //! What a registry was asked: the basis of every "was (not) asked" and "was (not) sent" in a test.
 
+use parking_lot::Mutex;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -87,8 +88,8 @@ impl Recording {
     /// All requests so far.
     #[must_use]
     pub fn all(&self) -> Vec<Recorded> {
-        let requests = lock(&self.requests);
-        requests.iter().map(|one| lock(one).clone()).collect()
+        let requests = self.requests.lock();
+        requests.iter().map(|one| one.lock().clone()).collect()
     }
 
     /// The requests for which `wanted` holds.
@@ -108,12 +109,12 @@ impl Recording {
     /// Whether there was no request at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        lock(&self.requests).is_empty()
+        self.requests.lock().is_empty()
     }
 
     /// Forgets all requests so far.
     pub fn clear(&self) {
-        lock(&self.requests).clear();
+        self.requests.lock().clear();
     }
 
     pub(crate) fn record<B>(&self, request: &Request<B>) -> Pending {
@@ -128,19 +129,13 @@ impl Recording {
             headers,
             status: None,
         }));
-        lock(&self.requests).push(Arc::clone(&recorded));
+        self.requests.lock().push(Arc::clone(&recorded));
         Pending(recorded)
     }
 }
 
 impl Pending {
     pub(crate) fn answered(&self, status: http::StatusCode) {
-        lock(&self.0).status = Some(status.as_u16());
+        self.0.lock().status = Some(status.as_u16());
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

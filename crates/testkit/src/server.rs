@@ -18,8 +18,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::background;
 use crate::certs::ServerCert;
@@ -39,8 +40,9 @@ impl std::fmt::Display for HangUp {
 
 impl std::error::Error for HangUp {}
 
-pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, HangUp>> + Send>>;
-pub(crate) type Handler = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
+pub(crate) type ResponseFuture =
+    Pin<Box<dyn Future<Output = Result<Response<Body>, HangUp>> + Send>>;
+pub(crate) type Handler = Arc<dyn Fn(Request<Incoming>) -> ResponseFuture + Send + Sync>;
 
 /// A body that is there as a whole.
 pub(crate) fn full(body: impl Into<Bytes>) -> Body {
@@ -58,7 +60,7 @@ pub(crate) struct Server {
     tls: Option<TlsAcceptor>,
     handler: Handler,
     black_hole: Arc<AtomicBool>,
-    accepting: Option<JoinHandle<()>>,
+    accepting: Option<AbortOnDropHandle<()>>,
 }
 
 impl Server {
@@ -102,7 +104,8 @@ impl Server {
             Arc::clone(&self.handler),
             Arc::clone(&self.black_hole),
         );
-        self.accepting = Some(background::handle().spawn(accepting));
+        let accepting = background::handle().spawn(accepting);
+        self.accepting = Some(AbortOnDropHandle::new(accepting));
         Ok(())
     }
 
@@ -111,14 +114,6 @@ impl Server {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
             let _ = accepting.await;
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(accepting) = self.accepting.take() {
-            accepting.abort();
         }
     }
 }

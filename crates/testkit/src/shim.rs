@@ -1,11 +1,12 @@
 //! The `image-cri-shim` binary under test, as a process of its own.
 
+use parking_lot::Mutex;
 use std::fs;
 use std::future::ready;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -131,7 +132,7 @@ impl Shim {
             Some(Ok(())) => Ok(()),
             Some(Err(status)) => {
                 // The last lines of its output may still be in the pipe.
-                let lines = || ready((!lock(log).is_empty()).then_some(()));
+                let lines = || ready((!log.lock().is_empty()).then_some(()));
                 wait::within(Duration::from_secs(5), lines).await;
                 self.process = None;
                 bail!("image-cri-shim ended with {status}:\n{}", self.log());
@@ -232,13 +233,13 @@ impl Shim {
     /// All lines that it has written to stdout and stderr so far.
     #[must_use]
     pub fn log(&self) -> String {
-        lock(&self.log).join("\n")
+        self.log.lock().join("\n")
     }
 
     /// The lines that contain `part`.
     #[must_use]
     pub fn log_lines(&self, part: &str) -> Vec<String> {
-        let lines = lock(&self.log);
+        let lines = self.log.lock();
         lines
             .iter()
             .filter(|line| line.contains(part))
@@ -265,7 +266,7 @@ impl Shim {
 
     /// Forgets the log so far.
     pub fn clear_log(&self) {
-        lock(&self.log).clear();
+        self.log.lock().clear();
     }
 
     /// SIGTERM, and waits for the end.
@@ -349,8 +350,4 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(
         (ticks(11)? + ticks(12)?) * 1000 / per_second,
     ))
-}
-
-fn lock(log: &Log) -> std::sync::MutexGuard<'_, Vec<String>> {
-    log.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

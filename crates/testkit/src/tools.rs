@@ -4,10 +4,10 @@
 //! the target directory. None of these gets installed, so no service is started and a containerd that
 //! the machine has of its own is left alone. (A browser has to be: see [`crate::browser`].)
 
+use parking_lot::Mutex;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -36,9 +36,7 @@ impl Tools {
     /// When a program is missing and this is no Debian-like system, or its package can't be fetched.
     pub fn ensure() -> Result<Self> {
         static FOUND: Mutex<Option<Tools>> = Mutex::new(None);
-        let mut found = FOUND
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut found = FOUND.lock();
         if let Some(tools) = &*found {
             return Ok(tools.clone());
         }

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between the first two checks; doubled after each.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const FIRST_INTERVAL: Duration = Duration::from_millis(2);
 /// Between checks of what takes long: they would slow down what they wait for on a busy machine.
-const LONGEST_PAUSE: Duration = Duration::from_millis(32);
+const LONGEST_INTERVAL: Duration = Duration::from_millis(32);
 
 /// Polls `check` until it gives `Some`, at most [`TIMEOUT`] long.
 ///
@@ -36,7 +36,7 @@ where
     Fut: Future<Output = Option<T>>,
 {
     let deadline = Instant::now() + timeout;
-    let mut pause = FIRST_PAUSE;
+    let mut pause = FIRST_INTERVAL;
     loop {
         if let Some(value) = check().await {
             return Some(value);
@@ -45,6 +45,6 @@ where
             return None;
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(LONGEST_INTERVAL);
     }
 }

@@ -1,9 +1,10 @@
 //! `image-cri-shim webhook` under test, as a process of its own.
 
+use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
@@ -165,7 +166,7 @@ fn spawn(binary: &Path, args: &[String], env: &[(&str, &str)]) -> Result<(Proces
 }
 
 fn text(log: &Log) -> String {
-    let lines = log.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = log.lock();
     lines.join("\n")
 }
 

@@ -20,7 +20,7 @@ use crate::review::ReviewError;
 /// How long an API server waits where it doesn't say (`timeoutSeconds`, default 10; ours says 5).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is kept back of the API server's time for the answer's way.
-const MARGIN: Duration = Duration::from_millis(500);
+const REPLY_MARGIN: Duration = Duration::from_millis(500);
 
 type Reply = Response<Full<Bytes>>;
 
@@ -120,7 +120,7 @@ fn time_for(query: Option<&str>, most: Duration) -> Duration {
         .filter_map(|pair| pair.strip_prefix("timeout="))
         .find_map(|value| policy::duration::parse(value).ok());
     let given = given.unwrap_or(DEFAULT_TIMEOUT);
-    given.saturating_sub(MARGIN.min(given / 4)).min(most)
+    given.saturating_sub(REPLY_MARGIN.min(given / 4)).min(most)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
+use policy::backoff::Backoff;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -20,8 +21,11 @@ use crate::upstream::{Asker, BlobBody, Failure, Failures, Place, Upstream};
 const SOURCE_SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// When no source makes progress for this long, the transfer ends.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pause before all sources are tried again; it grows to the second value.
-const RETRY_INTERVALS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Pauses before all sources are tried again.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(5),
+};
 /// Transfers of one upstream host that run at once; more wait, in the order they came.
 const TRANSFERS_PER_HOST: usize = 16;
 
@@ -96,7 +100,8 @@ pub struct Fetch {
     preferred: usize,
     failures: Failures,
     last_progress: Instant,
-    retry: Duration,
+    /// Rounds through all sources in which nothing arrived.
+    idle_rounds: u32,
     /// Whether any source has ever answered: until then nothing is tried twice.
     arrived: bool,
     contributors: Vec<usize>,
@@ -136,7 +141,7 @@ impl Fetch {
             preferred: 0,
             failures: Failures::default(),
             last_progress: Instant::now(),
-            retry: RETRY_INTERVALS.0,
+            idle_rounds: 0,
             arrived: from > 0,
             contributors: Vec::new(),
             ended: None,
@@ -296,7 +301,7 @@ impl Fetch {
     fn take(&mut self, mut bytes: Bytes) -> Option<Bytes> {
         let open = self.open.as_mut()?;
         self.last_progress = Instant::now();
-        self.retry = RETRY_INTERVALS.0;
+        self.idle_rounds = 0;
         open.received += bytes.len() as u64;
         let skipped = open.skip.min(bytes.len() as u64);
         open.skip -= skipped;
@@ -366,8 +371,8 @@ impl Fetch {
             if is_hopeless || !self.arrived || self.last_progress.elapsed() > PROGRESS_TIMEOUT {
                 return Err(self.failures.clone());
             }
-            tokio::time::sleep(self.retry).await;
-            self.retry = (self.retry * 2).min(RETRY_INTERVALS.1);
+            self.idle_rounds = self.idle_rounds.saturating_add(1);
+            tokio::time::sleep(BACKOFF.pause(self.idle_rounds)).await;
         }
     }
 

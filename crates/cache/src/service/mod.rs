@@ -104,7 +104,7 @@ struct Inner {
     manifests: Flights<manifests::Key, Result<Manifest, Refusal>>,
     blob_proofs: Flights<manifests::Key, Result<Option<u64>, Refusal>>,
     counters: Counters,
-    said: Misses,
+    reported: Misses,
 }
 
 impl std::fmt::Debug for Inner {
@@ -125,8 +125,8 @@ enum Class {
     Caller,
 }
 
-/// How long one and the same thing is not said again in the log.
-const SAID_INTERVAL: Duration = Duration::from_secs(60);
+/// How long one and the same thing is not reported again in the log.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Cache {
     /// A cache over a store and its upstream.
@@ -151,7 +151,7 @@ impl Cache {
                 manifests: Flights::default(),
                 blob_proofs: Flights::default(),
                 counters: Counters::default(),
-                said: Misses::default(),
+                reported: Misses::default(),
             }),
         }
     }
@@ -311,8 +311,8 @@ impl Cache {
 
     /// Says something that lasts, once a minute.
     fn say(&self, about: &str, text: impl FnOnce() -> String) {
-        if !self.inner.said.has(about) {
-            self.inner.said.note(about, SAID_INTERVAL);
+        if !self.inner.reported.has(about) {
+            self.inner.reported.note(about, REPORT_INTERVAL);
             tracing::warn!("{}", text());
         }
     }

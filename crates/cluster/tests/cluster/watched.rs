@@ -9,7 +9,7 @@ use testkit::fake_api_server::{ApiFault, FakeApiServer};
 use testkit::wait;
 
 /// So long that only the watch can be what brought a change.
-const NEVER: Duration = Duration::from_secs(3600);
+const NEVER_INTERVAL: Duration = Duration::from_secs(3600);
 
 struct World {
     server: FakeApiServer,
@@ -86,7 +86,7 @@ fn holds(seen: &Snapshot<ConfigMapText>, text: &str) -> bool {
 #[tokio::test]
 async fn a_change_comes_by_the_watch() {
     let world = World::new();
-    let followed = world.follow(NEVER);
+    let followed = world.follow(NEVER_INTERVAL);
     seen(&followed, "nothing there", |s| {
         s.last_sync == LastSync::Absent
     })
@@ -108,7 +108,7 @@ async fn a_change_comes_by_the_watch() {
 async fn a_watch_that_is_cut_off_or_too_old_comes_back() {
     let world = World::new();
     world.server.apply_config_map("one: 1");
-    let followed = world.follow(NEVER);
+    let followed = world.follow(NEVER_INTERVAL);
     text(&followed, "one: 1").await;
     wait::until("a watch", || async { (world.watches() > 0).then_some(()) }).await;
     for (n, cut) in [FakeApiServer::disconnect_watches, FakeApiServer::compact]
@@ -135,7 +135,7 @@ async fn what_a_dead_watch_missed_is_found_by_a_check() {
     std::fs::write(&file, server.kubeconfig()).unwrap();
     let second = Duration::from_secs(1);
     let clients = ClientProvider::new(only(file)).with_check_interval(second..second * 2);
-    let followed = follow_config_map(Arc::new(clients), Arc::new(|| NEVER));
+    let followed = follow_config_map(Arc::new(clients), Arc::new(|| NEVER_INTERVAL));
     server.apply_config_map("one: 1");
     text(&followed, "one: 1").await;
     wait::until("a watch", || async {
@@ -193,7 +193,7 @@ async fn while_the_watch_stands_nobody_asks_and_while_it_does_not_somebody_does(
 #[tokio::test]
 async fn a_burst_ends_in_the_last_one() {
     let world = World::new();
-    let followed = world.follow(NEVER);
+    let followed = world.follow(NEVER_INTERVAL);
     wait::until("a watch", || async { (world.watches() > 0).then_some(()) }).await;
     for n in 0..=1000 {
         world.server.apply_config_map(&format!("n: {n}"));
@@ -256,7 +256,7 @@ async fn a_server_that_fails_is_asked_ever_more_rarely() {
 #[tokio::test]
 async fn a_certificate_for_another_host_is_refused() {
     let world = World::with(FakeApiServer::start_as_wrong_host().unwrap());
-    let followed = world.follow(NEVER);
+    let followed = world.follow(NEVER_INTERVAL);
     let failed = seen(&followed, "a failure", |s| {
         matches!(s.last_sync, LastSync::Failed(_))
     })
@@ -271,7 +271,7 @@ async fn a_certificate_for_another_host_is_refused() {
 async fn a_server_that_comes_late_is_found() {
     let mut world = World::new();
     world.server.stop().await;
-    let followed = world.follow(NEVER);
+    let followed = world.follow(NEVER_INTERVAL);
     seen(&followed, "a failure", |s| {
         matches!(s.last_sync, LastSync::Failed(_))
     })
@@ -288,7 +288,7 @@ async fn a_kubeconfig_that_comes_late_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("kubeconfig");
     let clients = Arc::new(ClientProvider::new(only(file.clone())));
-    let followed = follow_config_map(Arc::clone(&clients), Arc::new(|| NEVER));
+    let followed = follow_config_map(Arc::clone(&clients), Arc::new(|| NEVER_INTERVAL));
     let failed = seen(&followed, "no client", |s| {
         matches!(s.last_sync, LastSync::Failed(_))
     })
@@ -306,7 +306,7 @@ async fn a_new_token_in_the_kubeconfig_is_taken() {
     let file = dir.path().join("kubeconfig");
     std::fs::write(&file, server.kubeconfig_with_token("an-old-token")).unwrap();
     let clients = Arc::new(ClientProvider::new(only(file.clone())));
-    let followed = follow_config_map(clients, Arc::new(|| NEVER));
+    let followed = follow_config_map(clients, Arc::new(|| NEVER_INTERVAL));
     seen(
         &followed,
         "401",
@@ -328,7 +328,7 @@ async fn a_secret_is_followed_and_never_shown() {
     let followed = cluster::follow_secret(
         Arc::clone(&world.clients),
         "pull".to_owned(),
-        Arc::new(|| NEVER),
+        Arc::new(|| NEVER_INTERVAL),
     );
     let seen = wait::until("the Secret", || async { followed.snapshot().value }).await;
     assert_eq!(seen.kind, "kubernetes.io/basic-auth");

@@ -11,9 +11,8 @@ use policy::{Plan, Reference};
 use super::Shared;
 use super::attempt::{AttemptResult, Attempts, reply};
 use super::names;
-use crate::grpc::Code;
+use super::presence::Presence;
 use crate::upstream::UnaryReply;
-use crate::wire;
 
 /// ImageStatus.
 pub(super) async fn status(
@@ -149,39 +148,4 @@ async fn find(
         }
     }
     best
-}
-
-/// What an answer to an ImageStatus says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// The image is there.
-    Present,
-    /// It is not.
-    Absent,
-    /// Nothing about the image, but that the runtime does not know this spelling.
-    Refused,
-    /// Nothing at all: the runtime can't be reached, has no time, or does not know the call.
-    Unknown,
-}
-
-impl Presence {
-    pub(super) fn of(answer: &AttemptResult) -> Self {
-        let Ok(reply) = answer else {
-            return Self::Unknown;
-        };
-        match reply.status().code {
-            Code::OK => {
-                let message = reply.message();
-                let id = message.as_deref().map(wire::status_image_id);
-                match id {
-                    Ok(Ok(Some(_))) => Self::Present,
-                    _ => Self::Absent,
-                }
-            }
-            Code::CANCELLED | Code::DEADLINE_EXCEEDED | Code::UNAVAILABLE | Code::UNIMPLEMENTED => {
-                Self::Unknown
-            }
-            _ => Self::Refused,
-        }
-    }
 }

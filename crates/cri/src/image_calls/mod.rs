@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `local` | ImageStatus, RemoveImage, CreateContainer: what a name stands for on this node |
 //! | `names` | original names of images from mirrors: after pulls, in ListImages |
+//! | `presence` | whether the runtime has an image, by its answer |
 //! | `pull` | PullImage: candidates in order until one succeeds |
 //! | `attempt` | one request to the runtime, within what is left of the caller's time |
 //! | `record` | what a pull leaves behind: history, counters, its line in the log |
@@ -14,6 +15,7 @@
 mod attempt;
 mod local;
 mod names;
+mod presence;
 mod pull;
 mod record;
 

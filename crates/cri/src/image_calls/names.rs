@@ -8,7 +8,7 @@ use policy::{Plan, Reference};
 
 use super::Shared;
 use super::attempt::{Attempts, reply};
-use super::local::Presence;
+use super::presence::Presence;
 use crate::containerd::{Containerd, ContainerdError};
 use crate::original_names::answers::OriginalNames;
 use crate::original_names::containerd::{Added, add};

@@ -8,7 +8,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{Upstream, UpstreamError};
-use crate::call::CallHead;
+use crate::call_head::CallHead;
 use crate::flow;
 use crate::grpc::{self, Code, FrameError, GRPC_ENCODING, Message, Status};
 
@@ -218,7 +218,7 @@ impl Upstream {
         head: &CallHead,
         message: &Outgoing,
     ) -> Result<UnaryReply, UpstreamError> {
-        let mut metadata = head.metadata_now()?;
+        let mut metadata = head.metadata_now().ok_or(UpstreamError::DeadlineExceeded)?;
         if !message.as_received {
             metadata.remove(GRPC_ENCODING);
             metadata.remove(CONTENT_LENGTH);

@@ -1,8 +1,9 @@
 //! Image calls get to the code that answers them, whatever shape they come in; what is not one message
 //! goes through.
 
+use parking_lot::Mutex;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,10 +31,7 @@ struct Mirror(Mutex<Vec<(ImageMethod, Bytes)>>);
 
 impl ImageCalls for Mirror {
     fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply> {
-        self.0
-            .lock()
-            .unwrap()
-            .push((call.method, call.message.clone()));
+        self.0.lock().push((call.method, call.message.clone()));
         Box::pin(async move {
             let name = format!("mirror/{}", wire::image_name(&call.message).unwrap());
             let message =
@@ -83,10 +81,7 @@ async fn a_call_is_edited_and_answered() {
     assert_eq!(reply.code(), "0");
     let image = ImageStatusResponse::decode(&reply.body[5..]).unwrap().image;
     assert_eq!(image.unwrap().id, id);
-    assert_eq!(
-        *mirror.0.lock().unwrap(),
-        [(ImageMethod::Status, request.clone())]
-    );
+    assert_eq!(*mirror.0.lock(), [(ImageMethod::Status, request.clone())]);
     let seen = &world.runtime.requests()[0];
     assert_eq!(seen.message, status_request("mirror/a:1"));
     assert_eq!(seen.metadata["x-id"], "7");
@@ -106,7 +101,7 @@ async fn a_message_in_many_pieces_is_one_message() {
     }
     call.send(Bytes::new(), true).await;
     assert_eq!(call.reply().await.unwrap().code(), "0");
-    assert_eq!(*mirror.0.lock().unwrap(), [(ImageMethod::Status, request)]);
+    assert_eq!(*mirror.0.lock(), [(ImageMethod::Status, request)]);
 }
 
 #[tokio::test]
@@ -121,7 +116,7 @@ async fn a_compressed_message_is_edited_too() {
         .call(STATUS, &[("grpc-encoding", "gzip")], body)
         .await;
     assert_eq!(reply.code(), "0");
-    assert_eq!(mirror.0.lock().unwrap()[0].1, request);
+    assert_eq!(mirror.0.lock()[0].1, request);
     let seen = &world.runtime.requests()[0];
     assert_eq!(seen.message, status_request("mirror/a:1"));
     assert!(!seen.compressed && !seen.metadata.contains_key("grpc-encoding"));
@@ -150,7 +145,7 @@ async fn what_is_not_one_readable_message_goes_through_whole() {
         let rest = body.get(5..).unwrap_or_default();
         assert!(requests[0].message == rest, "{} bytes", rest.len());
     }
-    assert!(mirror.0.lock().unwrap().is_empty());
+    assert!(mirror.0.lock().is_empty());
 }
 
 #[tokio::test]

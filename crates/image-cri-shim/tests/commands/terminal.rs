@@ -1,10 +1,11 @@
 //! What the commands do on a terminal: colours, its width, progress, refreshing, Ctrl-C.
 
+use parking_lot::Mutex;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ impl Terminal {
     }
 
     fn written(&self) -> String {
-        self.written.lock().unwrap().clone()
+        self.written.lock().clone()
     }
 
     async fn wait_for(&self, text: &str) {
@@ -77,7 +78,7 @@ impl Terminal {
 
     /// Forgets what was written so far.
     fn clear(&self) {
-        self.written.lock().unwrap().clear();
+        self.written.lock().clear();
     }
 
     async fn interrupt(&mut self) -> ExitStatus {
@@ -94,7 +95,7 @@ impl Terminal {
         tokio::task::spawn_blocking(|| reader.join().unwrap())
             .await
             .unwrap();
-        let written = self.written.lock().unwrap().clone();
+        let written = self.written.lock().clone();
         assert!(!written.contains(PASSWORD), "{written}");
         (status, written)
     }
@@ -107,7 +108,7 @@ fn collect(master: OwnedFd, written: Arc<Mutex<String>>) -> JoinHandle<()> {
         let mut buffer = [0; 4096];
         while let Ok(length @ 1..) = master.read(&mut buffer) {
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            written.lock().unwrap().push_str(&text);
+            written.lock().push_str(&text);
         }
     })
 }

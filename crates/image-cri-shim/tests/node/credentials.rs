@@ -133,10 +133,10 @@ async fn configured_credentials_go_to_no_mirror_of_containerds_own() {
 }
 
 /// A forward proxy that connects to nobody and notes whom it was asked for.
-async fn noting_proxy() -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+async fn noting_proxy() -> (String, std::sync::Arc<parking_lot::Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let asked = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
     let noted = std::sync::Arc::clone(&asked);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -144,7 +144,7 @@ async fn noting_proxy() -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>
             let read = stream.read(&mut head).await.unwrap_or(0);
             let line = String::from_utf8_lossy(&head[..read]);
             let line = line.lines().next().unwrap_or_default().to_owned();
-            noted.lock().unwrap().push(line);
+            noted.lock().push(line);
             let refusal = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
             let _ = stream.write_all(refusal).await;
         }
@@ -164,19 +164,19 @@ async fn a_public_registry_is_not_asked_for_other_hosts_images() {
         .pull("ghcr.io/team/app:1", None)
         .await
         .unwrap();
-    assert_eq!(*asked.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(*asked.lock(), Vec::<String>::new());
     shim.client().pull("team/app:1", None).await.unwrap();
-    assert_eq!(asked.lock().unwrap().len(), 1, "{}", shim.log());
+    assert_eq!(asked.lock().len(), 1, "{}", shim.log());
     shim.write_config("registries: [{address: docker.io, mirrorOf: ['*']}]")
         .unwrap();
     shim.restart().await.unwrap();
-    asked.lock().unwrap().clear();
+    asked.lock().clear();
     shim.client()
         .pull("ghcr.io/team/app:1", None)
         .await
         .unwrap();
     let asked = wait::within(Duration::from_secs(10), async || {
-        asked.lock().unwrap().first().cloned()
+        asked.lock().first().cloned()
     })
     .await;
     assert!(

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 /// What kubelet dials.
 pub(crate) const LINK: &str = "/run/image-cri-shim.sock";
 /// How long no call may wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between a refused call and the next: less than the second that kubelet's gRPC waits.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const CALL_INTERVAL: Duration = Duration::from_millis(20);
@@ -111,12 +111,12 @@ impl Node {
 /// Calls that go on in the background.
 pub(crate) struct Calls {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<Seen>,
+    task: JoinHandle<CallStats>,
 }
 
 /// What came of them.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct CallStats {
     pub(crate) calls: u32,
     pub(crate) refused: u32,
     pub(crate) longest_wait: Duration,
@@ -128,28 +128,28 @@ pub(crate) struct Seen {
 
 impl Calls {
     /// Ends them and gives what came of them, without judging it.
-    pub(crate) async fn seen(self) -> Seen {
+    pub(crate) async fn seen(self) -> CallStats {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap()
     }
 
     /// Ends them; none waited long, and none was refused twice in a row.
-    pub(crate) async fn end(self) -> Seen {
+    pub(crate) async fn end(self) -> CallStats {
         let seen = self.seen().await;
         assert!(seen.calls > 0, "{seen:?}");
-        assert!(seen.longest_wait < LONGEST_WAIT, "{seen:?}");
+        assert!(seen.longest_wait < CALL_TIMEOUT, "{seen:?}");
         assert!(seen.refused_in_a_row <= 1, "{seen:?}");
         seen
     }
 }
 
-async fn calls(socket: PathBuf, stop: Arc<AtomicBool>) -> Seen {
-    let mut seen = Seen::default();
+async fn calls(socket: PathBuf, stop: Arc<AtomicBool>) -> CallStats {
+    let mut seen = CallStats::default();
     let mut in_a_row = 0;
     while !stop.load(Ordering::Relaxed) {
         let started = Instant::now();
         let client = CriClient::new(&socket);
-        let called = tokio::time::timeout(2 * LONGEST_WAIT, client.version()).await;
+        let called = tokio::time::timeout(2 * CALL_TIMEOUT, client.version()).await;
         seen.calls += 1;
         seen.longest_wait = seen.longest_wait.max(started.elapsed());
         let pause = match called {

@@ -144,7 +144,7 @@ async fn the_filter_looks_at_all_that_is_kept() {
     let mut old = decisions().pop().unwrap();
     (old.id, old.image) = (0, "busybox:1.36".to_owned());
     old.outcome = telemetry::report::Outcome::Cancelled;
-    world.daemon.older.lock().unwrap().push(old);
+    world.daemon.older.lock().push(old);
     let (_browser, page) = shown(&world).await;
     let type_in = async |text: &str| {
         let set =

@@ -102,7 +102,7 @@ async fn nothing_can_be_changed() {
 async fn ready_or_what_is_missing() {
     let world = World::start().await;
     let missing = "the runtime does not answer".to_owned();
-    *world.daemon.missing.lock().unwrap() = Some(missing.clone());
+    *world.daemon.missing.lock() = Some(missing.clone());
     let got = client().get(world.url("/readyz")).send().await.unwrap();
     assert_eq!(got.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(got.text().await.unwrap(), missing + "\n");
@@ -118,7 +118,7 @@ async fn status_and_history_are_the_reports() {
         got.bytes().await.unwrap()
     };
     let status: Status = serde_json::from_slice(&get("/api/status").await).unwrap();
-    assert_eq!(status, *world.daemon.status.lock().unwrap());
+    assert_eq!(status, *world.daemon.status.lock());
     let images = async |path: &str| {
         let decisions: Vec<Decision> = serde_json::from_slice(&get(path).await).unwrap();
         decisions.into_iter().map(|d| d.image).collect::<Vec<_>>()

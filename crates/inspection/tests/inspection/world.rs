@@ -1,8 +1,9 @@
 //! A daemon that is only made up, and a listener that shows it.
 
+use parking_lot::Mutex;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,7 +18,7 @@ use telemetry::report::{
     ProbeReport, PullReport, RegistryState, RegistryStatus, RuntimeStatus, Status, Verdict,
 };
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// What the listener shows.
 pub(crate) struct Daemon {
@@ -36,13 +37,13 @@ impl Inspected for Daemon {
             if self.hangs.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
-            self.status.lock().unwrap().clone()
+            self.status.lock().clone()
         }
         .boxed()
     }
 
     fn history(&self, image: Option<&str>) -> Vec<Decision> {
-        let (status, older) = (self.status.lock().unwrap(), self.older.lock().unwrap());
+        let (status, older) = (self.status.lock(), self.older.lock());
         let wanted = |decision: &&Decision| image.is_none_or(|image| is_about(decision, image));
         let all = status.decisions.iter().chain(older.iter());
         all.filter(wanted).cloned().collect()
@@ -64,7 +65,7 @@ impl Inspected for Daemon {
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
-        let missing = self.missing.lock().unwrap().clone();
+        let missing = self.missing.lock().clone();
         async { missing.map_or(Ok(()), Err) }.boxed()
     }
 }
@@ -73,7 +74,7 @@ impl Inspected for Daemon {
 pub(crate) struct World {
     pub(crate) daemon: Arc<Daemon>,
     pub(crate) address: SocketAddr,
-    serving: JoinHandle<()>,
+    serving: AbortOnDropHandle<()>,
 }
 
 impl World {
@@ -97,7 +98,10 @@ impl World {
         let listener = TcpListener::bind(address).await.unwrap();
         Self {
             address: listener.local_addr().unwrap(),
-            serving: tokio::spawn(inspection::serve(listener, Arc::clone(&daemon) as _)),
+            serving: AbortOnDropHandle::new(tokio::spawn(inspection::serve(
+                listener,
+                Arc::clone(&daemon) as _,
+            ))),
             daemon,
         }
     }
@@ -120,13 +124,7 @@ impl World {
 
     /// Changes what is shown.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.daemon.status.lock().unwrap());
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.serving.abort();
+        change(&mut self.daemon.status.lock());
     }
 }
 

@@ -20,9 +20,9 @@ use testkit::wait;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// A request whose answer comes only when [`World::release`] is called.
@@ -36,7 +36,7 @@ pub(crate) struct World {
     later: Arc<Semaphore>,
     pub(crate) asked: Arc<std::sync::atomic::AtomicUsize>,
     pub(crate) shutdown: Option<oneshot::Sender<()>>,
-    pub(crate) server: JoinHandle<()>,
+    pub(crate) server: AbortOnDropHandle<()>,
 }
 
 impl World {
@@ -80,7 +80,7 @@ impl World {
             later,
             asked,
             shutdown: Some(shutdown),
-            server: tokio::spawn(server),
+            server: AbortOnDropHandle::new(tokio::spawn(server)),
         }
     }
 
@@ -128,12 +128,6 @@ impl World {
         let connector = TlsConnector::from(Arc::new(config));
         let name = NAME.try_into().unwrap();
         connector.connect(name, self.connect().await).await
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 

@@ -158,7 +158,7 @@ fn v2_that_does_not_answer_opens_it_unless_something_else_was_answered_meanwhile
 
 /// What may be seen of a registry, with the repository that it is about.
 #[derive(Clone, Copy, Debug)]
-enum Seen {
+enum Observation {
     Answered,
     Alive,
     NotAlive,
@@ -175,7 +175,7 @@ fn name(number: u8) -> &'static str {
     NAMES[usize::from(number) % NAMES.len()]
 }
 
-impl Seen {
+impl Observation {
     /// Tells it to a breaker; questions were asked two seconds ago.
     fn tell(self, breaker: &mut Breaker, now: Instant, jitter: f64) {
         let asked = now - Duration::from_secs(2);
@@ -201,25 +201,25 @@ impl Seen {
     }
 }
 
-fn anything() -> impl Strategy<Value = Seen> {
+fn anything() -> impl Strategy<Value = Observation> {
     prop_oneof![
-        Just(Seen::Answered),
-        Just(Seen::Alive),
-        Just(Seen::NotAlive),
-        Just(Seen::RegistryFailed),
-        any::<u8>().prop_map(Seen::ImageFailed),
-        any::<u8>().prop_map(Seen::Unanswered),
-        any::<u64>().prop_map(Seen::RateLimited),
-        Just(Seen::Trial),
+        Just(Observation::Answered),
+        Just(Observation::Alive),
+        Just(Observation::NotAlive),
+        Just(Observation::RegistryFailed),
+        any::<u8>().prop_map(Observation::ImageFailed),
+        any::<u8>().prop_map(Observation::Unanswered),
+        any::<u64>().prop_map(Observation::RateLimited),
+        Just(Observation::Trial),
     ]
 }
 
 /// What the images of `repositories` can make a registry show that answers `/v2/`.
-fn of_a_well_registry(repositories: u8) -> impl Strategy<Value = Seen> {
+fn of_a_well_registry(repositories: u8) -> impl Strategy<Value = Observation> {
     prop_oneof![
-        Just(Seen::Answered),
-        (0..repositories).prop_map(Seen::ImageFailed),
-        (0..repositories).prop_map(Seen::Unanswered),
+        Just(Observation::Answered),
+        (0..repositories).prop_map(Observation::ImageFailed),
+        (0..repositories).prop_map(Observation::Unanswered),
     ]
 }
 
@@ -233,7 +233,7 @@ proptest! {
         let mut now = Instant::now() + Duration::from_secs(10);
         let mut breaker = Breaker::default();
         for (seen, seconds, jitter) in seen {
-            if matches!(seen, Seen::Unanswered(_)) {
+            if matches!(seen, Observation::Unanswered(_)) {
                 // `/v2/` was asked before the deadline, and answered.
                 breaker.note(Signal::Alive, now - Duration::from_secs(1), jitter);
             }

@@ -109,7 +109,7 @@ fn fields(root: yaml::Node, findings: &mut Vec<Diagnostic>) -> RawConfig {
         reload_interval: fields.duration("reloadInterval"),
         use_node_cache: raw::node_cache_use(&mut fields),
         rewrite: fields.text("rewrite"),
-        exclude_namespaces: raw::texts(&mut fields, "excludeNamespaces"),
+        exclude_namespaces: fields.texts("excludeNamespaces"),
         ..RawConfig::default()
     };
     fields.node("version");

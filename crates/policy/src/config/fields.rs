@@ -217,6 +217,23 @@ impl<'d> Fields<'d> {
         }
     }
 
+    /// A list of texts, or one text alone.
+    pub(crate) fn texts(&mut self, name: &'static str) -> Option<Located<Vec<Located<String>>>> {
+        let list = self.list(name, true)?;
+        let mut texts = Vec::new();
+        for node in list.value {
+            let position = node.position;
+            match node.value {
+                Value::Scalar(value) => texts.push(Located { value, position }),
+                _ => self.error(name, position, "expected text"),
+            }
+        }
+        Some(Located {
+            value: texts,
+            position: list.position,
+        })
+    }
+
     /// Warns about every field that was not asked for, with the nearest name that exists.
     pub(crate) fn finish(self) {
         for (key, _) in &self.entries {

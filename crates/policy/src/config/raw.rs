@@ -240,7 +240,7 @@ impl RawConfig {
             metrics_address: fields.text("metricsAddress"),
             image: fields.text("image"),
             rewrite: fields.text("rewrite"),
-            exclude_namespaces: texts(&mut fields, "excludeNamespaces"),
+            exclude_namespaces: fields.texts("excludeNamespaces"),
             credential_provider_config: fields.text("imageCredentialProviderConfig"),
             credential_provider_bin_dir: fields.text("imageCredentialProviderBinDir"),
             ..Self::default()
@@ -280,8 +280,8 @@ impl RawCache {
             disable_stats: fields.boolean("disableStats"),
             prefix: fields.text("prefix"),
             images: fields.text("images"),
-            include: texts(&mut fields, "include"),
-            exclude: texts(&mut fields, "exclude"),
+            include: fields.texts("include"),
+            exclude: fields.texts("exclude"),
         };
         fields.finish();
         cache
@@ -371,7 +371,7 @@ pub(super) fn registry(position: Position, mut fields: Fields<'_>) -> RawRegistr
         priority: fields.integer("priority"),
         pull_secret: fields.text("pullSecret"),
         layout: fields.text("layout"),
-        mirror_of: texts(&mut fields, "mirrorOf"),
+        mirror_of: fields.texts("mirrorOf"),
         ca_file: fields.text("caFile"),
         insecure_skip_verify: fields.boolean("insecureSkipVerify"),
     };
@@ -396,25 +396,6 @@ pub(super) fn redirect(position: Position, mut fields: Fields<'_>) -> RawRedirec
     };
     fields.finish();
     entry
-}
-
-pub(super) fn texts(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-) -> Option<Located<Vec<Located<String>>>> {
-    let list = fields.list(name, true)?;
-    let mut texts = Vec::new();
-    for node in list.value {
-        let position = node.position;
-        match node.value {
-            Value::Scalar(value) => texts.push(Located { value, position }),
-            _ => fields.error(name, position, "expected text"),
-        }
-    }
-    Some(Located {
-        value: texts,
-        position: list.position,
-    })
 }
 
 pub(super) fn auth(fields: &mut Fields<'_>) -> Option<Located<RawAuth>> {

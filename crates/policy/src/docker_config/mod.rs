@@ -200,11 +200,11 @@ pub fn from_secret<'a>(
 pub fn from_helper(answer: &str) -> Result<Credentials, DockerConfigError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct HelperOutput {
         username: SecretString,
         secret: SecretString,
     }
-    let answer: Answer = serde_json::from_str(answer).map_err(|error| syntax(&error))?;
+    let answer: HelperOutput = serde_json::from_str(answer).map_err(|error| syntax(&error))?;
     if answer.username.expose_secret() == "<token>" {
         return Ok(Credentials::identity_token(answer.secret.expose_secret()));
     }

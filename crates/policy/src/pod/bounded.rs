@@ -8,8 +8,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::object::ImageVolume;
-use super::{KUIK_POLICY, OPT_OUT, ORIGINAL_IMAGES, RULES};
+use super::{CONFIG_MIRROR, CONFIG_SOURCE, KUIK_POLICY, OPT_OUT, ORIGINAL_IMAGES, RULES};
 
 /// Containers of a Pod, and image volumes, at most. One with more is left as it is.
 pub const MAX_CONTAINERS: usize = 500;
@@ -20,8 +19,8 @@ const KEPT: [&str; 6] = [
     RULES,
     OPT_OUT,
     KUIK_POLICY,
-    super::scope::CONFIG_MIRROR,
-    super::scope::CONFIG_SOURCE,
+    CONFIG_MIRROR,
+    CONFIG_SOURCE,
 ];
 
 /// The first elements of a list, and how many there are.
@@ -73,6 +72,16 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
         }
         from.deserialize_seq(List(PhantomData))
     }
+}
+
+/// `image` of a volume.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ImageVolume {
+    /// The image or artifact.
+    pub reference: Option<String>,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub pull_policy: Option<String>,
 }
 
 /// The volumes of a Pod that are an image's content.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bounded::{Few, ImageVolumes};
 use super::object::{Pod, Spec};
-use super::patch::{MAX_ANNOTATIONS, Move, Patch};
+use super::patch::{Move, Patch, records};
 use super::scope::{Operation, PodSettings, Skipped};
 use crate::cache_images::Cache;
 use crate::config::Rewrite;
@@ -335,13 +335,4 @@ fn unchanged(operation: Operation<'_>) -> BTreeMap<String, &str> {
 
 fn is_pulled(policy: Option<&str>) -> bool {
     policy != Some("Never")
-}
-
-/// What an annotation of ours holds. One that can't be read, as when people edit it, is empty.
-pub(super) fn records(pod: &Pod, annotation: &str) -> BTreeMap<String, String> {
-    let text = pod.annotation(annotation);
-    // A Pod may have no more than that, and what holds much more is not ours.
-    text.filter(|text| text.len() <= MAX_ANNOTATIONS)
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default()
 }

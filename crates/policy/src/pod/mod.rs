@@ -48,6 +48,10 @@ pub const RULES: &str = "image-cri-shim/rules";
 pub const OPT_OUT: &str = "image-cri-shim/rewrite";
 /// kuik's label (or annotation) of a Pod that is left alone: `ignore`.
 pub const KUIK_POLICY: &str = "kube-image-keeper.enix.io/image-caching-policy";
+/// Annotation of a Pod that the API server shows for one that a kubelet read from a file.
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+/// Annotation that says where a kubelet has a Pod from.
+const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 
 #[cfg(test)]
 mod properties;

@@ -72,16 +72,6 @@ pub struct Container {
     pub image_pull_policy: Option<String>,
 }
 
-/// `image` of a volume.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct ImageVolume {
-    /// The image or artifact.
-    pub reference: Option<String>,
-    /// `Always`, `IfNotPresent` or `Never`.
-    pub pull_policy: Option<String>,
-}
-
 /// An entry of `imagePullSecrets`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

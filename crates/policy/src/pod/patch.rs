@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::bounded::Few;
-use super::draft::records;
 use super::object::Pod;
 use super::{ORIGINAL_IMAGES, RULES};
 
@@ -194,4 +193,13 @@ fn escape(token: &str) -> String {
 /// A map of texts as JSON.
 fn json_text(map: &BTreeMap<String, String>) -> String {
     json!(map).to_string()
+}
+
+/// What an annotation of ours holds. One that can't be read, as when people edit it, is empty.
+pub(super) fn records(pod: &Pod, annotation: &str) -> BTreeMap<String, String> {
+    let text = pod.annotation(annotation);
+    // A Pod may have no more than that, and what holds much more is not ours.
+    text.filter(|text| text.len() <= MAX_ANNOTATIONS)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
 }

@@ -4,13 +4,9 @@ use std::fmt;
 
 use super::bounded::MAX_CONTAINERS;
 use super::object::Pod;
+use super::{CONFIG_MIRROR, CONFIG_SOURCE};
 use crate::cache_images::Cache;
 use crate::config::{Rewrite, WebhookSettings};
-
-/// Annotation of a Pod that the API server shows for one that a kubelet read from a file.
-pub(super) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
-/// Annotation that says where a kubelet has a Pod from.
-pub(super) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 
 /// What is done to the Pod.
 #[derive(Clone, Copy, Debug)]

@@ -22,11 +22,11 @@ const MAX_TOKENS: u64 = 1024;
 /// Longest answer of a token service that is read. Real ones have 1 to 5 KiB.
 pub(crate) const MAX_TOKEN_ANSWER: usize = 64 * 1024;
 /// Life of a token that comes without `expires_in` (token specification).
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(60);
 /// What token services know us as.
 const CLIENT_ID: &str = "image-cri-shim";
 /// No token is trusted for longer, whatever the service says.
-const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a token is good for. The registry is part of it, so that a registry that names another
 /// one's token service is never handed the other's token.
@@ -72,7 +72,7 @@ pub(crate) enum TokenError {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
     /// Some services send a float or a string.
@@ -85,7 +85,7 @@ impl Token {
     /// # Errors
     /// [`TokenError`] where it holds no usable token.
     pub(crate) fn parse(body: &[u8], now: Instant) -> Result<Self, TokenError> {
-        let answer: Answer = serde_json::from_slice(body).map_err(|_| TokenError::Json)?;
+        let answer: TokenResponse = serde_json::from_slice(body).map_err(|_| TokenError::Json)?;
         let secret = [answer.token, answer.access_token]
             .into_iter()
             .flatten()
@@ -102,10 +102,10 @@ impl Token {
                 other => other.as_f64(),
             })
             .filter(|seconds: &f64| *seconds > 0.0)
-            .map_or(DEFAULT_LIFE, |seconds| {
-                Duration::try_from_secs_f64(seconds).unwrap_or(MAX_LIFE)
+            .map_or(DEFAULT_TOKEN_TTL, |seconds| {
+                Duration::try_from_secs_f64(seconds).unwrap_or(MAX_TOKEN_TTL)
             })
-            .min(MAX_LIFE);
+            .min(MAX_TOKEN_TTL);
         Ok(Self {
             secret: SecretString::from(secret),
             life,

@@ -1,9 +1,10 @@
 //! A TLS server for what the fake registry can't show: HTTP/2, client certificates, and a server
 //! certificate that is its own CA's. It has every manifest.
 
+use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -16,14 +17,14 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A running server; ends when dropped.
 pub(crate) struct TlsServer {
     address: SocketAddr,
     versions: Arc<Mutex<Vec<Version>>>,
-    accepting: JoinHandle<()>,
+    _accepting: AbortOnDropHandle<()>,
 }
 
 impl TlsServer {
@@ -46,7 +47,7 @@ impl TlsServer {
                     };
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     let service = service_fn(move |request: Request<Incoming>| {
-                        seen.lock().unwrap().push(request.version());
+                        seen.lock().push(request.version());
                         let body = Full::new(Bytes::from_static(b"{}"));
                         std::future::ready(Ok::<_, Infallible>(Response::new(body)))
                     });
@@ -66,7 +67,7 @@ impl TlsServer {
         Self {
             address,
             versions,
-            accepting,
+            _accepting: AbortOnDropHandle::new(accepting),
         }
     }
 
@@ -76,13 +77,7 @@ impl TlsServer {
 
     /// HTTP versions of the requests so far.
     pub(crate) fn versions(&self) -> Vec<Version> {
-        self.versions.lock().unwrap().clone()
-    }
-}
-
-impl Drop for TlsServer {
-    fn drop(&mut self) {
-        self.accepting.abort();
+        self.versions.lock().clone()
     }
 }
 

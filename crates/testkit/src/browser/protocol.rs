@@ -1,9 +1,10 @@
 //! The DevTools protocol over a browser's pipes: JSON messages, each ended by a NUL.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -47,10 +48,10 @@ impl Connection {
             let messages = BufReader::new(messages).split(0).map_while(Result::ok);
             for message in messages {
                 if let Ok(message) = serde_json::from_slice(&message) {
-                    lock(&reader.state).take(message);
+                    reader.state.lock().take(message);
                 }
             }
-            let mut state = lock(&reader.state);
+            let mut state = reader.state.lock();
             state.closed = true;
             state.waiting.clear();
         });
@@ -66,7 +67,7 @@ impl Connection {
     ) -> Result<Value> {
         let (answered, answer) = oneshot::channel();
         let id = {
-            let mut state = lock(&self.shared.state);
+            let mut state = self.shared.state.lock();
             if state.closed {
                 bail!("{method}: the browser has ended");
             }
@@ -81,7 +82,9 @@ impl Connection {
         }
         let mut bytes = message.to_string().into_bytes();
         bytes.push(0);
-        lock(&self.shared.commands)
+        self.shared
+            .commands
+            .lock()
             .write_all(&bytes)
             .with_context(|| format!("{method}: the browser has ended"))?;
         let answer = timeout(COMMAND_TIMEOUT, answer)
@@ -96,7 +99,7 @@ impl Connection {
 
     /// What has happened in a session so far.
     pub(super) fn events(&self, session: &str) -> Vec<Value> {
-        let state = lock(&self.shared.state);
+        let state = self.shared.state.lock();
         state.events.get(session).cloned().unwrap_or_default()
     }
 }
@@ -112,8 +115,4 @@ impl State {
             self.events.entry(session).or_default().push(message);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

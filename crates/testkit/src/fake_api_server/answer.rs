@@ -1,112 +1,20 @@
 //! What the server answers: get, list and watch, as Kubernetes' API conventions have them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::sync::{Barrier, watch};
 
+use super::state::{Key, Shared, status};
 use super::write::write;
-use super::{ApiFault, ApiRequest, ApiWrite};
+use super::{ApiFault, ApiRequest};
 use crate::background;
 use crate::server::{Body, BoxError, HangUp, full};
-
-pub(super) struct Shared {
-    pub(super) state: Mutex<State>,
-    /// Counts changes of anything that a watch must hear of.
-    pub(super) wake: watch::Sender<u64>,
-    pub(super) token: String,
-}
-
-#[derive(Default)]
-pub(super) struct State {
-    pub(super) objects: BTreeMap<Key, Value>,
-    pub(super) log: Vec<Entry>,
-    pub(super) version: u64,
-    /// Watches from before this version get 410.
-    pub(super) compacted: u64,
-    /// Watches that began in an older epoch end.
-    pub(super) epoch: u64,
-    /// Watches say nothing more, and don't end.
-    pub(super) frozen: bool,
-    pub(super) fault: Option<ApiFault>,
-    /// Faults of one resource (`secrets`) alone.
-    pub(super) faults: BTreeMap<String, ApiFault>,
-    pub(super) requests: Vec<ApiRequest>,
-    pub(super) writes: Vec<ApiWrite>,
-    /// How many readers of which object wait for each other yet, and where.
-    pub(super) meeting: Option<(Key, usize, Arc<Barrier>)>,
-}
-
-/// Resource, namespace (empty for what is in none), name.
-pub(super) type Key = (String, String, String);
-
-#[derive(Clone)]
-pub(super) struct Entry {
-    pub(super) version: u64,
-    pub(super) kind: &'static str,
-    pub(super) key: Option<Key>,
-    pub(super) object: Value,
-}
-
-impl Shared {
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Makes or changes an object, as the next version; gives it as it is kept.
-    pub(super) fn store(&mut self, key: Key, mut object: Value) -> Value {
-        self.version += 1;
-        let (_, namespace, name) = &key;
-        let metadata = &mut object["metadata"];
-        metadata["name"] = json!(name);
-        if !namespace.is_empty() {
-            metadata["namespace"] = json!(namespace);
-        }
-        metadata["uid"] = json!(format!("uid-{name}"));
-        metadata["resourceVersion"] = json!(self.version.to_string());
-        let kind = match self.objects.insert(key.clone(), object.clone()) {
-            None => "ADDED",
-            Some(_) => "MODIFIED",
-        };
-        self.note(kind, Some(key), object.clone());
-        object
-    }
-
-    /// Deletes an object; nothing to do where there is none.
-    pub(super) fn remove(&mut self, key: Key) {
-        let Some(mut object) = self.objects.remove(&key) else {
-            return;
-        };
-        self.version += 1;
-        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        self.note("DELETED", Some(key), object);
-    }
-
-    /// Sends every watch a bookmark.
-    pub(super) fn bookmark(&mut self) {
-        self.version += 1;
-        let version = self.version.to_string();
-        let object = json!({"apiVersion": "v1", "metadata": {"resourceVersion": version}});
-        self.note("BOOKMARK", None, object);
-    }
-
-    fn note(&mut self, kind: &'static str, key: Option<Key>, object: Value) {
-        self.log.push(Entry {
-            version: self.version,
-            kind,
-            key,
-            object,
-        });
-    }
-}
 
 /// The object at a path, or, with an empty name, the collection.
 pub(super) fn key(path: &str) -> Option<Key> {
@@ -303,24 +211,4 @@ async fn watch_events(
             return Ok(());
         }
     }
-}
-
-pub(super) fn status(code: u16, message: &str) -> Response<Body> {
-    let reason = match code {
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "NotFound",
-        409 => "Conflict",
-        429 => "TooManyRequests",
-        503 => "ServiceUnavailable",
-        _ => "InternalError",
-    };
-    let body = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": message, "reason": reason, "code": code,
-    });
-    let mut response = Response::new(full(body.to_string()));
-    *response.status_mut() =
-        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
 }

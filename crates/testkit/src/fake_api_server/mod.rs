@@ -2,22 +2,25 @@
 //! patch, over TLS with a bearer token, and every way in which a real one lets its clients down.
 
 mod answer;
+mod state;
 mod write;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::sync::{Barrier, watch};
 
 use crate::certs::{Ca, ServerCert};
 use crate::server::Server;
-use answer::{Key, Shared, State, answer};
+use answer::answer;
+use state::{Key, Shared, State};
 
 /// What the server does instead of answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +89,8 @@ impl FakeApiServer {
             let shared = Arc::clone(&shared);
             Arc::new(move |request: Request<Incoming>| {
                 let shared = Arc::clone(&shared);
-                Box::pin(async move { answer(&shared, request).await }) as crate::server::Answer
+                Box::pin(async move { answer(&shared, request).await })
+                    as crate::server::ResponseFuture
             })
         };
         Ok(Self {
@@ -249,7 +253,7 @@ impl FakeApiServer {
         self.shared.wake.send_modify(|count| *count += 1);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.lock()
     }
 }

@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::ApiWrite;
-use super::answer::{Key, Shared, State, status};
+use super::state::{Key, Shared, State, status};
 use crate::server::{Body, full};
 
 /// Answers a request that changes what is at `key`; for a new object, its collection.

@@ -6,9 +6,10 @@
 mod behaviour;
 mod token;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -221,7 +222,7 @@ impl FakeRegistry {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.shared.state)
+        self.shared.state.lock()
     }
 }
 
@@ -324,7 +325,7 @@ impl Shared {
         let authorization = request.headers().get(http::header::AUTHORIZATION);
         let authorization = authorization.and_then(|value| value.to_str().ok());
         let (delay, refused, behaviour) = {
-            let state = lock(&self.state);
+            let state = self.state.lock();
             let refused = state.refused(&target, authorization);
             (state.delay, refused, state.behaviour(&target))
         };
@@ -340,7 +341,7 @@ impl Shared {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"));
         }
-        let mut response = lock(&self.state).serve(&target);
+        let mut response = self.state.lock().serve(&target);
         if matches!(behaviour, Behaviour::WithoutDigest) {
             response.headers_mut().remove(DOCKER_CONTENT_DIGEST);
         }
@@ -367,10 +368,4 @@ fn unauthorized(challenge: &str) -> Response<Body> {
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
     response
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

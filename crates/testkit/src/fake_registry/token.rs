@@ -1,7 +1,8 @@
 //! A token service, as registries with `WWW-Authenticate: Bearer` send their clients to.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use anyhow::Result;
 use base64::Engine;
@@ -74,7 +75,7 @@ impl TokenService {
     /// Starts one on a free port of 127.0.0.1.
     pub fn start(options: TokenOptions) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        lock(&shared.state).options = options;
+        shared.state.lock().options = options;
         let handler = Arc::clone(&shared);
         let server = Server::start(
             Arc::new(move |request| {
@@ -99,7 +100,7 @@ impl TokenService {
     /// What it does with requests from now on; [`Behaviour::CaptivePortal`] is garbage,
     /// [`Behaviour::BlackHole`] a slow one.
     pub fn behave(&self, behaviour: Behaviour) {
-        lock(&self.shared.state).behaviour = behaviour;
+        self.shared.state.lock().behaviour = behaviour;
     }
 
     /// Refuses connections from now on.
@@ -115,7 +116,7 @@ impl TokenService {
     /// A token that opens a scope, without being asked for it over HTTP.
     #[must_use]
     pub fn issue_token(&self, scope: &str) -> String {
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state.lock();
         state.issued += 1;
         let token = format!("fake-token-{}", state.issued);
         let opens = vec![scope.to_owned()];
@@ -125,7 +126,7 @@ impl TokenService {
 
     /// Forgets all tokens, as if they had expired.
     pub fn revoke(&self) {
-        lock(&self.shared.state).tokens.clear();
+        self.shared.state.lock().tokens.clear();
     }
 
     /// What it was asked.
@@ -143,7 +144,7 @@ impl TokenService {
         let Some(token) = token else {
             return Some(challenge);
         };
-        let state = lock(&self.shared.state);
+        let state = self.shared.state.lock();
         match (state.tokens.get(token), scope) {
             (None, _) => Some(challenge + r#",error="invalid_token""#),
             (Some(_), None) => None,
@@ -156,14 +157,14 @@ impl TokenService {
 impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, HangUp> {
         let pending = self.recording.record(&request);
-        let behaviour = lock(&self.state).behaviour.clone();
+        let behaviour = self.state.lock().behaviour.clone();
         let response = match misbehave(&behaviour, &request).await? {
             Some(instead) => instead,
             None if *request.method() == Method::POST => {
                 let body = request.into_body().collect().await.map_err(|_| HangUp)?;
-                lock(&self.state).exchange(&body.to_bytes())
+                self.state.lock().exchange(&body.to_bytes())
             }
-            None => lock(&self.state).issue(&request),
+            None => self.state.lock().issue(&request),
         };
         pending.answered(response.status());
         Ok(response)
@@ -237,10 +238,4 @@ pub(super) fn basic(username: &str, password: &str) -> String {
         "Basic {}",
         STANDARD.encode(format!("{username}:{password}"))
     )
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -7,7 +7,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use super::{SKEW, SelfSignedError};
+use super::{CLOCK_SKEW, SelfSignedError};
 use listener::certificate::{Pem, Validity};
 
 /// A new CA that is valid for `lifetime` from `now`.
@@ -63,6 +63,6 @@ pub(super) fn serving(
 }
 
 fn valid(params: &mut CertificateParams, now: SystemTime, lifetime: Duration) {
-    params.not_before = (now - SKEW).into();
+    params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + lifetime).into();
 }

@@ -25,7 +25,7 @@ use self::secret::SharedSecret;
 use listener::certificate::{CertificateError, Pem, Store};
 
 /// Clocks of nodes differ; a certificate is valid from this long before it was made.
-const SKEW: Duration = Duration::from_secs(300);
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// How often a round is made without an event. The API server sees two small reads per replica and round.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a round may take.
@@ -327,7 +327,7 @@ fn clock(theirs: Option<SystemTime>, ours: SystemTime) -> Result<Clock, SelfSign
         Ok(ahead) => ahead,
         Err(behind) => behind.duration(),
     };
-    if apart <= SKEW {
+    if apart <= CLOCK_SKEW {
         return Ok(Clock::Confirmed);
     }
     Err(SelfSignedError::ClockDiffers {

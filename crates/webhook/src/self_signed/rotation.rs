@@ -18,7 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::SKEW;
+use super::CLOCK_SKEW;
 use listener::certificate::{Pem, Validity};
 
 /// How long things live.
@@ -131,7 +131,7 @@ pub fn next_step(
         if !belongs(next) {
             return Step::Announce;
         }
-        let settled = now >= validity.from + SKEW + lifetimes.settle;
+        let settled = now >= validity.from + CLOCK_SKEW + lifetimes.settle;
         if settled && published.is_some_and(|bundle| holds(bundle, &next.chain)) {
             return Step::Promote;
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::rotation::{Clock, next_step};
-use super::{Keys, Lifetimes, SKEW, Step, issue};
+use super::{CLOCK_SKEW, Keys, Lifetimes, Step, issue};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -41,7 +41,7 @@ fn fresh_keys_are_kept_until_a_third_is_left() {
     assert_eq!(step(now + lifetimes.authority + DAY), Step::Begin);
     // A clock that was set back by more than clocks differ; the API server's agrees, so it is the old one
     // that was wrong.
-    assert_eq!(step(now - SKEW - DAY), Step::Begin);
+    assert_eq!(step(now - CLOCK_SKEW - DAY), Step::Begin);
 }
 
 #[test]

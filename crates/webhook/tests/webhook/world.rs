@@ -16,7 +16,7 @@ use testkit::certs::{Ca, ServerCert};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use webhook::{Admission, Callers, Limits};
 
 /// Two redirects, one with a Secret.
@@ -63,7 +63,7 @@ pub(crate) struct World {
     pub(crate) ca: String,
     pub(crate) client: reqwest::Client,
     pub(crate) shutdown: Option<oneshot::Sender<()>>,
-    pub(crate) server: JoinHandle<()>,
+    pub(crate) server: AbortOnDropHandle<()>,
 }
 
 impl World {
@@ -126,7 +126,7 @@ impl World {
             ca: ca.to_owned(),
             client: client(address, &[ca]),
             shutdown: Some(shutdown),
-            server: tokio::spawn(server),
+            server: AbortOnDropHandle::new(tokio::spawn(server)),
         }
     }
 
@@ -150,12 +150,6 @@ impl World {
     /// The Pod that an API server makes of a review's object by our answer.
     pub(crate) async fn admitted(&self, review: &Value) -> Value {
         admission::admitted(review, &self.review(review).await).unwrap()
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use testkit::docker_registry::{DockerRegistry, Options};
+use testkit::docker_registry::{DockerRegistry, RegistryOptions};
 use testkit::node_cache::NodeCache;
 
 use super::report::Report;
@@ -51,9 +51,9 @@ impl Sides {
     /// The two ways lead to `upstream` by `address`.
     async fn start(binary: &Path, upstream: DockerRegistry, address: SocketAddr) -> Result<Self> {
         let url = format!("http://{address}");
-        let proxy = DockerRegistry::start(Options {
+        let proxy = DockerRegistry::start(RegistryOptions {
             mirror_of: Some(url.clone()),
-            ..Options::default()
+            ..RegistryOptions::default()
         });
         let config = format!("fallbackToOrigin: false\nregistries: [{{address: '{url}'}}]");
         Ok(Self {

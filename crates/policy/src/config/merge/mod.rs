@@ -22,7 +22,7 @@ pub struct Merged {
     pub config: RawConfig,
     /// Fields whose meaning changed; empty means that the file is to be left alone.
     pub changed: Vec<Key>,
-    /// The log lines of the contract, for everything that the ConfigMap says. Without credentials.
+    /// The log lines that runbooks search for, for everything that the ConfigMap says. Without credentials.
     pub lines: Vec<String>,
     /// Warnings: options of local entries that a replaced list no longer has, and credentials that
     /// `configMapEnv` forbids.
@@ -31,14 +31,14 @@ pub struct Merged {
 
 /// Merges. `local` must be free of errors: a broken file is not to be built upon.
 pub fn merge(local: &RawConfig, configmap: &ConfigMap) -> Merged {
-    let mut said = configmap.config.clone();
-    let mut lost = variables::keep_allowed(&mut said, local.config_map_env.as_ref());
-    let said = &said;
+    let mut theirs = configmap.config.clone();
+    let mut lost = variables::keep_allowed(&mut theirs, local.config_map_env.as_ref());
+    let theirs = &theirs;
     let mut config = local.clone();
     let mut changed = Vec::new();
-    for key in Key::ALL.into_iter().filter(|key| key.is_set(said)) {
+    for key in Key::ALL.into_iter().filter(|key| key.is_set(theirs)) {
         let mut candidate = config.clone();
-        key.copy(said, &mut candidate);
+        key.copy(theirs, &mut candidate);
         if meaning::differs(key, &config, &candidate) {
             config = candidate;
             changed.push(key);
@@ -47,13 +47,13 @@ pub fn merge(local: &RawConfig, configmap: &ConfigMap) -> Merged {
     lost.extend(lost_options(local, &config, &changed));
     Merged {
         lost,
-        lines: lines(said),
+        lines: lines(theirs),
         config,
         changed,
     }
 }
 
-fn lines(said: &RawConfig) -> Vec<String> {
+fn lines(theirs: &RawConfig) -> Vec<String> {
     let mut lines = Vec::new();
     let mut synced = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -65,14 +65,14 @@ fn lines(said: &RawConfig) -> Vec<String> {
     let time = |value: &Option<Located<std::time::Duration>>| {
         value.as_ref().map(|v| duration::format(v.value))
     };
-    let address = said.address.as_ref();
+    let address = theirs.address.as_ref();
     synced("address", address.map(|a| without_credentials(&a.value)));
-    synced("auth", said.auth.as_ref().map(|_| "***".to_owned()));
+    synced("auth", theirs.auth.as_ref().map(|_| "***".to_owned()));
     let text = |value: &Option<Located<String>>| value.as_ref().map(|v| v.value.clone());
-    synced("authFile", text(&said.auth_file));
-    synced("authSecret", text(&said.auth_secret));
-    synced("offlinePriority", number(&said.offline_priority));
-    let node_cache = said.use_node_cache.as_ref();
+    synced("authFile", text(&theirs.auth_file));
+    synced("authSecret", text(&theirs.auth_secret));
+    synced("offlinePriority", number(&theirs.offline_priority));
+    let node_cache = theirs.use_node_cache.as_ref();
     synced(
         "useNodeCache",
         node_cache.map(|used| match &used.value {
@@ -80,11 +80,11 @@ fn lines(said: &RawConfig) -> Vec<String> {
             RawNodeCacheUse::Address(address) => without_credentials(address),
         }),
     );
-    synced("force", boolean(&said.force));
-    synced("debug", boolean(&said.debug));
-    synced("timeout", time(&said.timeout));
-    synced("reloadInterval", time(&said.reload_interval));
-    let cache = &said.cache;
+    synced("force", boolean(&theirs.force));
+    synced("debug", boolean(&theirs.debug));
+    synced("timeout", time(&theirs.timeout));
+    synced("reloadInterval", time(&theirs.reload_interval));
+    let cache = &theirs.cache;
     synced("cache.imageCacheSize", number(&cache.image_cache_size));
     synced("cache.imageCacheTTL", time(&cache.image_cache_ttl));
     synced("cache.domainCacheTTL", time(&cache.domain_cache_ttl));
@@ -92,15 +92,15 @@ fn lines(said: &RawConfig) -> Vec<String> {
     synced("cache.statsLogInterval", time(&cache.stats_log_interval));
     synced("cache.disableStats", boolean(&cache.disable_stats));
     synced("cache.prefix", text(&cache.prefix));
-    if Key::NodeCache.is_set(said) {
+    if Key::NodeCache.is_set(theirs) {
         lines.push("configmap: synced nodeCache".to_owned());
     }
-    if let Some(list) = &said.registries {
+    if let Some(list) = &theirs.registries {
         lines.extend(list.value.iter().filter_map(registry_line));
         let count = list.value.iter().filter(|e| e.address.is_some()).count();
         lines.push(format!("configmap: merged {count} registries into config"));
     }
-    if let Some(list) = &said.redirects {
+    if let Some(list) = &theirs.redirects {
         for entry in &list.value {
             if let (Some(src), Some(to)) = (&entry.src, &entry.to) {
                 let to = without_credentials(&to.value);

@@ -9,7 +9,7 @@ use crate::config::raw::{RawAuth, RawConfig, RawConfigMapEnv, is_variable};
 /// Takes every credential out of what a ConfigMap says that names a variable it may not name. The result
 /// is a warning for each.
 pub(super) fn keep_allowed(
-    said: &mut RawConfig,
+    theirs: &mut RawConfig,
     allowed: Option<&Located<RawConfigMapEnv>>,
 ) -> Vec<String> {
     let names = match allowed.map(|allowed| &allowed.value) {
@@ -24,19 +24,22 @@ pub(super) fn keep_allowed(
             *auth = None;
         }
     };
-    check(&mut said.auth, "sealos.auth");
-    let entries = said.registries.iter_mut().flat_map(|list| &mut list.value);
+    check(&mut theirs.auth, "sealos.auth");
+    let entries = theirs
+        .registries
+        .iter_mut()
+        .flat_map(|list| &mut list.value);
     for (at, entry) in entries.enumerate() {
         check(&mut entry.auth, &format!("registries[{}].auth", at + 1));
     }
-    let entries = said.redirects.iter_mut().flat_map(|list| &mut list.value);
+    let entries = theirs.redirects.iter_mut().flat_map(|list| &mut list.value);
     for (at, entry) in entries.enumerate() {
         check(
             &mut entry.auth,
             &format!("imageRedirMapping[{}].auth", at + 1),
         );
     }
-    if let Some(s3) = &mut said.node_cache.s3
+    if let Some(s3) = &mut theirs.node_cache.s3
         && let Some(credentials) = &s3.value.credentials
     {
         let texts = credentials.value.parts().map(|(_, text)| text);

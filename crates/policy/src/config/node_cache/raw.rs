@@ -9,7 +9,6 @@ use super::S3Credentials;
 use crate::Credentials;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::fields::{Fields, Located};
-use crate::config::raw::texts;
 use crate::config::reader::Reader;
 use crate::yaml::{Node, Value};
 
@@ -177,9 +176,9 @@ impl RawNodeCache {
         let tls = fields.node("tls");
         let store = fields.node("store");
         let mut cache = Self {
-            listen: texts(&mut fields, "listen"),
-            names: texts(&mut fields, "names"),
-            allow: texts(&mut fields, "allow"),
+            listen: fields.texts("listen"),
+            names: fields.texts("names"),
+            allow: fields.texts("allow"),
             dir: fields.text("dir"),
             max_size: fields.text("maxSize"),
             min_free: fields.text("minFree"),

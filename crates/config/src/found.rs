@@ -1,0 +1,15 @@
+//! What a look at a source gives, whichever source it is.
+
+use telemetry::report::ConfigPart;
+
+use crate::file::Loaded;
+
+/// What a look has found.
+pub(crate) struct Found {
+    /// The config, where it is another than the last one.
+    pub(crate) new: Option<Loaded>,
+    /// What is wrong with what is written, where it is not what is in force.
+    pub(crate) problem: Option<String>,
+    /// Each field of what is in force, and where its value comes from.
+    pub(crate) parts: Vec<ConfigPart>,
+}
