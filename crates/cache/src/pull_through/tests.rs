@@ -338,6 +338,10 @@ async fn a_partial_download_survives_a_restart() {
     let blob = content(2_000_000);
     let digest = world.has("a", &blob, Sending::CutAt(vec![1_200_000]));
     let gone = crate::upstream::Failure::Silent("gone".into());
+    // Each part takes its time, which passes only while this test waits: it is gone before it is asked again.
+    world
+        .upstream
+        .with("a", |fake| fake.pace = Duration::from_secs(1));
     let transfer = world.join(&digest, None, SEQUENTIAL);
     let mut early = read_along(Arc::clone(&transfer), 0, None);
     early.next().await.unwrap().unwrap();
