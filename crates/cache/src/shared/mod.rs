@@ -207,8 +207,11 @@ impl Shared {
 
     /// Other bytes than a digest says lie under it: they are deleted, in the background.
     pub fn discard(&self, digest: &Digest) {
-        tracing::warn!("the shared store has other bytes under {digest}; they are deleted there");
+        if !self.begin_discard(digest) {
+            return;
+        }
         self.inner.counters.discarded();
+        tracing::warn!("the shared store has other bytes under {digest}; they are deleted there");
         let (shared, digest) = (self.clone(), digest.clone());
         tokio::spawn(async move {
             // What stays is noticed again the next time.
@@ -216,6 +219,7 @@ impl Shared {
             if let Err(failure) = deleted {
                 tracing::debug!("{} was not deleted: {failure}", digest.short());
             }
+            shared.end_discard(&digest);
         });
     }
 

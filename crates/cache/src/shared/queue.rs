@@ -124,6 +124,9 @@ struct State {
     workers: usize,
     /// Names of what was done, and until when it need not be done again.
     written: HashMap<String, Instant>,
+    /// Contents that are being deleted because they were wrong, and the store that has the right one where
+    /// it is to be written after that.
+    discards: HashMap<Digest, Option<Weak<Storage>>>,
     /// It was said that jobs are lost.
     overflows: bool,
     /// Jobs in a row that could not be done.
@@ -221,6 +224,29 @@ async fn work(inner: Weak<Inner>) {
 }
 
 impl Shared {
+    /// Marks wrong content that is going to be deleted. False where that is under way.
+    pub(super) fn begin_discard(&self, digest: &Digest) -> bool {
+        let mut state = self.inner.queue.state.lock();
+        let is_new = !state.discards.contains_key(digest);
+        if is_new {
+            state.discards.insert(digest.clone(), None);
+        }
+        is_new
+    }
+
+    /// It is deleted: the right content can be written, where that was wanted in the meantime.
+    pub(super) fn end_discard(&self, digest: &Digest) {
+        let job = Job::Content(digest.clone());
+        let wanted = {
+            let mut state = self.inner.queue.state.lock();
+            state.written.remove(&job.name());
+            state.discards.remove(digest).flatten()
+        };
+        if let Some(storage) = wanted.and_then(|storage| storage.upgrade()) {
+            self.publish(&storage, job);
+        }
+    }
+
     /// Notes how a job has ended; how long to wait before the next.
     fn ended(
         &self,
@@ -235,6 +261,14 @@ impl Shared {
             Ok(()) => {
                 let name = job.name();
                 state.names.remove(&name);
+                if let Job::Content(digest) = &job
+                    && let Some(wanted) = state.discards.get_mut(digest)
+                {
+                    // What was seen of it is being deleted.
+                    *wanted = Some(storage);
+                    queue.tell(&state);
+                    return None;
+                }
                 if state.written.len() >= MAX_WRITTEN {
                     state.written.clear();
                 }
@@ -318,6 +352,7 @@ impl Shared {
             .in_time(bucket.find(&bucket.keys().blob(digest)))
             .await?;
         let half = self.inner.unused_for.as_secs() / 2;
+        let replaces = found.is_some();
         let is_there = found.is_some_and(|found| {
             found.size == metadata.len() && now().saturating_sub(found.written_at) < half
         });
@@ -326,7 +361,7 @@ impl Shared {
         }
         let more = Duration::from_secs(metadata.len() / MIN_UPLOAD_SPEED);
         let limit = self.inner.bounds.write_timeout + more;
-        match within(limit, bucket.upload(digest, &path)).await {
+        match within(limit, bucket.upload(digest, &path, replaces)).await {
             Ok(()) => {
                 self.inner.counters.sent(metadata.len());
                 Ok(())

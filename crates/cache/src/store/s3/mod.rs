@@ -136,12 +136,17 @@ impl Bucket {
             .boxed()
     }
 
-    /// Writes a blob that is not there, or not as it should be. Verified before it is visible.
+    /// Writes a blob, over what is there where `replaces` says so. Verified before it is visible.
     ///
     /// # Errors
     /// [`StoreError::WrongDigest`]; the server or the file fail.
-    pub async fn upload(&self, digest: &Digest, file: &FilePath) -> Result<(), StoreError> {
-        upload::upload(self, digest, file).await
+    pub async fn upload(
+        &self,
+        digest: &Digest,
+        file: &FilePath,
+        replaces: bool,
+    ) -> Result<(), StoreError> {
+        upload::upload(self, digest, file, replaces).await
     }
 
     /// Writes unless it is there; servers that don't know that condition overwrite.
@@ -224,10 +229,11 @@ impl BlobStore for Bucket {
                 .map(|metadata| metadata.len());
             let length = length.map_err(StoreError::io(format!("reading {}", file.display())))?;
             // Of another length, it is not this blob.
-            if self.stat(digest).await? == Some(length) {
+            let known = self.stat(digest).await?;
+            if known == Some(length) {
                 return Ok(());
             }
-            self.upload(digest, file).await
+            self.upload(digest, file, known.is_some()).await
         })
     }
 

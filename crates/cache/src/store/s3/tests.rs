@@ -55,9 +55,15 @@ async fn large_blobs_go_in_parts_and_wrong_ones_not_at_all() {
     bucket.put(&digest, source.path()).await.unwrap();
     assert_eq!(server.count(&Method::PUT, digest.hex()), sent);
     // Of another length, it is not this blob.
-    std::fs::write(server.blob(&digest), b"garbage").unwrap();
-    bucket.put(&digest, source.path()).await.unwrap();
-    assert!(std::fs::read(server.blob(&digest)).unwrap() == blob);
+    let small = (Digest::of(b"small"), file(b"small"));
+    for (digest, source, right) in [
+        (&digest, &source, &blob[..]),
+        (&small.0, &small.1, b"small"),
+    ] {
+        std::fs::write(server.blob(digest), b"garbage").unwrap();
+        bucket.put(digest, source.path()).await.unwrap();
+        assert!(std::fs::read(server.blob(digest)).unwrap() == right);
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ pub(super) async fn upload(
     bucket: &Bucket,
     digest: &Digest,
     file: &FilePath,
+    replaces: bool,
 ) -> Result<(), StoreError> {
     let reading = || format!("reading {}", file.display());
     let (path, hasher) = (file.to_owned(), digest.hasher());
@@ -47,6 +48,9 @@ pub(super) async fn upload(
     let (source, content) = read.map_err(StoreError::io(reading()))?;
     if source.hasher.finish() != *digest {
         return Err(StoreError::WrongDigest(digest.clone()));
+    }
+    if replaces {
+        return bucket.write_small(&key, content).await;
     }
     let written = bucket.write_new(&key, content).await;
     written.map_err(|error| failed(&error, format!("writing {key}")))
