@@ -1,6 +1,6 @@
 //! Where blobs are kept: under their digest, whole or not at all.
 //!
-//! Every store behaves in the same way, which [`conformance`] shows for each: what is there has the
+//! Every store behaves in the same way, which `conformance` shows for each: what is there has the
 //! digest that it is asked for by, and what was put is there when `put` has returned.
 
 #[cfg(test)]
