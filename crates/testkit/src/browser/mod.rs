@@ -4,7 +4,7 @@
 //! no port that another test could take. Dropping it ends it and deletes the profile.
 //!
 //! Only one browser runs at a time, in all test programs together: a browser is a dozen processes, and on
-//! a small machine several of them starve each other until one dies. See [`Turn`].
+//! a small machine several of them starve each other until one dies.
 
 mod install;
 mod page;
