@@ -7,8 +7,6 @@
 //! | [`draft`] | the images of a Pod that may be moved, and where to |
 //! | [`patch`] | the patch (RFC 6902) and the annotations |
 //! | [`bounded`] | parts that are read without keeping all of them |
-//! | [`cache`] | which images are led through the node cache |
-//! | [`cache_prefix`] | names that lead through the node cache |
 //!
 //! ```
 //! use policy::config::Settings;

@@ -42,7 +42,7 @@ const UNUSED_FOR: Time = Time::seconds(30 * 24 * 3_600, 3_600, 10 * 365 * 24 * 3
 /// What the config says to the node cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeCache {
-    /// Where it listens. Default 127.0.0.1:7439 and [::1]:7439. Read at start only.
+    /// Where it listens. Default `127.0.0.1:7439` and `[::1]:7439`. Read at start only.
     pub listen: Vec<ListenAddress>,
     /// Further names by which clients may ask for it (the `Host` header). Default none.
     pub names: Vec<String>,
