@@ -103,7 +103,7 @@ impl DockerConfig {
     }
 
     /// What it knows about `endpoint`: a helper for it, else an entry, else the store that is asked for
-    /// everything. Keys are matched as kubelet matches .
+    /// everything. Keys are matched as kubelet matches them.
     ///
     /// # Errors
     /// There is an entry, and it can't be used.
