@@ -31,6 +31,8 @@ async fn winner(config: &str) -> (usize, String) {
     let world = World::start(&config, &all).await;
     let id = world.pull("docker.io/team/app:1").await;
     let at = ids.iter().position(|known| *known == id).unwrap();
+    // The line comes through a pipe, a little after the answer.
+    world.shim.wait_for_log("action=PullImage").await;
     (at, world.shim.log())
 }
 
