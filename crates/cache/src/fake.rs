@@ -40,7 +40,6 @@ pub(crate) enum Sending {
 
 /// Who may have what a place has.
 #[derive(Clone, Debug, Default)]
-#[allow(dead_code, reason = "the tests of rights come with them")]
 pub(crate) enum Doors {
     #[default]
     Open,

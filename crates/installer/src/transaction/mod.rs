@@ -268,16 +268,7 @@ pub(crate) fn uninstall_by_steps(
             return Ok(undone);
         }
         step("put an old file back")?;
-        match put_back(root, path, entry)? {
-            Back::Restored => undone.restored.push(path.clone()),
-            Back::Already => {}
-            Back::Edited => {
-                undone.left.push(path.clone());
-                if entry.wiring && leads_to_the_shim(root, path)? {
-                    undone.still_wired.push(path.clone());
-                }
-            }
-        }
+        undo(root, path, entry, &mut undone)?;
     }
     if !undone.still_wired.is_empty() {
         return Ok(undone);
@@ -305,18 +296,24 @@ pub fn unwire(root: &Root) -> Result<Undone, Error> {
     let ledger = Ledger::load(root)?;
     let mut undone = Undone::default();
     for (path, entry) in in_order(&ledger).filter(|(_, entry)| entry.wiring) {
-        match put_back(root, path, entry)? {
-            Back::Restored => undone.restored.push(path.clone()),
-            Back::Already => {}
-            Back::Edited => {
-                undone.left.push(path.clone());
-                if leads_to_the_shim(root, path)? {
-                    undone.still_wired.push(path.clone());
-                }
+        undo(root, path, entry, &mut undone)?;
+    }
+    Ok(undone)
+}
+
+/// Puts one file back, and notes what came of it.
+fn undo(root: &Root, path: &Path, entry: &Entry, undone: &mut Undone) -> Result<(), Error> {
+    match put_back(root, path, entry)? {
+        Back::Restored => undone.restored.push(path.to_owned()),
+        Back::Already => {}
+        Back::Edited => {
+            undone.left.push(path.to_owned());
+            if entry.wiring && leads_to_the_shim(root, path)? {
+                undone.still_wired.push(path.to_owned());
             }
         }
     }
-    Ok(undone)
+    Ok(())
 }
 
 /// Whether anything was installed here, and not undone.
