@@ -6,6 +6,7 @@
 //! | `names` | original names of images from mirrors: after pulls, in ListImages |
 //! | `presence` | whether the runtime has an image, by its answer |
 //! | `pull` | PullImage: candidates in order until one succeeds |
+//! | `early` | a pull that begins while registries are still asked |
 //! | `attempt` | one request to the runtime, within what is left of the caller's time |
 //! | `record` | what a pull leaves behind: history, counters, its line in the log |
 //!
@@ -13,6 +14,7 @@
 //! call fails which the runtime could answer (rule 7 of `docs/rules.md`).
 
 mod attempt;
+mod early;
 mod local;
 mod names;
 mod presence;
@@ -36,6 +38,7 @@ use crate::method::ImageMethod;
 use crate::upstream::UnaryReply;
 use crate::wire;
 use attempt::Attempts;
+use early::LastPlaces;
 use names::NamesApi;
 use record::Failing;
 
@@ -59,6 +62,8 @@ struct Shared {
     telemetry: Telemetry,
     /// Whether the runtime can keep original names itself.
     names_api: NamesApi,
+    /// Where the last image of each repository came from.
+    last_places: LastPlaces,
     /// Images whose last pull failed, so that the log says it once.
     failing: Failing,
     /// Whether the aliases could not be saved last time, so that the log says it once.
@@ -83,6 +88,7 @@ impl ImageService {
                 background,
                 telemetry,
                 names_api: NamesApi::default(),
+                last_places: LastPlaces::default(),
                 failing: Failing::default(),
                 unsaved: Arc::default(),
             }),

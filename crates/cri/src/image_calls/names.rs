@@ -41,6 +41,11 @@ impl NamesApi {
         }
     }
 
+    /// Whether the runtime is a containerd that has its own Images service.
+    pub(super) fn is_present(&self) -> bool {
+        self.get() == ApiState::Present
+    }
+
     fn learn<T>(&self, result: &Result<T, ContainerdError>) {
         let state = match result {
             Ok(_) | Err(ContainerdError::Refused { .. }) => 1,
@@ -61,7 +66,8 @@ pub(super) async fn after_pull(
     image: &str,
 ) {
     if !settings.original_names {
-        return;
+        // Who begins pulls early has to know.
+        return find_out(shared, attempts).await;
     }
     let (Ok(mirror), Ok(questions)) = (Reference::parse(image), attempts.as_image_status()) else {
         return;
@@ -117,16 +123,22 @@ pub(super) fn add_to(shared: &Shared, settings: &Settings, reply: &mut UnaryRepl
     }
 }
 
+/// Asks the runtime once whether it can keep other names for an image.
+pub(super) async fn find_out(shared: &Shared, attempts: &Attempts) {
+    if shared.names_api.get() != ApiState::Unknown {
+        return;
+    }
+    let containerd = Containerd::new(attempts.upstream());
+    // Any name will do.
+    let asked = tokio::time::timeout(API_TIMEOUT, containerd.image("docker.io/library/app:1"));
+    if let Ok(answer) = asked.await {
+        shared.names_api.learn(&answer);
+    }
+}
+
 /// ListImages and StreamImages. A filter by an original name is one by the name that the runtime knows.
 pub(super) async fn list(shared: &Shared, settings: &Settings, attempts: &Attempts) -> UnaryReply {
-    if shared.names_api.get() == ApiState::Unknown {
-        let containerd = Containerd::new(attempts.upstream());
-        // Any name will do.
-        let asked = tokio::time::timeout(API_TIMEOUT, containerd.image("docker.io/library/app:1"));
-        if let Ok(answer) = asked.await {
-            shared.names_api.learn(&answer);
-        }
-    }
+    find_out(shared, attempts).await;
     let filter = wire::text_at(attempts.message(), wire::FILTERED_IMAGE_NAME);
     let alias = filter
         .ok()

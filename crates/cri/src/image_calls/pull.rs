@@ -1,6 +1,8 @@
 //! PullImage: candidates in order until one succeeds; the origin is the last.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use policy::config::Settings;
 use policy::text::one_line;
@@ -50,6 +52,23 @@ pub(super) async fn pull(
     reply
 }
 
+/// Asks the runtime to pull a candidate, with the credentials that the plan gives it.
+async fn ask_runtime(attempts: &Attempts, plan: &Plan, candidate: &Candidate) -> AttemptResult {
+    if plan.is_original(candidate) {
+        return attempts.unchanged().await;
+    }
+    let server_address = candidate.endpoint.server_address();
+    let auth = match &candidate.credentials {
+        CredentialChoice::Configured(credentials) => AuthEdit::Replace {
+            credentials,
+            server_address: &server_address,
+        },
+        CredentialChoice::Callers => AuthEdit::Keep,
+        CredentialChoice::Anonymous => AuthEdit::Remove,
+    };
+    attempts.with_image_and_auth(&candidate.image, auth).await
+}
+
 struct Pull<'a> {
     shared: &'a Shared,
     settings: &'a Settings,
@@ -72,6 +91,8 @@ struct Progress {
     origin_failed: bool,
     /// Nobody was known to have the image; what was pulled at all was a last resort.
     nothing_found: bool,
+    /// The chosen candidate, and what its pull has come to already.
+    early: Option<(usize, AttemptResult)>,
 }
 
 impl Progress {
@@ -94,11 +115,10 @@ fn failure(status: &Status, reported: Option<&str>) -> String {
 
 impl Pull<'_> {
     async fn run(&mut self) -> UnaryReply {
-        let resolution = match self.resolve(Depth::Best).await {
-            Ok(resolution) => resolution,
+        let (resolution, early) = match self.resolve_and_begin().await {
+            Ok(begun) => begun,
             Err(error) => return reply(Err(error)),
         };
-        self.record.resolved(&resolution);
         let mut progress = Progress {
             verdicts: resolution.verdicts(),
             resolution,
@@ -106,6 +126,7 @@ impl Pull<'_> {
             last: None,
             origin_failed: false,
             nothing_found: true,
+            early,
         };
         let mut order = PullOrder::new(&self.plan);
         loop {
@@ -133,6 +154,56 @@ impl Pull<'_> {
                 }
             }
         }
+    }
+
+    /// Finds out who has the image. Where the repository's last image came from is asked to be pulled from at the
+    /// same time: when that place is the one chosen, its answer comes along, and asking has cost no time.
+    /// Otherwise that pull is called off.
+    async fn resolve_and_begin(
+        &mut self,
+    ) -> Result<(Arc<Resolution>, Option<(usize, AttemptResult)>), AttemptError> {
+        let plan = Arc::clone(&self.plan);
+        let Some((at, candidate)) = self.begins_with(&plan) else {
+            let resolution = self.resolve(Depth::Best).await?;
+            self.record.resolved(&resolution);
+            return Ok((resolution, None));
+        };
+        let began = Instant::now();
+        let mut answer = None;
+        let mut pulling = pin!(ask_runtime(self.attempts, &plan, candidate));
+        let resolution = {
+            let mut resolving = pin!(self.resolve(Depth::Best));
+            loop {
+                tokio::select! {
+                    // What is remembered is there at the first look: then nothing has been begun.
+                    biased;
+                    resolution = &mut resolving => break resolution?,
+                    pulled = &mut pulling, if answer.is_none() => answer = Some(pulled),
+                }
+            }
+        };
+        self.record.resolved(&resolution);
+        if resolution.chosen() != Some(at) {
+            self.record.called_off(candidate);
+            return Ok((resolution, None));
+        }
+        self.record.pulling(candidate, began);
+        let answer = match answer {
+            Some(answer) => answer,
+            None => pulling.await,
+        };
+        Ok((resolution, Some((at, answer))))
+    }
+
+    /// The candidate whose pull may begin before anybody has said that it has the image. Only where the runtime
+    /// is known to end a pull that is called off, as containerd does: CRI-O would go on.
+    fn begins_with<'p>(&self, plan: &'p Arc<Plan>) -> Option<(usize, &'p Candidate)> {
+        if !self.shared.names_api.is_present() {
+            return None;
+        }
+        let known = self.shared.resolver.known(plan, self.caller.as_ref());
+        let at = self.shared.last_places.candidate(plan, &known)?;
+        Some((at, plan.candidates.get(at)?))
     }
 
     async fn resolve(&self, depth: Depth) -> Result<Arc<Resolution>, AttemptError> {
@@ -187,18 +258,12 @@ impl Pull<'_> {
         if found || matches!(candidate.kind, CandidateKind::Redirect(_)) {
             progress.nothing_found = false;
         }
-        self.record.pulling(candidate);
-        let answer = match &candidate.credentials {
-            _ if is_original => self.attempts.unchanged().await,
-            CredentialChoice::Configured(credentials) => {
-                let auth = AuthEdit::Replace {
-                    credentials,
-                    server_address: &candidate.endpoint.server_address(),
-                };
-                self.edited(candidate, auth).await
+        let answer = match progress.early.take_if(|(early, _)| *early == at) {
+            Some((_, answer)) => answer,
+            None => {
+                self.record.pulling(candidate, Instant::now());
+                ask_runtime(self.attempts, &plan, candidate).await
             }
-            CredentialChoice::Callers => self.edited(candidate, AuthEdit::Keep).await,
-            CredentialChoice::Anonymous => self.edited(candidate, AuthEdit::Remove).await,
         };
         if matches!(answer, Err(AttemptError::TimedOut(_))) && self.attempts.bounded_by_config() {
             // It had all the time there is; the next pull of this image goes elsewhere first.
@@ -212,6 +277,7 @@ impl Pull<'_> {
         self.record.pulled(&answer);
         let reply = answer?;
         if reply.status().is_ok() {
+            self.shared.last_places.remember(&plan, Some(at));
             let alias = (!is_original).then_some(candidate.image.as_str());
             self.shared.remember(&self.plan.key, alias);
             if let Some(alias) = alias {
@@ -246,12 +312,6 @@ impl Pull<'_> {
         Ok(None)
     }
 
-    async fn edited(&self, candidate: &Candidate, auth: AuthEdit<'_>) -> AttemptResult {
-        self.attempts
-            .with_image_and_auth(&candidate.image, auth)
-            .await
-    }
-
     /// The name as written, with the caller's own credentials.
     async fn original(
         &mut self,
@@ -262,6 +322,7 @@ impl Pull<'_> {
         self.record.pulled(&answer);
         let reply = answer?;
         if reply.status().is_ok() {
+            self.shared.last_places.remember(&self.plan, None);
             self.shared.remember(&self.plan.key, None);
             let trail = self.trail_of_success(progress);
             self.record.came_from_origin(&progress.resolution, &trail);

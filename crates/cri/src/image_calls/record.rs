@@ -70,25 +70,33 @@ impl<'a> Record<'a> {
         self.recording.resolved(resolution.report(), false);
     }
 
-    /// The runtime is asked to pull a candidate.
-    pub(super) fn pulling(&mut self, candidate: &Candidate) {
+    /// The runtime has been asked to pull a candidate, at `began`.
+    pub(super) fn pulling(&mut self, candidate: &Candidate, began: Instant) {
         let registry = candidate.endpoint.to_string();
-        self.try_place(&candidate.image, registry, candidate.kind.into());
+        self.try_place(&candidate.image, registry, candidate.kind.into(), began);
+    }
+
+    /// A pull of a candidate had begun, and another place turned out to have the image.
+    pub(super) fn called_off(&self, candidate: &Candidate) {
+        let (image, reference) = (&candidate.image, &self.plan.reference);
+        tracing::debug!("the pull of {image} for {reference} was begun early and is called off");
+        let metrics = self.shared.telemetry.metrics();
+        metrics.pull_called_off(&candidate.endpoint.to_string(), candidate.kind.into());
     }
 
     /// The runtime is asked to pull the name as it was written.
     pub(super) fn pulling_origin(&mut self) {
         let plan = Arc::clone(&self.plan);
         let image = plan.reference.as_written();
-        self.try_place(image, ORIGIN.to_owned(), Place::Origin);
+        self.try_place(image, ORIGIN.to_owned(), Place::Origin, Instant::now());
     }
 
-    fn try_place(&mut self, image: &str, registry: String, place: Place) {
-        self.recording.pulling(image, &registry, place);
+    fn try_place(&mut self, image: &str, registry: String, place: Place, began: Instant) {
+        self.recording.pulling(image, &registry, place, began);
         self.trying = Some(Trying {
             registry,
             place,
-            began: Instant::now(),
+            began,
         });
     }
 

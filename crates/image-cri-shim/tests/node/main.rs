@@ -10,6 +10,7 @@
 
 mod circuits;
 mod credentials;
+mod early;
 mod failover;
 mod lifecycle;
 mod local;

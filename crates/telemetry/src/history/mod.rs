@@ -216,9 +216,9 @@ impl Recording {
         });
     }
 
-    /// Notes that a pull is tried.
-    pub fn pulling(&self, image: &str, registry: &str, place: Place) {
-        let started_us = micros(self.started.elapsed());
+    /// Notes that a pull is tried, since `began`.
+    pub fn pulling(&self, image: &str, registry: &str, place: Place, began: Instant) {
+        let started_us = micros(began.saturating_duration_since(self.started));
         self.change(|decision| {
             decision.pulls.push(PullReport {
                 image: image.to_owned(),

@@ -15,12 +15,12 @@ fn a_pull_is_seen_while_it_runs_and_after_it() {
     let history = History::default();
     let recording = history.begin("x:1", Vec::new());
     recording.resolved(Vec::new(), true);
-    recording.pulling("a.io/x:1", "a.io", Place::Registry);
+    recording.pulling("a.io/x:1", "a.io", Place::Registry, Instant::now());
     let running = history.running();
     assert_eq!(running.len(), 1);
     assert_eq!(running[0].pulls[0].elapsed_us, None);
     recording.pulled(Some("no space"));
-    recording.pulling("x:1", "origin", Place::Origin);
+    recording.pulling("x:1", "origin", Place::Origin, Instant::now());
     recording.pulled(None);
     recording.finish(pulled());
     assert!(history.running().is_empty());
@@ -78,7 +78,7 @@ fn one_image_in_all_spellings() {
 fn off_keeps_nothing() {
     let history = History::off();
     let recording = history.begin("x:1", Vec::new());
-    recording.pulling("x:1", "origin", Place::Origin);
+    recording.pulling("x:1", "origin", Place::Origin, Instant::now());
     recording.finish(pulled());
     assert!(history.ended(1, |_| true).is_empty());
     assert_eq!(history.total(), 0);
@@ -138,7 +138,7 @@ fn pulls_under_way_are_bounded_too() {
     );
     for recording in recordings {
         recording.resolved(candidates(300), false);
-        recording.pulling("a.io/x:1", "a.io", Place::Registry);
+        recording.pulling("a.io/x:1", "a.io", Place::Registry, Instant::now());
         recording.finish(pulled());
     }
     assert!(history.kept_bytes() <= KEPT_BYTES);

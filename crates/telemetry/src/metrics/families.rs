@@ -13,8 +13,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{
-    CallLabels, MethodLabels, NoLabels, PLACES, PlaceLabels, ProbeLabels, PullLabels,
-    RegistryLabels, ResolutionLabels, Resolved, ReviewLabels, RuleLabels, pull_result,
+    CallLabels, MethodLabels, NoLabels, PLACES, PULL_RESULTS, PlaceLabels, ProbeLabels, PullLabels,
+    RegistryLabels, ResolutionLabels, Resolved, ReviewLabels, RuleLabels,
 };
 use crate::live::LiveCollector;
 use crate::names::PREFIX;
@@ -229,11 +229,11 @@ impl Families {
             });
         }
         for place in PLACES {
-            for succeeded in [true, false] {
+            for result in PULL_RESULTS {
                 self.pulls.remove(&PullLabels {
                     registry: registry(),
                     place: place.name(),
-                    result: pull_result(succeeded),
+                    result,
                 });
             }
         }

@@ -110,7 +110,12 @@ pub(super) const PLACES: [Place; 4] = [
     Place::Origin,
 ];
 
-/// `result` of a pull.
+/// `result` of a pull that was begun early and then not wanted.
+pub(super) const CALLED_OFF: &str = "called_off";
+/// Every `result` of a pull.
+pub(super) const PULL_RESULTS: [&str; 3] = ["ok", "failed", CALLED_OFF];
+
+/// `result` of a pull that has come to its end.
 pub(super) fn pull_result(succeeded: bool) -> &'static str {
     if succeeded { "ok" } else { "failed" }
 }

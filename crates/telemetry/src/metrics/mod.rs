@@ -13,8 +13,8 @@ use prometheus_client::encoding::text;
 
 use self::families::Families;
 use self::labels::{
-    CallLabels, MethodLabels, PLACES, PlaceLabels, ProbeLabels, PullLabels, RegistryLabels,
-    ResolutionLabels, ReviewLabels, RuleLabels, pull_result,
+    CALLED_OFF, CallLabels, MethodLabels, PLACES, PlaceLabels, ProbeLabels, PullLabels,
+    RegistryLabels, ResolutionLabels, ReviewLabels, RuleLabels, pull_result,
 };
 pub use self::labels::{Resolved, Reviewed, code_name};
 use crate::live::Live;
@@ -152,6 +152,18 @@ impl Metrics {
                 let histogram = inner.pull_seconds.get_or_create(&labels);
                 histogram.observe(elapsed.as_secs_f64());
             }
+        }
+    }
+
+    /// A pull that had begun early was called off: another place than `registry` has the image.
+    pub fn pull_called_off(&self, registry: &str, place: Place) {
+        if let Some(inner) = &self.inner {
+            let labels = PullLabels {
+                registry: inner.know(registry),
+                place: place.name(),
+                result: CALLED_OFF,
+            };
+            inner.pulls.get_or_create(&labels).inc();
         }
     }
 
