@@ -9,7 +9,9 @@ use std::collections::{BinaryHeap, HashSet};
 
 use redb::{Durability, ReadableMultimapTable, ReadableTable};
 
-use super::{Index, OBJECTS, Object, PARENTS, PINS, Pin, Result, TAGS, Tag, USED, get, remove};
+use super::records::{Object, Pin, Tag};
+use super::tables::{OBJECTS, PARENTS, PINS, TAGS, USED, collect, get, remove};
+use super::{Index, Result};
 use crate::digest::Digest;
 
 /// What was taken out of the index, and is to be deleted from the store.
@@ -36,7 +38,7 @@ pub(super) fn with_ancestors(
     let mut next = 0;
     while let Some(current) = found.get(next).cloned() {
         next += 1;
-        for parent in super::collect(parents.get(current.as_str())?)? {
+        for parent in collect(parents.get(current.as_str())?)? {
             if found.len() < MAX_ANCESTORS && !found.contains(&parent) {
                 found.push(parent);
             }

@@ -11,8 +11,11 @@ use parking_lot::RwLock;
 use redb::backends::InMemoryBackend;
 use redb::{Database, StorageBackend};
 
-use super::{IndexError, PAGE_CACHE, Result, prepare};
+use super::tables::prepare;
+use super::{IndexError, Result};
 
+/// Memory for pages. The database's own default is a gigabyte.
+const PAGE_CACHE: usize = 8 * 1024 * 1024;
 /// How often the file is tried again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -1,7 +1,8 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::manifest::{Child, OCI_INDEX, OCI_MANIFEST};
+use crate::manifest::{Child, Kind, OCI_INDEX, OCI_MANIFEST};
+use crate::name::Repository;
 
 fn digest(name: &str) -> Digest {
     Digest::of(name.as_bytes())

@@ -1,21 +1,20 @@
 //! One blob, or a part of it, as a stream that outlives its sources: where one breaks off, the next
 //! goes on from there.
 
-use std::collections::HashMap;
+mod sources;
+mod wanted;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use parking_lot::Mutex;
 use policy::backoff::Backoff;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use super::Liars;
-use crate::digest::Digest;
-use crate::shared::Shared;
-use crate::upstream::{Asker, BlobBody, Failure, Failures, Place, Upstream};
+pub use self::wanted::{HostLimits, Wanted};
+use crate::upstream::{BlobBody, Failure, Failures};
 
 /// A source that sends nothing for this long is left for the next.
 const SOURCE_SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -26,61 +25,6 @@ const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(5),
 };
-/// Transfers of one upstream host that run at once; more wait, in the order they came.
-const TRANSFERS_PER_HOST: usize = 16;
-
-/// Transfers that may run at once, per upstream host. Manifests and HEADs don't wait here.
-#[derive(Debug, Default)]
-pub struct HostLimits {
-    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
-}
-
-impl HostLimits {
-    async fn acquire(&self, host: String) -> Option<OwnedSemaphorePermit> {
-        let semaphore = {
-            let mut hosts = self.hosts.lock();
-            if hosts.len() > 1024 {
-                hosts.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
-            }
-            let entry = hosts
-                .entry(host)
-                .or_insert_with(|| Arc::new(Semaphore::new(TRANSFERS_PER_HOST)));
-            Arc::clone(entry)
-        };
-        // Never closed, so this only ever waits.
-        semaphore.acquire_owned().await.ok()
-    }
-}
-
-/// Which blob is fetched, on whose behalf, and from where.
-#[derive(Clone)]
-pub struct Wanted {
-    /// Who is asked.
-    pub upstream: Arc<dyn Upstream>,
-    /// What is fetched.
-    pub digest: Digest,
-    /// The places, best first.
-    pub places: Vec<Place>,
-    /// For whom.
-    pub asker: Asker,
-    /// The shared store, which is looked at first.
-    pub shared: Option<Shared>,
-    /// The length that a manifest gives, where one does: what the shared store has is this long.
-    pub size: Option<u64>,
-    /// How many transfers a host takes.
-    pub limits: Arc<HostLimits>,
-    /// Who has sent wrong bytes.
-    pub liars: Arc<Liars>,
-}
-
-impl std::fmt::Debug for Wanted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wanted")
-            .field("digest", &self.digest)
-            .field("places", &self.places)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What the shared store is called where places are.
 pub const SHARED: &str = "the shared store";
@@ -344,163 +288,5 @@ impl Fetch {
         } else {
             self.preferred = open.source + 1;
         }
-    }
-
-    /// Opens the next source that can go on, waiting where none can at the moment.
-    async fn reopen(&mut self) -> Result<(), Failures> {
-        loop {
-            let count = self.ruled_out.len();
-            // Those whose circuit is open come last: they may be back.
-            for with_silent in [false, true] {
-                for step in 0..count {
-                    let source = (self.preferred + step) % count;
-                    let is_out = self.ruled_out.get(source).copied().unwrap_or(true);
-                    if is_out || self.is_silent(source) != with_silent {
-                        continue;
-                    }
-                    match self.try_open(source).await {
-                        Ok(open) => {
-                            self.open = Some(open);
-                            return Ok(());
-                        }
-                        Err(failure) => self.note(source, failure),
-                    }
-                }
-            }
-            let is_hopeless = self.ruled_out.iter().all(|out| *out);
-            if is_hopeless || !self.arrived || self.last_progress.elapsed() > PROGRESS_TIMEOUT {
-                return Err(self.failures.clone());
-            }
-            self.idle_rounds = self.idle_rounds.saturating_add(1);
-            tokio::time::sleep(BACKOFF.pause(self.idle_rounds)).await;
-        }
-    }
-
-    fn note(&mut self, source: usize, failure: Failure) {
-        match &failure {
-            // These may pass by themselves.
-            Failure::Silent(_) | Failure::RateLimited(_) if self.arrived => {}
-            _ => self.rule_out(source),
-        }
-        if source > 0 {
-            self.failures.note(&self.name(source), failure);
-        }
-    }
-
-    fn rule_out(&mut self, source: usize) {
-        if let Some(out) = self.ruled_out.get_mut(source) {
-            *out = true;
-        }
-    }
-
-    fn is_silent(&self, source: usize) -> bool {
-        self.place(source)
-            .is_some_and(|place| self.wanted.upstream.is_silent(place).is_some())
-    }
-
-    fn place(&self, source: usize) -> Option<&Place> {
-        self.wanted.places.get(source.checked_sub(1)?)
-    }
-
-    fn name(&self, source: usize) -> String {
-        self.place(source)
-            .map_or_else(|| SHARED.to_owned(), |place| place.name.clone())
-    }
-
-    async fn try_open(&mut self, source: usize) -> Result<Open, Failure> {
-        let wanted = Arc::clone(&self.wanted);
-        let Some(place) = source
-            .checked_sub(1)
-            .and_then(|number| wanted.places.get(number))
-        else {
-            return self.open_shared(&wanted, source).await;
-        };
-        let queued = Instant::now();
-        let permit = wanted.limits.acquire(place.endpoint.domain()).await;
-        // Waiting for a turn is nobody's silence.
-        self.last_progress += queued.elapsed();
-        if wanted.liars.is_one(&place.name, &wanted.digest) {
-            let wrong = "sent other bytes than asked for a moment ago".to_owned();
-            return Err(Failure::Wrong(wrong));
-        }
-        let (digest, asker) = (&wanted.digest, &wanted.asker);
-        let body = wanted
-            .upstream
-            .get_blob(place, digest, self.at, self.end, asker)
-            .await?;
-        if self.parts_only && !body.is_part {
-            return Err(Failure::Wrong("gives only the whole blob".to_owned()));
-        }
-        if body.start > self.at {
-            return Err(Failure::Wrong(format!(
-                "asked for byte {} on and sent byte {} on",
-                self.at, body.start
-            )));
-        }
-        if let (Some(known), Some(total)) = (self.total, body.total)
-            && known != total
-        {
-            return Err(Failure::Wrong(format!(
-                "says that the blob has {total} bytes, and another source {known}"
-            )));
-        }
-        if let Some(total) = body.total {
-            if total < self.at {
-                return Err(Failure::Wrong(format!("has only {total} bytes of it")));
-            }
-            self.total = Some(total);
-        }
-        if let Some(named) = &body.digest
-            && named != digest
-        {
-            tracing::warn!(
-                "{} names {} in its header when asked for {digest}; what counts is the content",
-                place.name,
-                named.short()
-            );
-        }
-        // A source that has answered has it: where it breaks off, it is worth another try.
-        self.arrived = true;
-        Ok(Open {
-            source,
-            skip: self.at - body.start,
-            body,
-            received: 0,
-            _permit: permit,
-        })
-    }
-
-    async fn open_shared(&mut self, wanted: &Wanted, source: usize) -> Result<Open, Failure> {
-        let Some(shared) = &wanted.shared else {
-            return Err(Failure::NotFound);
-        };
-        let found = shared.read(&wanted.digest, self.at, self.end).await?;
-        let found = found.ok_or(Failure::NotFound)?;
-        let total = found.total;
-        if wanted.size.is_some_and(|size| size != total) {
-            // Not one byte of that is worth fetching.
-            shared.discard(&wanted.digest);
-            return Err(Failure::Wrong(format!("has {total} bytes of it")));
-        }
-        if self.total.is_some_and(|known| known != total) {
-            return Err(Failure::Wrong(format!("has {total} bytes of it")));
-        }
-        self.total = Some(total);
-        let body = found
-            .bytes
-            .map(|chunk| chunk.map_err(|error| error.to_string()));
-        Ok(Open {
-            source,
-            skip: 0,
-            body: BlobBody {
-                start: self.at,
-                is_part: true,
-                total: Some(total),
-                digest: None,
-                body: body.boxed(),
-            },
-            received: 0,
-            _permit: None,
-        })
     }
 }

@@ -1,30 +1,28 @@
 //! One download of one blob, which everybody who wants the blob reads along from.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `assembly` | the file it grows in, and the digest of what is there |
+//! | `parts` | several connections for one blob |
+
+mod assembly;
+mod parts;
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
+use self::assembly::{Assembly, WRITE_SIZE};
+use self::parts::{Chunk, chunk_size};
 use super::fetch::{Fetch, Wanted};
 use super::ranges::Ranges;
 use crate::digest::{Digest, Hasher};
 use crate::storage::Storage;
 use crate::upstream::{Failure, Failures};
-
-/// Written to the disk at a time, and hashed.
-const WRITE_SIZE: usize = 256 * 1024;
-/// How much may arrive before it is noted which parts are there, for after a crash.
-const NOTE_INTERVAL: u64 = 16 * 1024 * 1024;
-/// Bounds of what one request of a parallel download asks for.
-const CHUNK_SIZES: (u64, u64) = (4 * 1024 * 1024, 32 * 1024 * 1024);
-/// What is left of a chunk is shared with an idle connection when it is longer than this.
-const MIN_SHARED: u64 = 2 * 1024 * 1024;
 
 /// How a blob is downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,19 +79,6 @@ pub struct Transfer {
     progress: watch::Sender<Progress>,
 }
 
-/// What has arrived in one attempt.
-struct Assembly {
-    file: Arc<File>,
-    state: Mutex<Assembled>,
-}
-
-struct Assembled {
-    ranges: Ranges,
-    hasher: Hasher,
-    hashed: u64,
-    since_noted: u64,
-}
-
 /// How one attempt ended.
 enum Ended {
     Whole,
@@ -116,21 +101,6 @@ impl From<Failures> for Broken {
     fn from(failures: Failures) -> Self {
         Self::Sources(failures)
     }
-}
-
-/// One request of a parallel download. Its end moves forward when an idle connection takes the rest.
-#[derive(Debug)]
-struct Chunk {
-    at: AtomicU64,
-    end: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Queue {
-    waiting: VecDeque<(u64, u64)>,
-    running: Vec<Arc<Chunk>>,
-    ruled_out: Vec<usize>,
-    contributors: Vec<usize>,
 }
 
 impl Transfer {
@@ -353,37 +323,6 @@ impl Transfer {
     }
 
     /// Opens the file; None where there is no room.
-    async fn prepare(&self, hint: Option<u64>, resume: bool) -> io::Result<Option<Assembly>> {
-        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
-        let prepared = tokio::task::spawn_blocking(move || {
-            if !storage.reserve(&digest, hint.unwrap_or(0)) {
-                return Ok(None);
-            }
-            let file = storage.disk().open_partial(&digest)?;
-            let mut ranges = Ranges::default();
-            if resume {
-                let length = file.metadata()?.len();
-                let noted = storage.disk().noted_ranges(&digest);
-                let there = noted.iter().map(|&(start, end)| (start, end.min(length)));
-                ranges = Ranges::from_pairs(&there.collect::<Vec<_>>());
-            } else {
-                file.set_len(0)?;
-            }
-            let mut assembled = Assembled {
-                ranges,
-                hasher: digest.hasher(),
-                hashed: 0,
-                since_noted: 0,
-            };
-            assembled.catch_up(&file)?;
-            Ok(Some(Assembly {
-                file: Arc::new(file),
-                state: Mutex::new(assembled),
-            }))
-        });
-        prepared.await.map_err(io::Error::other)?
-    }
-
     fn publish(&self, assembly: &Assembly) {
         let ranges = assembly.state.lock().ranges.clone();
         self.progress.send_modify(|progress| {
@@ -492,290 +431,5 @@ impl Transfer {
             }
             buffer = self.write(assembly, buffer, offset).await?;
         }
-    }
-
-    async fn write(
-        &self,
-        assembly: &Arc<Assembly>,
-        buffer: Vec<u8>,
-        offset: u64,
-    ) -> Result<Vec<u8>, Broken> {
-        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
-        let writing = Arc::clone(assembly);
-        let written = tokio::task::spawn_blocking(move || {
-            storage
-                .disk()
-                .write_partial(&writing.file, &buffer, offset)?;
-            let mut state = writing.state.lock();
-            state.add(&writing.file, &buffer, offset)?;
-            if state.since_noted >= NOTE_INTERVAL {
-                state.since_noted = 0;
-                storage.disk().note_ranges(&digest, state.ranges.pairs())?;
-            }
-            Ok((buffer, state.ranges.clone()))
-        });
-        let written = written
-            .await
-            .unwrap_or_else(|ended| Err(io::Error::other(ended)));
-        let (buffer, ranges) = written.map_err(Broken::Disk)?;
-        self.progress
-            .send_modify(|progress| progress.ranges = ranges);
-        Ok(buffer)
-    }
-
-    async fn note_ranges(&self, assembly: &Arc<Assembly>) {
-        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
-        let ranges = assembly.state.lock().ranges.clone();
-        let noted = tokio::task::spawn_blocking(move || {
-            if ranges.pairs().is_empty() {
-                storage.disk().discard_partial(&digest);
-                return Ok(());
-            }
-            storage.disk().note_ranges(&digest, ranges.pairs())
-        });
-        // Without the note the next download begins anew.
-        let _ = noted.await;
-    }
-
-    /// Fetches the rest over several connections; `first` is the one that is open already.
-    async fn fetch_parts(
-        &self,
-        assembly: &Arc<Assembly>,
-        mut first: Fetch,
-        total: u64,
-        parallelism: Parallelism,
-        without: &[usize],
-        contributors: &mut Vec<usize>,
-    ) -> Result<(), Broken> {
-        let size = chunk_size(total, parallelism.connections);
-        let mut waiting = VecDeque::new();
-        for (start, end) in assembly.state.lock().ranges.gaps(total) {
-            let mut at = start;
-            while at < end {
-                waiting.push_back((at, end.min(at + size)));
-                at += size;
-            }
-        }
-        // What the first connection is fetching already.
-        if let Some((start, end)) = waiting.pop_front() {
-            let asked = first.end().unwrap_or(end);
-            if asked < end {
-                waiting.push_front((asked.max(start), end));
-            }
-            first.shorten(end);
-        }
-        let mut ruled_out = without.to_vec();
-        ruled_out.extend(first.ruled_out());
-        let queue = Arc::new(Mutex::new(Queue {
-            waiting,
-            running: Vec::new(),
-            ruled_out,
-            contributors: Vec::new(),
-        }));
-        let sources = self.wanted.places.len().max(1);
-        let best = first.source().unwrap_or(0);
-        let mut open = Some(first);
-        let mut workers = JoinSet::new();
-        for number in 0..parallelism.connections {
-            let worker = Worker {
-                digest: self.digest.clone(),
-                wanted: Arc::clone(&self.wanted),
-                storage: Arc::clone(&self.storage),
-                progress: self.progress.clone(),
-                assembly: Arc::clone(assembly),
-                queue: Arc::clone(&queue),
-                // The best source for the first, the others in turn for the others.
-                preferred: if number == 0 || best == 0 {
-                    best
-                } else {
-                    (best - 1 + number) % sources + 1
-                },
-            };
-            workers.spawn(worker.run(open.take()));
-        }
-        let mut result = Ok(());
-        while let Some(done) = workers.join_next().await {
-            let done = done.unwrap_or_else(|ended| Err(Broken::Disk(io::Error::other(ended))));
-            if let Err(broken) = done {
-                // The others would only fetch what nobody can use.
-                workers.abort_all();
-                if result.is_ok() {
-                    result = Err(broken);
-                }
-            }
-        }
-        contributors.extend_from_slice(&queue.lock().contributors);
-        result
-    }
-
-    async fn finish(
-        &self,
-        assembly: &Arc<Assembly>,
-        total: u64,
-        contributors: Vec<usize>,
-    ) -> Ended {
-        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
-        let finishing = Arc::clone(assembly);
-        let finished = tokio::task::spawn_blocking(move || {
-            let mut state = finishing.state.lock();
-            state.catch_up(&finishing.file)?;
-            if state.hashed != total || state.hasher.clone().finish() != digest {
-                return Ok(false);
-            }
-            finishing.file.set_len(total)?;
-            // The content is right, and is served from the open file, even when it can't be kept.
-            if storage.commit(&digest, &finishing.file, total).is_err() {
-                storage.disk().discard_partial(&digest);
-            }
-            Ok::<_, io::Error>(true)
-        });
-        match finished.await {
-            Ok(Ok(true)) => Ended::Whole,
-            Ok(Ok(false)) => Ended::Wrong(contributors),
-            Ok(Err(error)) => {
-                self.storage.report_failure(&error);
-                self.storage.disk().discard_partial(&self.digest);
-                self.unstored()
-            }
-            Err(_) => self.unstored(),
-        }
-    }
-}
-
-fn chunk_size(total: u64, connections: usize) -> u64 {
-    let each = total / (4 * connections as u64).max(1);
-    each.clamp(CHUNK_SIZES.0, CHUNK_SIZES.1)
-}
-
-impl Assembled {
-    /// Adds what was written, and hashes on as far as there is no gap.
-    fn add(&mut self, file: &File, content: &[u8], offset: u64) -> io::Result<()> {
-        let length = content.len() as u64;
-        self.ranges.insert(offset, offset + length);
-        self.since_noted += length;
-        if offset == self.hashed {
-            self.hasher.update(content);
-            self.hashed += length;
-        }
-        self.catch_up(file)
-    }
-
-    /// Hashes what was written ahead, now that the gap before it is filled.
-    fn catch_up(&mut self, file: &File) -> io::Result<()> {
-        let end = self.ranges.reach(0);
-        if self.hashed >= end {
-            return Ok(());
-        }
-        let mut chunk = vec![0; WRITE_SIZE];
-        while self.hashed < end {
-            let wanted = usize::try_from(end - self.hashed).unwrap_or(WRITE_SIZE);
-            let part = chunk.get_mut(..wanted.min(WRITE_SIZE)).unwrap_or_default();
-            file.read_exact_at(part, self.hashed)?;
-            self.hasher.update(part);
-            self.hashed += part.len() as u64;
-        }
-        Ok(())
-    }
-}
-
-/// One connection of a parallel download.
-struct Worker {
-    digest: Digest,
-    wanted: Arc<Wanted>,
-    storage: Arc<Storage>,
-    progress: watch::Sender<Progress>,
-    assembly: Arc<Assembly>,
-    queue: Arc<Mutex<Queue>>,
-    preferred: usize,
-}
-
-impl Worker {
-    async fn run(self, first: Option<Fetch>) -> Result<(), Broken> {
-        let transfer = Transfer {
-            digest: self.digest.clone(),
-            wanted: Arc::clone(&self.wanted),
-            storage: Arc::clone(&self.storage),
-            progress: self.progress.clone(),
-        };
-        let mut next = first.map(|fetch| {
-            let end = fetch.end().unwrap_or(u64::MAX);
-            (self.start(fetch.at(), end), fetch)
-        });
-        let mut preferred = self.preferred;
-        loop {
-            let (chunk, mut fetch) = match next.take() {
-                Some(begun) => begun,
-                None => {
-                    let Some(chunk) = self.take() else {
-                        return Ok(());
-                    };
-                    let from = chunk.at.load(Ordering::Acquire);
-                    let end = chunk.end.load(Ordering::Acquire);
-                    let ruled_out = self.queue.lock().ruled_out.clone();
-                    let fetch = Fetch::new(Arc::clone(&self.wanted), from, Some(end))
-                        .without(&ruled_out)
-                        .preferring(preferred)
-                        .parts_only();
-                    (chunk, fetch)
-                }
-            };
-            let copied = transfer
-                .copy(&self.assembly, &mut fetch, Some(&chunk))
-                .await;
-            preferred = fetch.source().unwrap_or(preferred);
-            let mut queue = self.queue.lock();
-            queue
-                .running
-                .retain(|running| !Arc::ptr_eq(running, &chunk));
-            for source in fetch.ruled_out() {
-                if !queue.ruled_out.contains(&source) {
-                    queue.ruled_out.push(source);
-                }
-            }
-            for &source in fetch.contributors() {
-                if !queue.contributors.contains(&source) {
-                    queue.contributors.push(source);
-                }
-            }
-            drop(queue);
-            copied?;
-        }
-    }
-
-    fn start(&self, at: u64, end: u64) -> Arc<Chunk> {
-        let chunk = Arc::new(Chunk {
-            at: AtomicU64::new(at),
-            end: AtomicU64::new(end),
-        });
-        self.queue.lock().running.push(Arc::clone(&chunk));
-        chunk
-    }
-
-    /// The next chunk, or the second half of what the slowest connection still has to fetch.
-    fn take(&self) -> Option<Arc<Chunk>> {
-        let mut queue = self.queue.lock();
-        let (at, end) = match queue.waiting.pop_front() {
-            Some(chunk) => chunk,
-            None => {
-                let left = |chunk: &Arc<Chunk>| {
-                    let end = chunk.end.load(Ordering::Acquire);
-                    end.saturating_sub(chunk.at.load(Ordering::Acquire))
-                };
-                let slowest = queue.running.iter().max_by_key(|chunk| left(chunk))?;
-                if left(slowest) < MIN_SHARED {
-                    return None;
-                }
-                let end = slowest.end.load(Ordering::Acquire);
-                let middle = end - left(slowest) / 2;
-                slowest.end.store(middle, Ordering::Release);
-                (middle, end)
-            }
-        };
-        let chunk = Arc::new(Chunk {
-            at: AtomicU64::new(at),
-            end: AtomicU64::new(end),
-        });
-        queue.running.push(Arc::clone(&chunk));
-        Some(chunk)
     }
 }

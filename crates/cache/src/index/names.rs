@@ -1,0 +1,199 @@
+//! What the store's objects are called: tags, what belongs to a repository and who may have it, pins.
+
+use redb::{Durability, ReadableTable};
+
+use super::records::{Link, Pin, RepositoryRight, Tag, TagName};
+use super::tables::{LINKS, PINS, RIGHTS, TAGS, get, link_key, put_link, set};
+use super::{Index, Result};
+use crate::digest::Digest;
+use crate::name::Repository;
+
+impl Index {
+    /// What a tag meant when it was looked up last.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn tag(&self, name: &TagName) -> Result<Option<Tag>> {
+        self.read(|txn| get(&txn.open_table(TAGS)?, &name.key()))
+    }
+
+    /// Notes what a tag means. `durable` where the digest is new; a mere revalidation may be lost.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn set_tag(&self, name: &TagName, tag: &Tag, durable: bool) -> Result<()> {
+        let durability = if durable {
+            Durability::Immediate
+        } else {
+            Durability::None
+        };
+        self.write(durability, |txn| {
+            set(&mut txn.open_table(TAGS)?, &name.key(), tag)
+        })
+    }
+
+    /// Forgets tags.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn remove_tags(&self, names: &[TagName]) -> Result<()> {
+        self.write(Durability::Immediate, |txn| {
+            let mut tags = txn.open_table(TAGS)?;
+            for name in names {
+                tags.remove(name.key().as_str())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// All tags of one repository.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn tags_of(&self, repository: &Repository) -> Result<Vec<(String, Tag)>> {
+        let start = format!("{repository}:");
+        self.read(|txn| {
+            let mut found = Vec::new();
+            for entry in txn.open_table(TAGS)?.range(start.as_str()..)? {
+                let (key, tag) = entry?;
+                match key.value().strip_prefix(&start) {
+                    Some(tag_name) if !tag_name.contains('/') => {
+                        found.push((tag_name.to_owned(), serde_json::from_slice(tag.value())?))
+                    }
+                    // `host:port/…` begins in the same way as a tag of a repository called `host`.
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// Every tag, by its whole name.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn all_tags(&self) -> Result<Vec<(TagName, Tag)>> {
+        self.read(|txn| {
+            let mut found = Vec::new();
+            for entry in txn.open_table(TAGS)?.iter()? {
+                let (key, tag) = entry?;
+                if let Some(name) = TagName::from_key(key.value()) {
+                    found.push((name, serde_json::from_slice(tag.value())?));
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    // ---- links and rights ----
+
+    /// Notes that an object belongs to a repository.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn link(&self, repository: &Repository, digest: &Digest, link: &Link) -> Result<()> {
+        self.write(Durability::Immediate, |txn| {
+            put_link(txn, repository, digest, link)
+        })
+    }
+
+    /// Whether an object belongs to a repository.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn linked(&self, repository: &Repository, digest: &Digest) -> Result<Option<Link>> {
+        self.read(|txn| get(&txn.open_table(LINKS)?, &link_key(repository, digest)))
+    }
+
+    /// Forgets what belongs to a repository, or one object of it.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn unlink(&self, repository: &Repository, digest: Option<&Digest>) -> Result<()> {
+        self.write(Durability::Immediate, |txn| {
+            let mut links = txn.open_table(LINKS)?;
+            if let Some(digest) = digest {
+                links.remove(link_key(repository, digest).as_str())?;
+                return Ok(());
+            }
+            let start = format!("{repository}@");
+            links.retain(|key, _| !key.starts_with(&start))?;
+            Ok(())
+        })
+    }
+
+    /// Every link: repository as text, digest, link.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn all_links(&self) -> Result<Vec<(String, Digest, Link)>> {
+        self.read(|txn| {
+            let mut found = Vec::new();
+            for entry in txn.open_table(LINKS)?.iter()? {
+                let (key, link) = entry?;
+                if let Some((repository, digest)) = key.value().split_once('@')
+                    && let Ok(digest) = digest.parse()
+                {
+                    let link = serde_json::from_slice(link.value())?;
+                    found.push((repository.to_owned(), digest, link));
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// Who may have what a repository holds.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn right(&self, repository: &Repository) -> Result<Option<RepositoryRight>> {
+        self.read(|txn| get(&txn.open_table(RIGHTS)?, &repository.to_string()))
+    }
+
+    /// Notes who may have what a repository holds.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn set_right(&self, repository: &Repository, right: &RepositoryRight) -> Result<()> {
+        self.write(Durability::Immediate, |txn| {
+            set(&mut txn.open_table(RIGHTS)?, &repository.to_string(), right)
+        })
+    }
+
+    /// Pins an image by its name, or takes the pin away. True where that changed something.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn set_pin(&self, name: &str, pin: Option<&Pin>) -> Result<bool> {
+        self.write(Durability::Immediate, |txn| {
+            let mut pins = txn.open_table(PINS)?;
+            let before = match pin {
+                Some(pin) => pins
+                    .insert(name, serde_json::to_vec(pin)?.as_slice())?
+                    .map(|before| before.value().to_vec()),
+                None => pins.remove(name)?.map(|before| before.value().to_vec()),
+            };
+            let after = pin.map(serde_json::to_vec).transpose()?;
+            Ok(before != after)
+        })
+    }
+
+    /// All pins.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn pins(&self) -> Result<Vec<(String, Pin)>> {
+        self.read(|txn| {
+            let mut found = Vec::new();
+            for entry in txn.open_table(PINS)?.iter()? {
+                let (name, pin) = entry?;
+                found.push((
+                    name.value().to_owned(),
+                    serde_json::from_slice(pin.value())?,
+                ));
+            }
+            Ok(found)
+        })
+    }
+}

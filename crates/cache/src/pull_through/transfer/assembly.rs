@@ -1,0 +1,176 @@
+//! The file that a blob grows in: what has been written, and hashed as far as there is no gap.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Broken, Ended, Transfer};
+use crate::digest::Hasher;
+use crate::pull_through::ranges::Ranges;
+
+/// Written to the disk at a time, and hashed.
+pub(super) const WRITE_SIZE: usize = 256 * 1024;
+
+/// How much may arrive before it is noted which parts are there, for after a crash.
+const NOTE_INTERVAL: u64 = 16 * 1024 * 1024;
+
+/// What has arrived in one attempt.
+pub(super) struct Assembly {
+    pub(super) file: Arc<File>,
+    pub(super) state: Mutex<Assembled>,
+}
+
+pub(super) struct Assembled {
+    pub(super) ranges: Ranges,
+    pub(super) hasher: Hasher,
+    pub(super) hashed: u64,
+    since_noted: u64,
+}
+
+impl Assembled {
+    /// Adds what was written, and hashes on as far as there is no gap.
+    fn add(&mut self, file: &File, content: &[u8], offset: u64) -> io::Result<()> {
+        let length = content.len() as u64;
+        self.ranges.insert(offset, offset + length);
+        self.since_noted += length;
+        if offset == self.hashed {
+            self.hasher.update(content);
+            self.hashed += length;
+        }
+        self.catch_up(file)
+    }
+
+    /// Hashes what was written ahead, now that the gap before it is filled.
+    fn catch_up(&mut self, file: &File) -> io::Result<()> {
+        let end = self.ranges.reach(0);
+        if self.hashed >= end {
+            return Ok(());
+        }
+        let mut chunk = vec![0; WRITE_SIZE];
+        while self.hashed < end {
+            let wanted = usize::try_from(end - self.hashed).unwrap_or(WRITE_SIZE);
+            let part = chunk.get_mut(..wanted.min(WRITE_SIZE)).unwrap_or_default();
+            file.read_exact_at(part, self.hashed)?;
+            self.hasher.update(part);
+            self.hashed += part.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Transfer {
+    /// Opens the file; None where there is no room.
+    pub(super) async fn prepare(
+        &self,
+        hint: Option<u64>,
+        resume: bool,
+    ) -> io::Result<Option<Assembly>> {
+        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            if !storage.reserve(&digest, hint.unwrap_or(0)) {
+                return Ok(None);
+            }
+            let file = storage.disk().open_partial(&digest)?;
+            let mut ranges = Ranges::default();
+            if resume {
+                let length = file.metadata()?.len();
+                let noted = storage.disk().noted_ranges(&digest);
+                let there = noted.iter().map(|&(start, end)| (start, end.min(length)));
+                ranges = Ranges::from_pairs(&there.collect::<Vec<_>>());
+            } else {
+                file.set_len(0)?;
+            }
+            let mut assembled = Assembled {
+                ranges,
+                hasher: digest.hasher(),
+                hashed: 0,
+                since_noted: 0,
+            };
+            assembled.catch_up(&file)?;
+            Ok(Some(Assembly {
+                file: Arc::new(file),
+                state: Mutex::new(assembled),
+            }))
+        });
+        prepared.await.map_err(io::Error::other)?
+    }
+
+    pub(super) async fn write(
+        &self,
+        assembly: &Arc<Assembly>,
+        buffer: Vec<u8>,
+        offset: u64,
+    ) -> Result<Vec<u8>, Broken> {
+        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
+        let writing = Arc::clone(assembly);
+        let written = tokio::task::spawn_blocking(move || {
+            storage
+                .disk()
+                .write_partial(&writing.file, &buffer, offset)?;
+            let mut state = writing.state.lock();
+            state.add(&writing.file, &buffer, offset)?;
+            if state.since_noted >= NOTE_INTERVAL {
+                state.since_noted = 0;
+                storage.disk().note_ranges(&digest, state.ranges.pairs())?;
+            }
+            Ok((buffer, state.ranges.clone()))
+        });
+        let written = written
+            .await
+            .unwrap_or_else(|ended| Err(io::Error::other(ended)));
+        let (buffer, ranges) = written.map_err(Broken::Disk)?;
+        self.progress
+            .send_modify(|progress| progress.ranges = ranges);
+        Ok(buffer)
+    }
+
+    pub(super) async fn note_ranges(&self, assembly: &Arc<Assembly>) {
+        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
+        let ranges = assembly.state.lock().ranges.clone();
+        let noted = tokio::task::spawn_blocking(move || {
+            if ranges.pairs().is_empty() {
+                storage.disk().discard_partial(&digest);
+                return Ok(());
+            }
+            storage.disk().note_ranges(&digest, ranges.pairs())
+        });
+        // Without the note the next download begins anew.
+        let _ = noted.await;
+    }
+
+    pub(super) async fn finish(
+        &self,
+        assembly: &Arc<Assembly>,
+        total: u64,
+        contributors: Vec<usize>,
+    ) -> Ended {
+        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
+        let finishing = Arc::clone(assembly);
+        let finished = tokio::task::spawn_blocking(move || {
+            let mut state = finishing.state.lock();
+            state.catch_up(&finishing.file)?;
+            if state.hashed != total || state.hasher.clone().finish() != digest {
+                return Ok(false);
+            }
+            finishing.file.set_len(total)?;
+            // The content is right, and is served from the open file, even when it can't be kept.
+            if storage.commit(&digest, &finishing.file, total).is_err() {
+                storage.disk().discard_partial(&digest);
+            }
+            Ok::<_, io::Error>(true)
+        });
+        match finished.await {
+            Ok(Ok(true)) => Ended::Whole,
+            Ok(Ok(false)) => Ended::Wrong(contributors),
+            Ok(Err(error)) => {
+                self.storage.report_failure(&error);
+                self.storage.disk().discard_partial(&self.digest);
+                self.unstored()
+            }
+            Err(_) => self.unstored(),
+        }
+    }
+}

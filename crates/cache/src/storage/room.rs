@@ -1,0 +1,204 @@
+//! Room: how much the store may hold, what is reserved in it, and what goes when there is none.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::{Storage, StorageError};
+use crate::digest::Digest;
+use crate::manifest::Parsed;
+
+/// Digests of layers of images that are too large, at most; all are forgotten then.
+const MAX_OVERSIZED: usize = 10_000;
+
+/// How much the store may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeLimits {
+    /// Bytes of blobs.
+    pub max_size: u64,
+    /// Bytes that stay free on the file system.
+    pub min_free: u64,
+}
+
+impl SizeLimits {
+    /// No limits.
+    pub const NONE: Self = Self {
+        max_size: u64::MAX,
+        min_free: 0,
+    };
+}
+
+/// Bytes that have to go before something can be stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Missing {
+    by_size: u64,
+    by_free: u64,
+}
+
+impl Missing {
+    /// What to evict: 5 % more than what is missing, so that not every blob from now on makes room.
+    fn wanted(self, limits: SizeLimits) -> u64 {
+        let with_slack = |missing: u64, limit: u64| match missing {
+            0 => 0,
+            missing => missing.saturating_add(limit / 20),
+        };
+        with_slack(self.by_size, limits.max_size).max(with_slack(self.by_free, limits.min_free))
+    }
+}
+
+impl Storage {
+    /// Changes how much may be stored; what is too much goes with the next thing that is stored.
+    pub fn set_limits(&self, limits: SizeLimits) {
+        *self.limits.lock() = limits;
+    }
+
+    /// How much may be stored.
+    pub fn limits(&self) -> SizeLimits {
+        *self.limits.lock()
+    }
+
+    /// Keeps room for something that is about to be stored, and makes room where there is none. False
+    /// where there can't be any; what is fetched then passes through.
+    pub fn reserve(&self, digest: &Digest, bytes: u64) -> bool {
+        if self.oversized.lock().contains(digest) {
+            return false;
+        }
+        let made = self.make_room(digest, bytes);
+        let fits = *made.as_ref().unwrap_or(&false);
+        if let Err(error) = &made {
+            self.report_failure(error);
+        }
+        if fits {
+            self.reserved.lock().insert(digest.clone(), bytes);
+        }
+        fits
+    }
+
+    /// What was reserved is stored, or will not be.
+    pub fn release(&self, digest: &Digest) {
+        self.reserved.lock().remove(digest);
+    }
+
+    fn make_room(&self, digest: &Digest, bytes: u64) -> Result<bool, StorageError> {
+        let limits = self.limits();
+        if limits == SizeLimits::NONE {
+            return Ok(true);
+        }
+        let mut missing = self.missing(digest, bytes, limits)?;
+        if missing == Missing::default() {
+            self.crowded.store(false, Ordering::Relaxed);
+            return Ok(true);
+        }
+        // What can't fit at all costs no other image its place.
+        let pinned = self.index.pinned_bytes()?;
+        if bytes.saturating_add(pinned) > limits.max_size {
+            self.warn_crowded(pinned, bytes, limits);
+            return Ok(false);
+        }
+        self.discard_idle_partials();
+        missing = self.missing(digest, bytes, limits)?;
+        if missing != Missing::default() {
+            self.evict(missing.wanted(limits))?;
+            missing = self.missing(digest, bytes, limits)?;
+        }
+        let fits = missing == Missing::default();
+        if fits {
+            self.crowded.store(false, Ordering::Relaxed);
+        } else {
+            self.warn_crowded(pinned, bytes, limits);
+        }
+        Ok(fits)
+    }
+
+    /// Makes room as the limits want it.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn collect(&self) -> Result<(), StorageError> {
+        let nothing = Digest::of(b"");
+        let limits = self.limits();
+        if limits == SizeLimits::NONE {
+            return Ok(());
+        }
+        let missing = self.missing(&nothing, 0, limits)?;
+        if missing != Missing::default() {
+            self.discard_idle_partials();
+            self.evict(missing.wanted(limits))?;
+        }
+        Ok(())
+    }
+
+    fn missing(&self, digest: &Digest, bytes: u64, limits: SizeLimits) -> io::Result<Missing> {
+        let coming: u64 = {
+            let reserved = self.reserved.lock();
+            let others = reserved.iter().filter(|(other, _)| *other != digest);
+            others.map(|(_, bytes)| bytes).sum()
+        };
+        let used = self.stored_bytes().saturating_add(coming);
+        let (free, _) = self.disk.space()?;
+        Ok(Missing {
+            by_size: used.saturating_add(bytes).saturating_sub(limits.max_size),
+            by_free: limits.min_free.saturating_add(bytes).saturating_sub(free),
+        })
+    }
+
+    fn evict(&self, wanted: u64) -> Result<(), StorageError> {
+        self.flush_touched()?;
+        let _changing = self.changing.lock();
+        let busy: HashSet<Digest> = self.reserved.lock().keys().cloned().collect();
+        let evicted = self.index.evict(wanted, &busy)?;
+        self.delete_all(&evicted)?;
+        self.evictions.fetch_add(evicted.images, Ordering::Relaxed);
+        if evicted.images > 0 {
+            tracing::info!(
+                "{} images went from the cache to make room for others ({} bytes)",
+                evicted.images,
+                evicted.bytes
+            );
+        }
+        Ok(())
+    }
+
+    fn discard_idle_partials(&self) {
+        let reserved = self.reserved.lock();
+        for (digest, _, _) in self.disk.partials() {
+            if !reserved.contains_key(&digest) {
+                self.disk.discard_partial(&digest);
+            }
+        }
+    }
+
+    fn warn_crowded(&self, pinned: u64, bytes: u64, limits: SizeLimits) {
+        if !self.crowded.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "no room in the cache for {bytes} bytes: maxSize is {}, {pinned} bytes are pinned, minFree is {}; \
+                 what does not fit passes through without being stored",
+                limits.max_size,
+                limits.min_free
+            );
+        }
+    }
+
+    /// Remembers the layers of an image that is larger than the store: they pass through.
+    pub(super) fn note_size(&self, parsed: &Parsed) {
+        if parsed.is_index {
+            return;
+        }
+        let size: u64 = parsed
+            .children
+            .iter()
+            .fold(0, |sum, child| sum.saturating_add(child.size));
+        let mut oversized = self.oversized.lock();
+        if size > self.limits().max_size {
+            if oversized.len() >= MAX_OVERSIZED {
+                oversized.clear();
+            }
+            oversized.extend(parsed.children.iter().map(|child| child.digest.clone()));
+        } else if !oversized.is_empty() {
+            // A smaller image that shares a layer with it, or a larger maxSize.
+            for child in &parsed.children {
+                oversized.remove(&child.digest);
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+use super::*;
+use crate::manifest::Kind;
+
+fn link() -> Link {
+    Link {
+        kind: Kind::Manifest,
+        place: "p".into(),
+        imported: false,
+    }
+}
+
+fn store_blob(storage: &Storage, content: &[u8]) -> (Digest, bool) {
+    let digest = Digest::of(content);
+    let fits = storage.reserve(&digest, content.len() as u64);
+    if fits {
+        let file = storage.disk().open_partial(&digest).unwrap();
+        storage.disk().write_partial(&file, content, 0).unwrap();
+        let size = content.len() as u64;
+        storage.commit(&digest, &file, size).unwrap();
+        storage.release(&digest);
+    }
+    (digest, fits)
+}
+
+fn is_there(storage: &Storage, digest: &Digest) -> bool {
+    storage.disk().open_blob(digest).unwrap().is_some()
+}
+
+#[test]
+fn what_a_crash_left_between_disk_and_index_is_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, lost) = {
+        let storage = Storage::open(dir.path()).unwrap();
+        let (kept, _) = store_blob(&storage, b"kept");
+        let (lost, _) = store_blob(&storage, b"lost");
+        storage.disk().remove(&lost).unwrap();
+        // Renamed, but not yet in the index.
+        storage
+            .disk()
+            .write_small(&Digest::of(b"orphan"), b"orphan")
+            .unwrap();
+        (kept, lost)
+    };
+    let storage = Storage::open(dir.path()).unwrap();
+    storage.tidy().unwrap();
+    assert_eq!((storage.stored_objects(), storage.stored_bytes()), (2, 10));
+    assert!(storage.index().object(&kept).unwrap().is_some());
+    assert!(storage.index().object(&lost).unwrap().is_none());
+    let orphan = Digest::of(b"orphan");
+    assert!(storage.index().object(&orphan).unwrap().is_some());
+    assert!(storage.verify().unwrap().is_clean());
+}
+
+#[test]
+fn damage_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path()).unwrap();
+    let (digest, _) = store_blob(&storage, b"content");
+    std::fs::write(storage.disk().path(&digest), b"CONTENT").unwrap();
+    let found = storage.verify().unwrap();
+    assert_eq!(found.damaged, std::slice::from_ref(&digest));
+    storage.forget(&digest).unwrap();
+    assert!(storage.verify().unwrap().is_clean());
+    assert_eq!((storage.stored_objects(), storage.stored_bytes()), (0, 0));
+}
+
+#[test]
+fn room_is_made_by_what_was_used_longest_ago_and_never_by_what_cannot_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path()).unwrap();
+    storage.set_limits(SizeLimits {
+        max_size: 1000,
+        min_free: 0,
+    });
+    let (old, _) = store_blob(&storage, &[1; 400]);
+    let (young, _) = store_blob(&storage, &[2; 400]);
+    storage.index().used([(&old, 5), (&young, 6)]).unwrap();
+    let (huge, fits) = store_blob(&storage, &[3; 1001]);
+    assert!(!fits && !is_there(&storage, &huge));
+    assert!(is_there(&storage, &old));
+    let (new, fits) = store_blob(&storage, &[4; 300]);
+    assert!(fits && is_there(&storage, &new));
+    assert!(!is_there(&storage, &old));
+    assert!(is_there(&storage, &young));
+    assert_eq!(storage.stored_bytes(), 700);
+    assert_eq!(storage.evictions(), 1);
+}
+
+#[test]
+fn layers_of_an_image_that_is_too_large_are_not_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path()).unwrap();
+    storage.set_limits(SizeLimits {
+        max_size: 1000,
+        min_free: 0,
+    });
+    let layers = [Digest::of(&[1; 600]), Digest::of(&[2; 600])];
+    let entries: Vec<String> = layers
+        .iter()
+        .map(|digest| format!(r#"{{"digest":"{digest}","size":600}}"#))
+        .collect();
+    let content = format!(r#"{{"layers":[{}]}}"#, entries.join(","));
+    let parsed = crate::manifest::parse(content.as_bytes(), None).unwrap();
+    let repository = Repository::new("a.test", "x").unwrap();
+    let digest = Digest::of(content.as_bytes());
+    storage
+        .store_manifest(&digest, content.as_bytes(), &parsed, &repository, &link())
+        .unwrap();
+    let (_, fits) = store_blob(&storage, &[1; 600]);
+    assert!(!fits);
+    let (_, fits) = store_blob(&storage, &[3; 600]);
+    assert!(fits);
+}
+
+#[test]
+fn a_disk_that_fails_is_reported_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path()).unwrap();
+    let repository = Repository::new("a.test", "x").unwrap();
+    let content = b"{}";
+    let parsed = crate::manifest::parse(content, None).unwrap();
+    let digest = Digest::of(content);
+    let store = || storage.store_manifest(&digest, content, &parsed, &repository, &link());
+    storage
+        .disk()
+        .set_fault(Some(rustix::io::Errno::NOSPC.raw_os_error()));
+    assert!(store().is_err());
+    assert!(storage.manifest(&digest).unwrap().is_none());
+    storage.disk().set_fault(None);
+    store().unwrap();
+    assert!(storage.manifest(&digest).unwrap().is_some());
+    assert!(
+        storage
+            .index()
+            .linked(&repository, &digest)
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_served_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let digest = {
+        let storage = Storage::open(dir.path()).unwrap();
+        store_blob(&storage, b"there").0
+    };
+    let storage = Storage::open_read_only(dir.path()).unwrap();
+    assert!(storage.open_blob(&digest).unwrap().is_some());
+    assert!(storage.index().object(&digest).unwrap().is_some());
+}
