@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use testkit::browser;
+use testkit::helm::Helm;
 use testkit::tools::Tools;
 
 use crate::deny;
@@ -14,6 +15,7 @@ pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
     need_root("cargo xtask test")?;
     Tools::ensure().context("the programs that the end-to-end tests run")?;
+    Helm::ensure().context("the helm that the chart is tested with")?;
     browser::ensure().context("the browser that the page is tested in")?;
 
     step(

