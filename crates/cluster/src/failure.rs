@@ -48,7 +48,7 @@ impl Failure {
                     ),
                     403 => (
                         FailureKind::Forbidden,
-                        "; give it the Role of deploy/node or deploy/webhook (get, list, watch)",
+                        "; its Role does not allow that, and those of deploy/ do",
                     ),
                     _ => (FailureKind::Unavailable, ""),
                 };

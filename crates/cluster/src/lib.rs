@@ -13,12 +13,14 @@
 //! | [`client`] | the one client that all share |
 //! | [`watched`] | following one object |
 //! | [`objects`] | the ConfigMap and the Secrets |
+//! | [`lease`] | a Lease that several processes share |
 //! | [`failure`] | why the server gave no answer |
 
 pub mod candidates;
 pub mod client;
 pub mod failure;
 mod kubeconfig;
+pub mod lease;
 pub mod objects;
 mod token;
 pub mod watched;
@@ -26,5 +28,6 @@ pub mod watched;
 pub use candidates::{Discovered, KubeconfigCandidates};
 pub use client::ClientProvider;
 pub use failure::{Failure, FailureKind};
+pub use lease::{SharedLease, Written};
 pub use objects::{ConfigMapText, SecretData, follow_config_map, follow_secret, read_config_map};
 pub use watched::{LastSync, Snapshot, WatchedObject};

@@ -8,4 +8,5 @@
 )]
 
 mod candidates;
+mod lease;
 mod watched;
