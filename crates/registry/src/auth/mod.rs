@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use policy::{Credentials, Proof};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
 
 use self::challenge::{Challenge, challenges};
 pub use self::scope::Scope;
@@ -194,13 +194,13 @@ impl Authorizer<'_> {
     }
 
     /// The key of a token. The credentials go to the realm that the registry names, as the protocol
-    /// wants it, but never in the clear on behalf of a registry that is spoken to by TLS.
+    /// wants it, but in the clear only to the host of a registry that is spoken to in the clear.
     fn key(&self, realm: Url, service: Option<String>, scope: String, registry: &Url) -> TokenKey {
         let credentials = self.credentials.cloned().filter(|_| {
             let safe = may_send_credentials(registry, &realm);
             if !safe {
                 self.progress.note(format!(
-                    "the credentials were not sent to its token service {}, because that is not https",
+                    "the credentials were not sent to its token service {}, because that is neither https nor the registry's own host",
                     host_of(&realm)
                 ));
             }
@@ -343,21 +343,11 @@ fn bearer(challenge: &Challenge) -> Option<(&Challenge, Url)> {
     Some((challenge, realm))
 }
 
-/// Whether credentials may go to a realm: by TLS, or where the registry itself is spoken to without
-/// it, or where nothing leaves the machine.
+/// Whether credentials may go to a realm: by TLS; or in the clear where they go to the registry's own host
+/// in the clear anyway. A registry may name whatever host it likes.
 fn may_send_credentials(registry: &Url, realm: &Url) -> bool {
-    realm.scheme() == "https"
-        || registry.scheme() == "http"
-        || (is_loopback(registry) && is_loopback(realm))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
+    let is_same_host = registry.host().is_some() && registry.host() == realm.host();
+    realm.scheme() == "https" || (registry.scheme() == "http" && is_same_host)
 }
 
 #[cfg(test)]
@@ -365,14 +355,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_never_go_to_a_plain_realm_on_behalf_of_a_tls_registry() {
+    fn credentials_go_to_a_plain_realm_only_on_a_plain_registrys_own_host() {
         for (registry, realm, may) in [
             ("https://reg.io", "https://auth.io", true),
             ("https://reg.io", "http://auth.io", false),
             ("https://reg.io", "http://reg.io", false),
             ("https://reg.io", "http://localhost:5001", false),
-            ("http://reg.io", "http://auth.io", true),
-            ("https://127.0.0.1:5000", "http://localhost:5001", true),
+            ("http://reg.io", "https://auth.io", true),
+            ("http://reg.io", "http://auth.io", false),
+            ("http://reg.io:5000", "http://reg.io/token", true),
+            ("http://127.0.0.1:5000", "http://localhost:5001", false),
+            ("http://127.0.0.1:5000", "http://127.0.0.1:5001", true),
+            ("https://127.0.0.1:5000", "http://127.0.0.1:5001", false),
             ("https://127.0.0.1:5000", "http://auth.io", false),
         ] {
             let (from, to) = (Url::parse(registry).unwrap(), Url::parse(realm).unwrap());

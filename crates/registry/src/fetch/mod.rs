@@ -331,9 +331,15 @@ impl Repository {
 }
 
 /// The tag under which registries without the referrers API keep the index of what refers to `digest`
-/// (OCI distribution spec, "referrers tag schema").
+/// (OCI distribution spec, "referrers tag schema"): the algorithm and the digits, each cut to a length.
 pub fn referrers_tag(digest: &str) -> String {
-    digest.replacen(':', "-", 1)
+    let (algorithm, encoded) = digest.split_once(':').unwrap_or((digest, ""));
+    let cut = |text: &str, length: usize| -> String {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let all = text.chars().take(length);
+        all.map(|c| if is_allowed(c) { c } else { '-' }).collect()
+    };
+    format!("{}-{}", cut(algorithm, 32), cut(encoded, 64))
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

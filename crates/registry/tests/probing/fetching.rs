@@ -110,6 +110,9 @@ async fn a_real_registry_gives_manifests_blobs_and_tags() {
         .unwrap_err();
     assert_eq!(none.failure, Failure::NotFound);
     assert_eq!(referrers_tag("sha256:ab"), "sha256-ab");
+    let long = format!("sha512:{}", "a".repeat(128));
+    assert_eq!(referrers_tag(&long), format!("sha512-{}", "a".repeat(64)));
+    assert_eq!(referrers_tag("a+b:C=d"), "a-b-C-d");
 }
 
 #[tokio::test]
