@@ -229,7 +229,8 @@ impl Upstream for FakeUpstream {
                 .await?;
             self.read(&place.name, |fake| {
                 let blob = fake.blobs.get(digest).ok_or(Failure::NotFound)?;
-                Ok(Some(blob.len() as u64))
+                let is_said = !matches!(fake.sending, Sending::WithoutLength);
+                Ok(is_said.then_some(blob.len() as u64))
             })
         })
     }

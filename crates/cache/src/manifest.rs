@@ -53,7 +53,7 @@ pub struct Parsed {
     pub children: Vec<Child>,
     /// What it is about (referrers).
     pub subject: Option<Digest>,
-    /// What kind of thing it is (referrers).
+    /// What kind of thing it is (referrers): its own type, else that of its config. An index has only its own.
     pub artifact_type: Option<String>,
     /// Its annotations (referrers).
     pub annotations: Option<serde_json::Map<String, serde_json::Value>>,
@@ -166,6 +166,13 @@ pub fn parse(content: &[u8], header: Option<&str>) -> Result<Parsed, NoManifest>
         (None, None) if is_index => OCI_INDEX.to_owned(),
         (None, None) => OCI_MANIFEST.to_owned(),
     };
+    let is_text = |text: &String| !text.is_empty();
+    let artifact_type = document.artifact_type.filter(is_text);
+    let config_type = document.config.as_ref().and_then(|c| c.media_type.clone());
+    let artifact_type = match is_index {
+        true => artifact_type,
+        false => artifact_type.or(config_type),
+    };
     let indexed = document.manifests.unwrap_or_default();
     let single = document.config.into_iter();
     let layers = document.layers.unwrap_or_default().into_iter();
@@ -199,7 +206,7 @@ pub fn parse(content: &[u8], header: Option<&str>) -> Result<Parsed, NoManifest>
         is_index,
         children,
         subject,
-        artifact_type: document.artifact_type,
+        artifact_type,
         annotations: document.annotations,
     })
 }

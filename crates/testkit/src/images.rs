@@ -111,6 +111,83 @@ impl Image {
         }
     }
 
+    /// An artifact about another image (a signature, an SBOM). Without an artifact type of its own its
+    /// config says what it is.
+    #[must_use]
+    pub fn about(subject: &Image, seed: &str, artifact_type: Option<&str>) -> Self {
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let config = blob(Bytes::from_static(b"{}"));
+        let layer = blob(Bytes::from(format!("about: {seed}")));
+        let config_type = match artifact_type {
+            Some(_) => "application/vnd.oci.empty.v1+json",
+            None => "application/vnd.testkit.config.v1+json",
+        };
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "config": descriptor(config_type, &config),
+            "layers": [descriptor("application/octet-stream", &layer)],
+            "subject": subject.descriptor(),
+            "annotations": {"testkit.seed": seed},
+        });
+        if let Some(artifact_type) = artifact_type {
+            manifest["artifactType"] = artifact_type.into();
+        }
+        let manifest = Bytes::from(manifest.to_string());
+        Self {
+            manifest_digest: digest(&manifest),
+            config_digest: config.digest.clone(),
+            media_type,
+            manifest,
+            blobs: vec![layer, config],
+            children: Vec::new(),
+        }
+    }
+
+    /// An index about another image, which says nothing of what it is.
+    #[must_use]
+    pub fn index_about(subject: &Image, seed: &str) -> Self {
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "manifests": [],
+            "subject": subject.descriptor(),
+            "annotations": {"testkit.seed": seed},
+        });
+        Self::of_index(media_type, &index)
+    }
+
+    /// The index that registries without a referrers API keep under a tag.
+    #[must_use]
+    pub fn referrers_index(descriptors: &[Value]) -> Self {
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": descriptors});
+        Self::of_index(media_type, &index)
+    }
+
+    fn of_index(media_type: &'static str, index: &Value) -> Self {
+        let manifest = Bytes::from(index.to_string());
+        Self {
+            manifest_digest: digest(&manifest),
+            config_digest: String::new(),
+            media_type,
+            manifest,
+            blobs: Vec::new(),
+            children: Vec::new(),
+        }
+    }
+
+    /// What other manifests name it by.
+    #[must_use]
+    pub fn descriptor(&self) -> Value {
+        json!({
+            "mediaType": self.media_type,
+            "digest": self.manifest_digest,
+            "size": self.manifest.len(),
+        })
+    }
+
     /// The image ID as the CRI tells it: the digest of the config.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -168,7 +245,19 @@ impl Image {
 /// `sha256:` and the hex digits of the content's hash.
 #[must_use]
 pub fn digest(content: &[u8]) -> String {
-    let hash = Sha256::digest(content);
+    hex(&Sha256::digest(content))
+}
+
+/// The digest of what comes in pieces.
+#[must_use]
+pub fn digest_of_pieces(pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    let hash = pieces
+        .into_iter()
+        .fold(Sha256::new(), |hash, piece| hash.chain_update(piece));
+    hex(&hash.finalize())
+}
+
+fn hex(hash: &[u8]) -> String {
     hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
         use std::fmt::Write as _;
         let _ = write!(text, "{byte:02x}");

@@ -211,7 +211,7 @@ fn part_response(digest: &Digest, start: u64, end: u64, total: u64, body: Body) 
 fn unsatisfiable(total: u64) -> Response<Body> {
     let mut response = error(
         StatusCode::RANGE_NOT_SATISFIABLE,
-        "RANGE_INVALID",
+        "SIZE_INVALID",
         "the blob is shorter than that",
     );
     if let Ok(range) = HeaderValue::from_str(&format!("bytes */{total}")) {

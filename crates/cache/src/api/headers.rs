@@ -10,6 +10,8 @@ use policy::Credentials;
 use super::reply::DIGEST;
 use crate::digest::Digest;
 
+/// Longest text of a warning. All warnings of an answer may have 4096 bytes, and each character may need two.
+const MAX_WARNING: usize = 1024;
 /// Caches that a request may have come through.
 pub(super) const MAX_VIA: usize = 16;
 
@@ -27,17 +29,41 @@ fn etag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }
 
+/// Writes a warning as the distribution specification wants it: code 299, no agent, no date. One of a
+/// cache above us is passed on by its text.
 pub(super) fn warn(headers: &mut HeaderMap, warning: Option<&str>) {
     let Some(warning) = warning else {
         return;
     };
-    // A cache above us has written the whole header; ours is its text.
-    let text = match warning.starts_with("299 ") || warning.starts_with("110 ") {
-        true => warning.to_owned(),
-        false => format!("299 - \"{warning}\""),
-    };
-    if let Ok(value) = HeaderValue::from_str(&text) {
+    let text = quoted_text(warning).unwrap_or_else(|| warning.to_owned());
+    let mut value = String::from("299 - \"");
+    for c in policy::text::one_line(&text, MAX_WARNING).chars() {
+        match c {
+            '"' | '\\' => value.extend(['\\', c]),
+            c if c.is_ascii() => value.push(c),
+            _ => value.push('?'),
+        }
+    }
+    value.push('"');
+    if let Ok(value) = HeaderValue::from_str(&value) {
         headers.insert(WARNING, value);
+    }
+}
+
+/// The text of a whole `Warning` header: `CODE AGENT "TEXT" ["DATE"]`.
+fn quoted_text(header: &str) -> Option<String> {
+    let (code, rest) = header.split_once(' ')?;
+    let (_, quoted) = rest.split_once(" \"")?;
+    if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let (mut text, mut chars) = (String::new(), quoted.chars());
+    loop {
+        match chars.next()? {
+            '"' => return Some(text),
+            '\\' => text.push(chars.next()?),
+            c => text.push(c),
+        }
     }
 }
 
@@ -102,4 +128,34 @@ pub(super) fn without_ns(query: &str) -> String {
         .filter(|pair| !pair.starts_with("ns="))
         .collect();
     kept.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_as_the_specification_wants_them() {
+        for (warning, expected) in [
+            ("no answer", r#"299 - "no answer""#),
+            (r#"299 - "stale""#, r#"299 - "stale""#),
+            (
+                r#"110 a.b:1 "stale" "Sun, 06 Nov 1994 08:49:37 GMT""#,
+                r#"299 - "stale""#,
+            ),
+            (r#"299 - "a \"b\" \\""#, r#"299 - "a \"b\" \\""#),
+            (r#"a "b" \"#, r#"299 - "a \"b\" \\""#),
+            ("299 - \"no end", r#"299 - "299 - \"no end""#),
+            ("größer", r#"299 - "gr??er""#),
+        ] {
+            let mut headers = HeaderMap::new();
+            warn(&mut headers, Some(warning));
+            assert_eq!(headers[WARNING], expected, "{warning}");
+        }
+        let mut headers = HeaderMap::new();
+        warn(&mut headers, Some(&"\"ä".repeat(5000)));
+        assert!(headers[WARNING].len() <= 4096);
+        warn(&mut headers, None);
+        assert_eq!(headers.len(), 1);
+    }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{ALLOW, HeaderValue, LINK};
+use http::header::{ALLOW, HeaderName, HeaderValue, LINK};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use listener::Connection;
@@ -40,6 +40,10 @@ use crate::upstream::{Failure, Failures, List};
 
 /// Clients wait this long for headers (containerd: 30 s); ours come before.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(28);
+
+/// The host by which `ns` has scoped a request.
+const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// Answers requests. Clones are the same service.
 #[derive(Clone, Debug)]
@@ -113,7 +117,7 @@ impl Api {
                 return error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", why);
             }
             Err(NoRoute::Tag) => {
-                return error(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", "not a tag");
+                return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "not a tag");
             }
         };
         let name = match &route {
@@ -150,7 +154,12 @@ impl Api {
             credentials: credentials(&parts.headers),
             via: via.into(),
         };
-        self.route(parts, &route, name, &who).await
+        let mut response = self.route(parts, &route, name, &who).await;
+        let scope = ns.filter(|ns| !ns.is_empty() && !gate.is_own(ns));
+        if let Some(Ok(scope)) = scope.as_deref().map(HeaderValue::from_str) {
+            response.headers_mut().insert(NAMESPACE, scope);
+        }
+        response
     }
 
     async fn route(&self, parts: &Parts, route: &Route, name: &str, who: &Who) -> Response<Body> {
@@ -208,7 +217,7 @@ impl Api {
     async fn list(&self, parts: &Parts, name: &str, who: &Who, list: &List) -> Response<Body> {
         let query: Option<String> = parts.uri.query().map(without_ns);
         let query = query.as_deref().filter(|query| !query.is_empty());
-        let answer = match self.cache.list(who, list, query).await {
+        let answer = match self.cache.list(who, list, name, query).await {
             Ok(answer) => answer,
             Err(why) => {
                 self.count(RequestKind::List, RequestOutcome::Error);
@@ -242,7 +251,7 @@ impl Api {
             }
         }
         if let Some(Ok(filters)) = filters.as_deref().map(HeaderValue::from_str) {
-            headers.insert("oci-filters-applied", filters);
+            headers.insert(FILTERS_APPLIED, filters);
         }
         warn(headers, warning.as_deref());
         response

@@ -60,8 +60,10 @@ fn one(spec: &str, length: u64) -> Option<Option<(u64, u64)>> {
         true => length,
         false => {
             let last = number(last)?;
+            // RFC 9110 lets a server refuse a range that ends before it begins; the conformance suite
+            // wants that.
             if last < start {
-                return None;
+                return Some(None);
             }
             last.saturating_add(1).min(length)
         }
@@ -89,7 +91,7 @@ mod tests {
             ("bytes=100-", Wanted::Unsatisfiable),
             ("bytes=-0", Wanted::Unsatisfiable),
             ("bytes=99999999999999999999999-", Wanted::Unsatisfiable),
-            ("bytes=20-10", Wanted::All),
+            ("bytes=20-10", Wanted::Unsatisfiable),
             ("bytes=a-b", Wanted::All),
             ("bytes=", Wanted::All),
             ("items=0-1", Wanted::All),

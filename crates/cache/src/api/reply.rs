@@ -89,8 +89,9 @@ pub(super) fn refusal(refusal: &Refusal, what: &str) -> Response<Body> {
             let challenge = HeaderValue::from_static(r#"Basic realm="image-cri-shim cache""#);
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
-        Refusal::RateLimited(Some(wait), _) => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        Refusal::RateLimited(wait, _) => {
+            let seconds = wait.map_or(RETRY_SECONDS, |wait| wait.as_secs().max(1));
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         Refusal::Unreachable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));

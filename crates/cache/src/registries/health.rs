@@ -66,7 +66,11 @@ impl Registries {
                 } else {
                     let repository = &place.repository;
                     self.note(place, Signal::ImageFailed { repository }, &detail);
-                    Failure::Wrong(detail)
+                    match status {
+                        // It says itself that it, or who stands behind it, can't be reached at the moment.
+                        Some(503 | 504) => Failure::Silent(detail),
+                        _ => Failure::Wrong(detail),
+                    }
                 }
             }
             Kind::Unavailable { .. } => {

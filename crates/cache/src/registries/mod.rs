@@ -25,6 +25,7 @@ use registry::{AddressGuard, Client, FetchOptions, PageRequest, Registry, referr
 
 use self::health::Health;
 use crate::digest::Digest;
+use crate::manifest::{OCI_INDEX, parse};
 use crate::name::Repository;
 use crate::upstream::{
     Asker, BlobBody, Described, Failure, List, ListBody, ManifestBody, Place, Upstream,
@@ -273,6 +274,11 @@ impl Upstream for Registries {
                 (Err(Failure::NotFound), List::Referrers(digest)) => {
                     let tag = referrers_tag(digest.as_str());
                     let index = self.judge(place, repository.manifest(&tag).await)?;
+                    // Anybody may have given something else that name: then nothing refers to it.
+                    let parsed = parse(&index.body, Some(&index.media_type));
+                    if !parsed.is_ok_and(|parsed| parsed.media_type == OCI_INDEX) {
+                        return Err(Failure::NotFound);
+                    }
                     return Ok(ListBody {
                         content: index.body,
                         media_type: Some(index.media_type),

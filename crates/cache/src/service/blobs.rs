@@ -68,10 +68,27 @@ impl Cache {
             return Ok(Some(length));
         }
         let asked = self.prove_blob(who, digest).await?;
-        if let Some(BlobAnswer::Whole { length, .. }) = self.whole(digest).await {
-            return Ok(Some(length));
+        match self.whole(digest).await {
+            Some(BlobAnswer::Whole { length, .. }) => Ok(Some(length)),
+            _ if asked.is_some() => Ok(asked),
+            // The registry does not say; its content does.
+            _ => self.download_size(who, digest).await,
         }
-        Ok(asked)
+    }
+
+    /// A blob's length, by fetching it: whoever asks for its length wants the blob next.
+    async fn download_size(&self, who: &Who, digest: &Digest) -> Result<Option<u64>, Refusal> {
+        match self.download(who, digest, true).await? {
+            BlobAnswer::Growing {
+                transfer,
+                total: None,
+            } => {
+                transfer.finished().await;
+                Ok(transfer.watch().borrow().total)
+            }
+            BlobAnswer::Growing { total, .. } => Ok(total),
+            BlobAnswer::Whole { length, .. } => Ok(Some(length)),
+        }
     }
 
     async fn whole(&self, digest: &Digest) -> Option<BlobAnswer> {

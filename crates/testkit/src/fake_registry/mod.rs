@@ -4,6 +4,7 @@
 //! pull from it. What it does in the place of a good answer is a [`Behaviour`].
 
 mod behaviour;
+mod lists;
 mod token;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -20,6 +21,7 @@ use hyper::body::Incoming;
 
 pub use self::behaviour::Behaviour;
 use self::behaviour::{error, misbehave};
+pub use self::lists::Listing;
 pub use self::token::{TokenOptions, TokenService};
 use crate::certs::ServerCert;
 use crate::images::Image;
@@ -63,6 +65,7 @@ struct State {
     repositories: HashMap<String, Behaviour>,
     references: HashMap<(String, String), Behaviour>,
     repository_blobs: HashMap<String, Behaviour>,
+    listing: Listing,
 }
 
 impl FakeRegistry {
@@ -169,6 +172,11 @@ impl FakeRegistry {
         state.repository_blobs.clear();
     }
 
+    /// How it lists tags and referrers.
+    pub fn list_by(&self, listing: Listing) {
+        self.state().listing = listing;
+    }
+
     /// Wants these Basic credentials for everything.
     pub fn require_basic(&self, username: &str, password: &str) {
         self.state().access = Access::Basic {
@@ -232,6 +240,8 @@ enum Target<'a> {
     Api,
     Manifest(&'a str, &'a str),
     Blob(&'a str, &'a str),
+    Tags(&'a str),
+    Referrers(&'a str, &'a str),
     Unknown,
 }
 
@@ -245,6 +255,12 @@ impl<'a> Target<'a> {
         }
         if let Some((repository, reference)) = rest.rsplit_once("/manifests/") {
             return Self::Manifest(repository, reference);
+        }
+        if let Some(repository) = rest.strip_suffix("/tags/list") {
+            return Self::Tags(repository);
+        }
+        if let Some((repository, digest)) = rest.rsplit_once("/referrers/") {
+            return Self::Referrers(repository, digest);
         }
         match rest.rsplit_once("/blobs/") {
             Some((repository, digest)) => Self::Blob(repository, digest),
@@ -262,7 +278,7 @@ impl State {
                 by_reference.or_else(|| self.repositories.get(repository))
             }
             Target::Blob(repository, _) => self.repository_blobs.get(repository),
-            Target::Api | Target::Unknown => None,
+            Target::Api | Target::Tags(_) | Target::Referrers(..) | Target::Unknown => None,
         };
         let behaviour = specific.or(self.everywhere.as_ref());
         behaviour.cloned().unwrap_or_default()
@@ -279,7 +295,10 @@ impl State {
             }
             Access::Bearer(service) => {
                 let scope = match target {
-                    Target::Manifest(repository, _) | Target::Blob(repository, _) => {
+                    Target::Manifest(repository, _)
+                    | Target::Blob(repository, _)
+                    | Target::Tags(repository)
+                    | Target::Referrers(repository, _) => {
                         Some(format!("repository:{repository}:pull"))
                     }
                     Target::Api | Target::Unknown => None,
@@ -290,7 +309,7 @@ impl State {
         }
     }
 
-    fn serve(&self, target: &Target<'_>) -> Response<Body> {
+    fn serve(&self, target: &Target<'_>, query: &str) -> Response<Body> {
         match *target {
             Target::Api => content(Bytes::from_static(b"{}"), "application/json", None),
             Target::Manifest(repository, reference) => {
@@ -307,6 +326,8 @@ impl State {
                 Some(blob) => content(blob.clone(), "application/octet-stream", Some(digest)),
                 None => error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
             },
+            Target::Tags(repository) => self.tags(repository, query),
+            Target::Referrers(repository, digest) => self.referrers(repository, digest, query),
             Target::Unknown => error(StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
         }
     }
@@ -341,7 +362,8 @@ impl Shared {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"));
         }
-        let mut response = self.state.lock().serve(&target);
+        let query = request.uri().query().unwrap_or_default();
+        let mut response = self.state.lock().serve(&target, query);
         if matches!(behaviour, Behaviour::WithoutDigest) {
             response.headers_mut().remove(DOCKER_CONTENT_DIGEST);
         }

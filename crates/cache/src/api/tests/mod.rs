@@ -50,11 +50,6 @@ impl Reply {
         let value = self.headers.get(name).map(|value| value.to_str().unwrap());
         value.unwrap_or_default()
     }
-
-    fn code(&self) -> String {
-        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
-        body["errors"][0]["code"].as_str().unwrap().to_owned()
-    }
 }
 
 fn settings() -> Settings {

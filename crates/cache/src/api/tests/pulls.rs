@@ -1,5 +1,6 @@
 use super::*;
 use crate::fake::Sending;
+use crate::manifest::OCI_INDEX;
 
 #[tokio::test]
 async fn what_was_pulled_is_there_when_everybody_is_gone_and_after_a_restart() {
@@ -69,4 +70,86 @@ async fn wrong_bytes_break_the_answer_off() {
             .unwrap()
             .is_none()
     );
+}
+
+#[tokio::test]
+async fn a_head_of_a_blob_has_its_length_also_where_the_registry_does_not_say_it() {
+    let world = World::new();
+    place(&world, "a", 100);
+    let image = push(&world, "a", "1", &vec![1; 300_000]);
+    world
+        .upstream
+        .with("a", |fake| fake.sending = Sending::WithoutLength);
+    let path = format!("/v2/quay.io/x/blobs/{}", image.layer);
+    let head = world.head(&path).await;
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, "300000")
+    );
+    // Whoever asks for its length wants the blob next, and it is there.
+    assert_eq!(world.get(&path).await.body.len(), 300_000);
+    assert_eq!(world.upstream.read("a", |fake| fake.blob_gets), 1);
+}
+
+#[tokio::test]
+async fn an_index_is_pulled_with_its_attestations() {
+    let world = World::new();
+    place(&world, "a", 100);
+    let image = push(&world, "a", "amd64", b"layer");
+    let statement = Bytes::from_static(b"{\"_type\":\"https://in-toto.io/Statement/v0.1\"}");
+    let config = Bytes::from_static(b"{}");
+    let attestation = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": Digest::of(&config), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.in-toto+json",
+            "digest": Digest::of(&statement), "size": statement.len()}],
+    });
+    let attestation = Bytes::from(attestation.to_string());
+    let attested = Digest::of(&attestation);
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [
+            {"mediaType": OCI_MANIFEST, "digest": image.manifest, "size": 100,
+                "platform": {"os": "linux", "architecture": "amd64"}},
+            {"mediaType": OCI_MANIFEST, "digest": attested, "size": attestation.len(),
+                "platform": {"os": "unknown", "architecture": "unknown"},
+                "annotations": {"vnd.docker.reference.type": "attestation-manifest"}},
+        ],
+    });
+    let index = Bytes::from(index.to_string());
+    let digest = Digest::of(&index);
+    world.upstream.with("a", |fake| {
+        for (name, content, kind) in [
+            ("1".to_owned(), &index, OCI_INDEX),
+            (digest.to_string(), &index, OCI_INDEX),
+            (attested.to_string(), &attestation, OCI_MANIFEST),
+        ] {
+            fake.manifests
+                .insert(name, (content.clone(), kind.to_owned()));
+        }
+        fake.blobs.insert(Digest::of(&statement), statement.clone());
+    });
+    // Fresh, and again when nobody is there.
+    for is_cut in [false, true] {
+        if is_cut {
+            testkit::wait::until("all of it is stored", || async {
+                (world.cache.transfers().count() == 0).then_some(())
+            })
+            .await;
+            world.cut(&["a"]);
+        }
+        for (path, content) in [
+            (format!("manifests/{digest}"), &index),
+            (format!("manifests/{attested}"), &attestation),
+            (format!("blobs/{}", Digest::of(&config)), &config),
+            (format!("blobs/{}", Digest::of(&statement)), &statement),
+        ] {
+            let answer = world.get(&format!("/v2/quay.io/x/{path}")).await;
+            assert_eq!(answer.status, 200, "{path}, cut: {is_cut}");
+            assert_eq!(answer.body, content[..], "{path}, cut: {is_cut}");
+        }
+    }
 }

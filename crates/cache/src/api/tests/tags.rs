@@ -80,3 +80,26 @@ async fn a_tag_whose_manifest_is_not_there_or_another_is_no_answer() {
             .is_none()
     );
 }
+
+#[tokio::test]
+async fn a_tag_is_served_stale_whatever_keeps_its_place_from_answering() {
+    for failure in [
+        Failure::Silent("down".into()),
+        Failure::Wrong("a page".into()),
+        Failure::RateLimited(None),
+        Failure::RateLimited(Some(Duration::from_secs(9))),
+    ] {
+        let world = World::new();
+        place(&world, "a", 100);
+        let image = push(&world, "a", "1", b"layer");
+        pull(&world, "quay.io/x", "1", &[]).await.unwrap();
+        world
+            .upstream
+            .with("a", |fake| fake.failure = Some(failure.clone()));
+        let answer = world.get("/v2/quay.io/x/manifests/1").await;
+        assert_eq!(answer.status, 200, "{failure:?}");
+        let digest = answer.header("docker-content-digest");
+        assert_eq!(digest, image.manifest.as_str(), "{failure:?}");
+        assert!(!answer.header("warning").is_empty(), "{failure:?}");
+    }
+}
