@@ -1,5 +1,6 @@
 //! Getting blobs that are not in the store: one download for all who want one, from all who have it.
 
+mod buffers;
 pub mod fetch;
 pub mod ranges;
 pub mod reader;

@@ -2,47 +2,45 @@
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 use tokio::sync::watch;
 
+use super::buffers::Buffer;
 use super::fetch::Fetch;
 use super::transfer::{Progress, State, Transfer};
 use crate::digest::Hasher;
 use crate::store::ByteStream;
 use crate::upstream::Failure;
 
-/// Read and sent at a time.
-const READ_SIZE: usize = 128 * 1024;
 /// The end of a blob that is held back until all of it is verified. The bytes of a blob that is
 /// shorter than this are all its last chunk.
 const LAST_CHUNK: u64 = 64 * 1024;
 
 /// Reads at an offset. What is in the page cache is read at once; the rest where blocking is fine.
 async fn read_at(file: &Arc<File>, at: u64, most: u64) -> io::Result<Bytes> {
-    let length = usize::try_from(most).unwrap_or(READ_SIZE).min(READ_SIZE);
-    let mut buffer = vec![0; length];
+    let mut buffer = Buffer::take(usize::try_from(most).unwrap_or(usize::MAX));
     let ready = rustix::io::preadv2(
         file,
-        &mut [IoSliceMut::new(&mut buffer)],
+        &mut [IoSliceMut::new(buffer.space())],
         at,
         ReadWriteFlags::NOWAIT,
     );
     if let Ok(read) = ready
         && read > 0
     {
-        buffer.truncate(read);
-        return Ok(buffer.into());
+        return Ok(buffer.filled(read));
     }
     let file = Arc::clone(file);
     let read = tokio::task::spawn_blocking(move || {
-        let read = file.read_at(&mut buffer, at)?;
-        buffer.truncate(read);
-        Ok(Bytes::from(buffer))
+        let read = file.read_at(buffer.space(), at)?;
+        Ok(buffer.filled(read))
     });
     read.await
         .unwrap_or_else(|ended| Err(io::Error::other(ended)))
@@ -50,6 +48,9 @@ async fn read_at(file: &Arc<File>, at: u64, most: u64) -> io::Result<Bytes> {
 
 /// The bytes of a whole file from `from` to `to` (not included).
 pub fn read_file(file: File, from: u64, to: u64) -> ByteStream {
+    // What is not in the page cache is read ahead in larger pieces. It is advice: nothing hangs on it.
+    let length = NonZeroU64::new(to.saturating_sub(from));
+    let _ = rustix::fs::fadvise(&file, from, length, Advice::Sequential);
     let file = Arc::new(file);
     stream::try_unfold((file, from), move |(file, at)| async move {
         if at >= to {

@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::{Broken, Ended, Transfer};
 use crate::digest::Hasher;
@@ -14,20 +16,40 @@ use crate::pull_through::ranges::Ranges;
 /// Written to the disk at a time, and hashed.
 pub(super) const WRITE_SIZE: usize = 256 * 1024;
 
-/// How much may arrive before it is noted which parts are there, for after a crash.
-const NOTE_INTERVAL: u64 = 16 * 1024 * 1024;
+/// How much may arrive before it is made durable and noted.
+const SAVE_INTERVAL: u64 = 16 * 1024 * 1024;
 
 /// What has arrived in one attempt.
 pub(super) struct Assembly {
     pub(super) file: Arc<File>,
     pub(super) state: Mutex<Assembled>,
+    saving: Mutex<Saving>,
+}
+
+/// What makes durable, beside the download, what has come so far. At the end little is left to be done then,
+/// while clients wait for the last chunk.
+#[derive(Default)]
+struct Saving {
+    running: Option<JoinHandle<io::Result<()>>>,
+    /// Why it failed. A later success would not mean that everything before it is on the disk.
+    failed: Option<io::Error>,
+}
+
+impl Saving {
+    fn ended(&mut self, ended: Result<io::Result<()>, JoinError>) {
+        let ended = ended.unwrap_or_else(|error| Err(io::Error::other(error)));
+        if let Err(error) = ended {
+            self.failed.get_or_insert(error);
+        }
+    }
 }
 
 pub(super) struct Assembled {
     pub(super) ranges: Ranges,
     pub(super) hasher: Hasher,
     pub(super) hashed: u64,
-    since_noted: u64,
+    /// Bytes that have come since what is there was saved last.
+    since_saved: u64,
 }
 
 impl Assembled {
@@ -35,7 +57,7 @@ impl Assembled {
     fn add(&mut self, file: &File, content: &[u8], offset: u64) -> io::Result<()> {
         let length = content.len() as u64;
         self.ranges.insert(offset, offset + length);
-        self.since_noted += length;
+        self.since_saved += length;
         if offset == self.hashed {
             self.hasher.update(content);
             self.hashed += length;
@@ -87,12 +109,13 @@ impl Transfer {
                 ranges,
                 hasher: digest.hasher(),
                 hashed: 0,
-                since_noted: 0,
+                since_saved: 0,
             };
             assembled.catch_up(&file)?;
             Ok(Some(Assembly {
                 file: Arc::new(file),
                 state: Mutex::new(assembled),
+                saving: Mutex::default(),
             }))
         });
         prepared.await.map_err(io::Error::other)?
@@ -104,7 +127,7 @@ impl Transfer {
         buffer: Vec<u8>,
         offset: u64,
     ) -> Result<Vec<u8>, Broken> {
-        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
+        let storage = Arc::clone(&self.storage);
         let writing = Arc::clone(assembly);
         let written = tokio::task::spawn_blocking(move || {
             storage
@@ -112,30 +135,71 @@ impl Transfer {
                 .write_partial(&writing.file, &buffer, offset)?;
             let mut state = writing.state.lock();
             state.add(&writing.file, &buffer, offset)?;
-            if state.since_noted >= NOTE_INTERVAL {
-                state.since_noted = 0;
-                storage.disk().note_ranges(&digest, state.ranges.pairs())?;
-            }
-            Ok((buffer, state.ranges.clone()))
+            Ok((buffer, state.ranges.clone(), state.since_saved))
         });
         let written = written
             .await
             .unwrap_or_else(|ended| Err(io::Error::other(ended)));
-        let (buffer, ranges) = written.map_err(Broken::Disk)?;
+        let (buffer, ranges, since_saved) = written.map_err(Broken::Disk)?;
         self.progress
             .send_modify(|progress| progress.ranges = ranges);
+        if since_saved >= SAVE_INTERVAL {
+            self.save(assembly);
+        }
         Ok(buffer)
     }
 
+    /// Begins to make durable what is there, unless that is still going on from the last time.
+    fn save(&self, assembly: &Assembly) {
+        let mut saving = assembly.saving.lock();
+        if saving.running.as_ref().is_some_and(|r| !r.is_finished()) {
+            return;
+        }
+        let last = saving.running.take().and_then(FutureExt::now_or_never);
+        if let Some(ended) = last {
+            saving.ended(ended);
+        }
+        if saving.failed.is_some() {
+            return;
+        }
+        let ranges = {
+            let mut state = assembly.state.lock();
+            state.since_saved = 0;
+            state.ranges.clone()
+        };
+        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
+        let file = Arc::clone(&assembly.file);
+        saving.running = Some(tokio::task::spawn_blocking(move || {
+            let disk = storage.disk();
+            disk.save_partial(&digest, &file, ranges.pairs())
+        }));
+    }
+
+    /// Waits until nothing is being saved any more. Why something could not be, where it could not.
+    pub(super) async fn settle(&self, assembly: &Assembly) -> Option<io::Error> {
+        let running = assembly.saving.lock().running.take();
+        let ended = match running {
+            Some(running) => Some(running.await),
+            None => None,
+        };
+        let mut saving = assembly.saving.lock();
+        if let Some(ended) = ended {
+            saving.ended(ended);
+        }
+        saving.failed.take()
+    }
+
     pub(super) async fn note_ranges(&self, assembly: &Arc<Assembly>) {
+        let failed = self.settle(assembly).await;
         let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
         let ranges = assembly.state.lock().ranges.clone();
+        let file = Arc::clone(&assembly.file);
         let noted = tokio::task::spawn_blocking(move || {
-            if ranges.pairs().is_empty() {
+            if ranges.pairs().is_empty() || failed.is_some() {
                 storage.disk().discard_partial(&digest);
                 return Ok(());
             }
-            storage.disk().note_ranges(&digest, ranges.pairs())
+            storage.disk().save_partial(&digest, &file, ranges.pairs())
         });
         // Without the note the next download begins anew.
         let _ = noted.await;
@@ -147,6 +211,7 @@ impl Transfer {
         total: u64,
         contributors: Vec<usize>,
     ) -> Ended {
+        let failed = self.settle(assembly).await;
         let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
         let finishing = Arc::clone(assembly);
         let finished = tokio::task::spawn_blocking(move || {
@@ -157,7 +222,14 @@ impl Transfer {
             }
             finishing.file.set_len(total)?;
             // The content is right, and is served from the open file, even when it can't be kept.
-            if storage.commit(&digest, &finishing.file, total).is_err() {
+            let is_kept = match failed {
+                Some(error) => {
+                    storage.report_failure(&error);
+                    false
+                }
+                None => storage.commit(&digest, &finishing.file, total).is_ok(),
+            };
+            if !is_kept {
                 storage.disk().discard_partial(&digest);
             }
             Ok::<_, io::Error>(true)

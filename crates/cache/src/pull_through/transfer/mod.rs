@@ -312,6 +312,7 @@ impl Transfer {
             }
             Err(Broken::Disk(error)) => {
                 self.storage.report_failure(&error);
+                self.settle(&assembly).await;
                 self.storage.disk().discard_partial(&self.digest);
                 let state = assembly.state.lock();
                 Ended::Unstored {

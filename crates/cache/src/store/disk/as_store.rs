@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::{Disk, sync_dir};
+use super::{Disk, Step};
 use crate::digest::Digest;
 use crate::store::{BlobStore, ByteStream, Reading, StoreError};
 
@@ -153,9 +153,8 @@ impl Disk {
             return Ok(false);
         }
         to.sync_all()?;
-        let path = self.path(digest);
-        fs::rename(temporary, &path)?;
-        sync_dir(&path)?;
+        self.did(|| Step::Synced(temporary.to_owned()));
+        self.put_in_place(temporary, &self.path(digest))?;
         Ok(true)
     }
 }

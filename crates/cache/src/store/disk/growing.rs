@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::{Disk, sync_dir};
+use super::{Disk, Step};
 use crate::digest::Digest;
 
 impl Disk {
@@ -45,10 +45,12 @@ impl Disk {
     /// Where the disk fails.
     pub fn commit_partial(&self, digest: &Digest, file: &File) -> io::Result<()> {
         self.faulty()?;
+        let partial = self.partial_path(digest);
         file.sync_all()?;
-        fs::rename(self.partial_path(digest), self.path(digest))?;
+        self.did(|| Step::Synced(partial.clone()));
+        self.put_in_place(&partial, &self.path(digest))?;
         self.forget_ranges(digest);
-        sync_dir(&self.path(digest))
+        Ok(())
     }
 
     /// Throws a growing blob away.
@@ -58,12 +60,19 @@ impl Disk {
         self.forget_ranges(digest);
     }
 
-    /// Notes which parts of a growing blob are there, for after a restart.
+    /// Makes durable what is there of a growing blob, and notes which parts that is, for after a crash.
     ///
     /// # Errors
-    /// Where the disk fails.
-    pub fn note_ranges(&self, digest: &Digest, ranges: &[(u64, u64)]) -> io::Result<()> {
+    /// Where the disk fails. An error is told only once, so that what is there can't be trusted after it.
+    pub fn save_partial(
+        &self,
+        digest: &Digest,
+        file: &File,
+        ranges: &[(u64, u64)],
+    ) -> io::Result<()> {
         self.faulty()?;
+        file.sync_data()?;
+        self.did(|| Step::Synced(self.partial_path(digest)));
         let text = serde_json::to_vec(ranges)?;
         let path = self.ranges_path(digest);
         let temporary = path.with_extension("ranges-new");

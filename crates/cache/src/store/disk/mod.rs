@@ -36,6 +36,29 @@ struct Inner {
     _lock: Option<File>,
     #[cfg(test)]
     fault: parking_lot::Mutex<Option<i32>>,
+    #[cfg(test)]
+    observer: parking_lot::Mutex<Option<Observer>>,
+}
+
+/// What has been done to the directory: tests let the power fail after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// What a file has is on the disk.
+    Synced(PathBuf),
+    /// A file has another name, which may not be on the disk yet.
+    Renamed(PathBuf, PathBuf),
+    /// The names in a directory are on the disk.
+    DirectorySynced(PathBuf),
+}
+
+#[cfg(test)]
+struct Observer(Box<dyn Fn(&Step) + Send + Sync>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 impl Disk {
@@ -83,6 +106,8 @@ impl Disk {
                 _lock: lock,
                 #[cfg(test)]
                 fault: parking_lot::Mutex::new(None),
+                #[cfg(test)]
+                observer: parking_lot::Mutex::new(None),
             }),
         }
     }
@@ -193,13 +218,42 @@ impl Disk {
             let mut file = File::create(&temporary)?;
             file.write_all(content)?;
             file.sync_all()?;
-            fs::rename(&temporary, path)?;
-            sync_dir(path)
+            self.did(|| Step::Synced(temporary.clone()));
+            self.put_in_place(&temporary, path)
         })();
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
         written
+    }
+
+    /// Gives a file that was synced the name that it is looked for by, and makes the name durable:
+    /// without that, power loss can undo it.
+    fn put_in_place(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        self.did(|| Step::Renamed(from.to_owned(), to.to_owned()));
+        if let Some(dir) = to.parent() {
+            File::open(dir)?.sync_all()?;
+            self.did(|| Step::DirectorySynced(dir.to_owned()));
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn did(&self, step: impl FnOnce() -> Step) {
+        if let Some(Observer(observe)) = &*self.inner.observer.lock() {
+            observe(&step());
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests look on here")]
+    fn did(&self, _: impl FnOnce() -> Step) {}
+
+    /// Calls `observe` after every step from now on.
+    #[cfg(test)]
+    pub(crate) fn observe(&self, observe: impl Fn(&Step) + Send + Sync + 'static) {
+        *self.inner.observer.lock() = Some(Observer(Box::new(observe)));
     }
 
     /// Lets every write fail with this error number; None lets them succeed.
@@ -224,13 +278,5 @@ impl Disk {
     )]
     fn faulty(&self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Syncs the directory of a file that was renamed: without that, power loss can undo it.
-fn sync_dir(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ fn a_directory_has_one_owner_and_is_swept_at_the_start() {
         assert!(Disk::open(dir.path()).is_err());
         let file = disk.open_partial(&digest).unwrap();
         disk.write_partial(&file, b"grow", 0).unwrap();
-        disk.note_ranges(&digest, &[(0, 4)]).unwrap();
+        disk.save_partial(&digest, &file, &[(0, 4)]).unwrap();
         fs::write(dir.path().join("partial/new.7"), b"left over").unwrap();
     }
     let disk = Disk::open(dir.path()).unwrap();

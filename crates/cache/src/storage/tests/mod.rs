@@ -1,3 +1,5 @@
+mod power;
+
 use super::*;
 use crate::manifest::Kind;
 
@@ -148,4 +150,36 @@ fn a_directory_that_cannot_be_written_is_served_from() {
     let storage = Storage::open_read_only(dir.path()).unwrap();
     assert!(storage.open_blob(&digest).unwrap().is_some());
     assert!(storage.index().object(&digest).unwrap().is_some());
+}
+
+#[test]
+fn downloads_that_nobody_goes_on_with_fill_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path()).unwrap();
+    let begin = |content: &[u8]| {
+        let digest = Digest::of(content);
+        let file = storage.disk().open_partial(&digest).unwrap();
+        storage.disk().write_partial(&file, content, 0).unwrap();
+        (digest, file)
+    };
+    let partials = || storage.disk().partials().len();
+    let (_, old) = begin(b"old");
+    begin(b"young");
+    let day = std::time::Duration::from_secs(25 * 60 * 60);
+    old.set_modified(SystemTime::now() - day).unwrap();
+    storage.tidy().unwrap();
+    assert_eq!(partials(), 1);
+    // Before any image has to go, they do; what is being fetched stays.
+    let (kept, _) = store_blob(&storage, &[1; 400]);
+    let (running, _) = begin(b"running");
+    assert!(storage.reserve(&running, 10));
+    storage.set_limits(SizeLimits {
+        max_size: 900,
+        min_free: 0,
+    });
+    assert!(storage.reserve(&Digest::of(b"next"), 600));
+    assert_eq!(partials(), 1);
+    let partial = storage.disk().partial_path(&running);
+    assert!(partial.exists());
+    assert!(!is_there(&storage, &kept));
 }
