@@ -8,10 +8,15 @@
     reason = "a panic is how a test fails"
 )]
 
+mod circles;
 mod commands;
 mod cut;
 mod deployment;
+mod evicted;
 mod killed;
+mod one_layer;
+mod promises;
 mod pulls;
 mod sharing;
+mod signed;
 mod world;

@@ -5,7 +5,7 @@ use testkit::docker_registry::DockerRegistry;
 use testkit::images::{Format, Image};
 use testkit::shim::{Options, Shim};
 
-use crate::world::{CacheProcess, get};
+use crate::world::CacheProcess;
 
 fn config(registry: &DockerRegistry) -> String {
     format!(
@@ -68,45 +68,6 @@ async fn in_three_ways_and_again_when_upstream_is_gone() {
         (id == newer.config_digest).then_some(())
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixty_four_clients_of_one_layer() {
-    const LENGTH: usize = 48 << 20;
-    let registry = DockerRegistry::plain().await.unwrap();
-    let image = Image::sized("large", LENGTH);
-    registry.push(&image, "team/app", "1").await.unwrap();
-    let layer = image
-        .blobs
-        .iter()
-        .max_by_key(|blob| blob.content.len())
-        .unwrap();
-    let cache = CacheProcess::start(&config(&registry), "  parallel: 1").await;
-    let path = format!("/v2/team/app/blobs/{}?ns=images.test", layer.digest);
-    let (expected, address) = (layer.content.len(), cache.address);
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..64 {
-        let path = path.clone();
-        clients.spawn(async move {
-            let answer = get(address, &path, "").await.unwrap();
-            assert!(answer.whole, "{} of {expected}", answer.body.len());
-            // Not kept: 64 of them would be this test's memory, not the cache's.
-            testkit::images::digest(&answer.body[..1024])
-        });
-    }
-    let first = testkit::images::digest(&layer.content[..1024]);
-    while let Some(read) = clients.join_next().await {
-        assert_eq!(read.unwrap(), first);
-    }
-    let transfers = registry.recording().count(|request| {
-        request.method == http::Method::GET && request.path.contains(&layer.digest)
-    });
-    assert_eq!(transfers, 1);
-    assert!(
-        cache.peak_memory() < 64 << 20,
-        "{} bytes",
-        cache.peak_memory()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -145,6 +145,11 @@ impl CacheProcess {
 
     /// Runs a command of it.
     pub(crate) async fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().await.unwrap()
+    }
+
+    /// A command of it, to be run.
+    pub(crate) fn command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(BINARY);
         let (name, rest) = args.split_first().unwrap();
         command
@@ -155,7 +160,7 @@ impl CacheProcess {
             .args(rest)
             .env_clear()
             .env("PATH", "/usr/bin:/bin");
-        command.output().await.unwrap()
+        command
     }
 
     pub(crate) async fn get(&self, path: &str, headers: &str) -> Answer {
