@@ -40,6 +40,9 @@ enum Command {
         /// Set by the command itself, when it runs itself again as an optimized build
         #[arg(long, hide = true)]
         optimized: bool,
+        /// Use a debug build and small sizes, to see that the bench itself works (`cache` only)
+        #[arg(long)]
+        smoke: bool,
         /// Set by the command itself: be the backend, in a process of its own, until standard input ends
         #[arg(long, hide = true)]
         backend: bool,
@@ -73,8 +76,9 @@ fn main() -> ExitCode {
             only,
             json,
             optimized,
+            smoke,
             ..
-        } => bench::run(only, json, optimized),
+        } => bench::run(only, json, optimized, smoke),
         Command::Test => test::run(),
         Command::Check { base, dependents } => check::run(base.as_deref(), dependents),
         Command::Deny => deny::run(),

@@ -22,7 +22,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use testkit::containerd::Containerd;
 use testkit::fake_runtime::FakeRuntime;
 use testkit::shim::{Options, Shim};
@@ -41,33 +41,48 @@ pub(crate) enum Part {
 }
 
 /// Runs everything, or one part; prints a table, or JSON. The first call builds the shim and an optimized client,
-/// and runs that one.
-pub(crate) fn run(only: Option<Part>, json: bool, optimized: bool) -> Result<()> {
+/// and runs that one. `smoke` takes a debug build and small sizes, to see that the bench itself works.
+pub(crate) fn run(only: Option<Part>, json: bool, optimized: bool, smoke: bool) -> Result<()> {
     need_root("cargo xtask bench")?;
-    if !optimized {
+    if smoke {
+        ensure!(
+            matches!(only, Some(Part::Cache)),
+            "--smoke is there for the cache's part: cargo xtask bench cache --smoke"
+        );
+        Tools::ensure().context("the programs that the bench runs")?;
+        let build = ["build", "--locked", "--package", "image-cri-shim"];
+        step(
+            "build of the shim",
+            "mend what the compiler names above",
+            &mut cargo(&build),
+        )?;
+    } else if !optimized {
         return build_and_run(only, json);
     }
     // The client needs a core of its own beside the shim's; both are shared with the runtime.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let binary = target().join("release/image-cri-shim");
+    let profile = if smoke { "debug" } else { "release" };
+    let binary = target().join(profile).join("image-cri-shim");
     // reqwest, in plain requests and pushes, wants to know even if it never speaks TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut report = Report::default();
-    runtime.block_on(async {
+    let measured = runtime.block_on(async {
         match only {
+            _ if smoke => cache::smoke(&mut report, &binary).await,
             Some(Part::Webhook) => webhook::measure(&mut report, &binary).await,
             Some(Part::Cache) => cache::measure(&mut report, &binary).await,
             None => measure(&mut report, binary).await,
         }
-    })?;
+    });
+    // What was measured before something failed is worth its table.
     if json {
         println!("{}", report.json());
     } else {
         println!("{}", report.table());
     }
-    Ok(())
+    measured
 }
 
 fn build_and_run(only: Option<Part>, json: bool) -> Result<()> {

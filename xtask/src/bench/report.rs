@@ -28,7 +28,7 @@ impl Report {
         unit: &'static str,
         goal: Option<f64>,
     ) {
-        self.rows.push(Row {
+        self.push(Row {
             what: what.into(),
             value,
             unit,
@@ -45,13 +45,19 @@ impl Report {
         unit: &'static str,
         goal: f64,
     ) {
-        self.rows.push(Row {
+        self.push(Row {
             what: what.into(),
             value,
             unit,
             at_most: None,
             at_least: Some(goal),
         });
+    }
+
+    /// Shown at once, too: what was measured is not lost with a run that ends early.
+    fn push(&mut self, row: Row) {
+        eprintln!("{}: {:.2} {}", row.what, row.value, row.unit);
+        self.rows.push(row);
     }
 
     /// For people.

@@ -9,18 +9,14 @@ use testkit::images::{Blob, digest, noise};
 use testkit::shim::cpu_time;
 
 use super::client::{Download, downloads};
+use super::sizes::Sizes;
 use super::{MIB, Side, Sides};
 use crate::bench::report::Report;
 use crate::bench::start::mib;
 
 const REPOSITORY: &str = "team/app";
-/// A large layer.
-const HIT: usize = 256 << 20;
-/// Common layers. Above `parallelAbove`, so that the cache fetches them in ranges.
-const MISS: usize = 64 << 20;
-const MISSES: u64 = 8;
-/// So many at once that most wait.
-const CLIENTS: usize = 32;
+/// One turn of one side; what takes longer is not fit for comparison.
+const TURN_TIMEOUT: Duration = Duration::from_secs(120);
 /// The sides take turns this often, so that a slow spell of the machine hits all.
 const TURNS: usize = 2;
 
@@ -36,7 +32,7 @@ struct Took {
 impl Took {
     fn add(&mut self, side: Side, paths: &[String], clients: usize) -> Result<()> {
         let (cpu, started) = (cpu_time(side.pid)?, Instant::now());
-        let all = downloads(side.address, paths, clients).context(side.name)?;
+        let all = downloads(side.address, paths, clients, TURN_TIMEOUT).context(side.name)?;
         self.time += started.elapsed();
         self.cpu += cpu_time(side.pid)? - cpu;
         self.bytes += all.iter().map(|done| done.bytes).sum::<u64>();
@@ -60,18 +56,17 @@ impl Took {
     }
 }
 
-pub(super) async fn measure(report: &mut Report, binary: &Path) -> Result<()> {
-    eprintln!("\n== the node cache, hits and misses");
+pub(super) async fn measure(report: &mut Report, binary: &Path, sizes: Sizes) -> Result<()> {
     let upstream = DockerRegistry::plain().await?;
     let pusher = upstream.pusher()?;
-    let hit = blob("hit", HIT);
+    let hit = blob("hit", sizes.hit);
     let small = blob("small", 4096);
     for blob in [&hit, &small] {
         pusher.push_blob(blob, REPOSITORY).await?;
     }
     let mut misses = Vec::new();
-    for number in 0..MISSES {
-        let blob = blob(&format!("miss {number}"), MISS);
+    for number in 0..sizes.misses {
+        let blob = blob(&format!("miss {number}"), sizes.miss);
         pusher.push_blob(&blob, REPOSITORY).await?;
         misses.push(path(&blob.digest));
     }
@@ -79,8 +74,8 @@ pub(super) async fn measure(report: &mut Report, binary: &Path) -> Result<()> {
     let sides = Sides::start(binary, upstream, address).await?;
     let all = [sides.direct()?, sides.proxy()?, sides.cache()?];
     // Nothing else is to run meanwhile, so the clients may block this thread.
-    misses_of(report, all, &misses)?;
-    hits_of(report, all, &path(&hit.digest), &path(&small.digest))?;
+    misses_of(report, all, &misses, sizes)?;
+    hits_of(report, all, &path(&hit.digest), &path(&small.digest), sizes)?;
     for side in all {
         let what = format!("{}: RSS at its highest, all that over", side.name);
         let goal = (side.name == "cache").then_some(64.0);
@@ -90,7 +85,7 @@ pub(super) async fn measure(report: &mut Report, binary: &Path) -> Result<()> {
 }
 
 /// Each blob once from each side; from the two caches that is the first time.
-fn misses_of(report: &mut Report, sides: [Side; 3], paths: &[String]) -> Result<()> {
+fn misses_of(report: &mut Report, sides: [Side; 3], paths: &[String], sizes: Sizes) -> Result<()> {
     let mut took: [Took; 3] = Default::default();
     for path in paths {
         for (side, took) in sides.into_iter().zip(&mut took) {
@@ -98,7 +93,7 @@ fn misses_of(report: &mut Report, sides: [Side; 3], paths: &[String]) -> Result<
         }
     }
     let [direct, proxy, cache] = &mut took;
-    let what = format!("miss, layers of {} MiB", MISS >> 20);
+    let what = format!("miss, layers of {} MiB", sizes.miss >> 20);
     for (side, took) in sides.iter().zip([&*direct, &*proxy, &*cache]) {
         let name = format!("{what}: {}", side.name);
         report.value(name, took.per_second(), "MiB/s", None);
@@ -113,14 +108,20 @@ fn misses_of(report: &mut Report, sides: [Side; 3], paths: &[String]) -> Result<
 }
 
 /// One large layer again and again, by one client and by many; and a small one for the time to its first byte.
-fn hits_of(report: &mut Report, sides: [Side; 3], large: &str, small: &str) -> Result<()> {
+fn hits_of(
+    report: &mut Report,
+    sides: [Side; 3],
+    large: &str,
+    small: &str,
+    sizes: Sizes,
+) -> Result<()> {
     // What comes first is a miss, and the first read of a file may come from the disk.
     for side in sides {
         Took::default().add(side, &vec![large.to_owned(); 2], 1)?;
         Took::default().add(side, &[small.to_owned()], 1)?;
     }
     let mut gib = 0.0;
-    for (clients, each) in [(1, 4), (CLIENTS, CLIENTS)] {
+    for (clients, each) in [(1, sizes.hits_alone), (sizes.clients, sizes.clients)] {
         let paths = vec![large.to_owned(); each];
         let mut took: [Took; 3] = Default::default();
         for _ in 0..TURNS {
@@ -145,10 +146,8 @@ fn hits_of(report: &mut Report, sides: [Side; 3], large: &str, small: &str) -> R
     }
     report.value("hits, in all, per side", gib, "GiB", None);
     let mut took: [Took; 3] = Default::default();
-    for _ in 0..200 {
-        for (side, took) in sides.into_iter().zip(&mut took) {
-            took.add(side, &[small.to_owned()], 1)?;
-        }
+    for (side, took) in sides.into_iter().zip(&mut took) {
+        took.add(side, &vec![small.to_owned(); sizes.small_hits], 1)?;
     }
     for (side, took) in sides.iter().zip(&mut took) {
         let name = format!("hit, first byte: {}", side.name);
