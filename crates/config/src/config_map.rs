@@ -48,6 +48,7 @@ impl ConfigMapSource {
         Found {
             new,
             problem: self.problem.clone(),
+            relies_on_config_map: false,
             parts: Vec::new(),
         }
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use policy::config::StartRefusal;
+
 /// A config that can't be used. A running process keeps the last good one.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -35,6 +37,17 @@ pub enum ConfigError {
     Unusable {
         /// `FILE:LINE:COLUMN: error: …`.
         findings: Vec<String>,
+    },
+    /// It would open a site by accident.
+    #[error("{0}")]
+    Opens(String),
+    /// It can't be used at start, and neither may the last good config, nor none. Mend it.
+    #[error("{problem}\n{why}")]
+    Refused {
+        /// What is wrong with it.
+        problem: Box<ConfigError>,
+        /// Why nothing takes its place.
+        why: StartRefusal,
     },
     /// The ConfigMap can't be read, isn't there, or is no config.
     #[error("{0}")]

@@ -10,6 +10,7 @@ use policy::config::Settings;
 use tokio::sync::Notify;
 
 use crate::in_force::InForce;
+use crate::last_good::{Keeper, LastGood};
 use crate::source::Source;
 use crate::state::ConfigState;
 use crate::{announce, watch};
@@ -30,6 +31,9 @@ pub struct Follower {
     /// Whether the config that the source begins with is in force already, so that only others are handed
     /// on.
     pub is_applied: bool,
+    /// Whether each config that is in force is kept in the state directory, for a start at which the file can't be used.
+    /// For the service of a node only: what somebody tries by hand must not take its place.
+    pub keeps_last_good: bool,
 }
 
 impl Follower {
@@ -43,14 +47,30 @@ impl Follower {
             state,
             wants_credentials,
             is_applied,
+            keeps_last_good,
         } = self;
+        let file = source.file().filter(|_| keeps_last_good);
+        let mut keeper = file.map(|file| Keeper::new(file.to_owned()));
+        // The text of the config in force, and whether the ConfigMap alone has its rules.
+        let mut current = LastGood::default();
         let mut in_force = InForce::new(Arc::clone(&link), wants_credentials);
+        let mut forwards_everything = false;
         if let Some(first) = source.first() {
+            let settings = first.loaded.settings.clone();
             if is_applied {
-                in_force.set_applied(first.clone());
+                in_force.set_applied(settings);
             } else {
-                in_force.set(first.clone());
+                in_force.set(settings);
             }
+            forwards_everything = first.forwards_everything;
+            current.text.clone_from(&first.loaded.text);
+            if let Some(problem) = first.problem {
+                if let Some(keeper) = &mut keeper {
+                    keeper.leave(current.clone());
+                }
+                state.looked(Vec::new(), Some(problem.to_owned()));
+            }
+            state.forwards_everything(forwards_everything);
             state.loaded();
         }
         let name = source.name();
@@ -60,6 +80,7 @@ impl Follower {
                 tracing::warn!("reading {name} failed badly; reloads stop until a restart");
                 return;
             };
+            let is_mended = look.problem.is_none();
             state.looked(look.parts, look.problem);
             let reloaded = look.new.is_some();
             if let Some(loaded) = look.new {
@@ -74,11 +95,24 @@ impl Follower {
                     let interval = policy::duration::format(interval);
                     tracing::info!("updated reload interval to {interval}");
                 }
+                current.text = loaded.text;
                 in_force.set(loaded.settings);
             }
             if let Some(filled) = in_force.next() {
                 announce::config(&filled);
                 apply(filled);
+            }
+            // A ConfigMap may bring rules where the file is still broken.
+            let routes = |settings: &Settings| !settings.rules.is_empty();
+            if is_mended || in_force.bare().is_some_and(routes) {
+                forwards_everything = false;
+            }
+            state.forwards_everything(forwards_everything);
+            current.relies_on_config_map = look.relies_on_config_map;
+            if let (Some(keeper), Some(settings)) = (&mut keeper, in_force.bare())
+                && !forwards_everything
+            {
+                keeper.keep(current.clone(), &settings.state_dir);
             }
             if reloaded {
                 state.loaded();

@@ -10,6 +10,9 @@ pub(crate) struct Found {
     pub(crate) new: Option<Loaded>,
     /// What is wrong with what is written, where it is not what is in force.
     pub(crate) problem: Option<String>,
+    /// Whether the file alone would leave the site without the rules that are in force: the ConfigMap has them, and the
+    /// file could not be written.
+    pub(crate) relies_on_config_map: bool,
     /// Each field of what is in force, and where its value comes from.
     pub(crate) parts: Vec<ConfigPart>,
 }

@@ -10,10 +10,19 @@ const ADVICE: &str =
 /// Why `new` must not replace `old`, the last good text of the file `name`: it is empty, or would take away all
 /// routing without saying so, as a file does that was cut off.
 pub(crate) fn opens_the_site(name: &str, old: &str, new: &Loaded) -> Option<String> {
-    if new.text.trim().is_empty() && !old.trim().is_empty() {
+    if is_emptied(old, &new.text) {
         return Some(format!("{name} is empty; {ADVICE}"));
     }
     removes_all_routing(old, &new.text).then(|| lost(name))
+}
+
+/// Whether `new` is one of those that must not replace `old`.
+pub(crate) fn loses_all(old: &str, new: &str) -> bool {
+    is_emptied(old, new) || removes_all_routing(old, new)
+}
+
+fn is_emptied(old: &str, new: &str) -> bool {
+    new.trim().is_empty() && !old.trim().is_empty()
 }
 
 /// The same for a ConfigMap that is a config of its own; `routed` is whether the one in force routes anything.

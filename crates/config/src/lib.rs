@@ -14,12 +14,14 @@
 //!     source: config::Source::File {
 //!         path: path.into(),
 //!         loaded: Box::new(loaded),
+//!         broken_file: None,
 //!         merge_config_map: true,
 //!     },
 //!     link,
 //!     wake: Arc::default(),
 //!     wants_credentials: |_| true,
 //!     is_applied: false,
+//!     keeps_last_good: false,
 //! };
 //! follower.run(|settings| println!("{} registries", settings.rules.registries.len())).await;
 //! # Ok(())
@@ -30,6 +32,8 @@
 //! |---|---|
 //! | [`mod@file`] | reading the local file, and replacing it |
 //! | [`Source`] | where a config comes from, looked at again and again |
+//! | [`start`] | what to start with where the file can't be used |
+//! | `last_good` | the last good config, kept for that |
 //! | `sync` | the file with the ConfigMap merged into it |
 //! | `guard` | configs that would open a site by accident |
 //! | `config_map` | the ConfigMap as a config of its own |
@@ -52,9 +56,11 @@ mod found;
 mod guard;
 mod in_force;
 mod interval;
+mod last_good;
 pub mod runtime;
 pub mod show;
 mod source;
+pub mod start;
 mod state;
 mod sync;
 mod watch;

@@ -104,6 +104,9 @@ impl Page<'_> {
         });
         let bypass = settings.bypass.to_string();
         self.line("bypass", &bypass, |c| c.bypass.is_some());
+        if settings.strict {
+            self.line("strict", "true", |c| c.strict.is_some());
+        }
         for (field, value) in [
             ("originalNames", settings.original_names),
             ("keepMirrorNames", settings.keep_mirror_names),

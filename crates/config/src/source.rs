@@ -1,11 +1,10 @@
 //! Where a config comes from, looked at again and again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{ClientProvider, ConfigMapText, Snapshot, WatchedObject};
-use policy::config::Settings;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -13,6 +12,7 @@ use crate::config_map::{self, ConfigMapSource};
 use crate::file::{self, Loaded};
 use crate::found::Found;
 use crate::interval::Interval;
+use crate::start::{BrokenFile, InPlace};
 use crate::sync::Merging;
 use crate::watch::Watch;
 
@@ -31,6 +31,8 @@ pub enum Source {
         path: PathBuf,
         /// What was in it.
         loaded: Box<Loaded>,
+        /// Where that is not what is in the file now: what is wrong with the file.
+        broken_file: Option<Box<BrokenFile>>,
         /// Whether the ConfigMap is merged into it, as on a node.
         merge_config_map: bool,
     },
@@ -47,10 +49,28 @@ impl Source {
         }
     }
 
-    /// What is known before the first look.
-    pub(crate) fn first(&self) -> Option<&Settings> {
+    /// The local file, where there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
         match self {
-            Self::File { loaded, .. } => Some(&loaded.settings),
+            Self::File { path, .. } => Some(path),
+            Self::ConfigMap => None,
+        }
+    }
+
+    /// What is known before the first look.
+    pub(crate) fn first(&self) -> Option<First<'_>> {
+        match self {
+            Self::File {
+                loaded,
+                broken_file,
+                ..
+            } => Some(First {
+                loaded,
+                problem: broken_file.as_ref().map(|file| file.problem.as_str()),
+                forwards_everything: broken_file
+                    .as_ref()
+                    .is_some_and(|file| file.in_place == InPlace::ForwardAll),
+            }),
             Self::ConfigMap => None,
         }
     }
@@ -65,17 +85,28 @@ impl Source {
             Self::File {
                 path,
                 loaded,
+                broken_file,
                 merge_config_map,
             } => {
                 let config_map =
                     merge_config_map.then(|| cluster::follow_config_map(link, interval));
-                Looking::File(FileSource::new(path, *loaded, config_map, wake))
+                let merging = Merging::new(path.clone(), *loaded, broken_file.map(|file| *file));
+                Looking::File(FileSource::new(path, merging, config_map, wake))
             }
             Self::ConfigMap => Looking::ConfigMap(ConfigMapSource::new(
                 cluster::follow_config_map(link, interval),
             )),
         }
     }
+}
+
+/// The config that a source begins with.
+pub(crate) struct First<'a> {
+    pub(crate) loaded: &'a Loaded,
+    /// What is wrong with the file, where the config is not what the file says.
+    pub(crate) problem: Option<&'a str>,
+    /// Whether it stands for a config that nobody has.
+    pub(crate) forwards_everything: bool,
 }
 
 /// A source that is being looked at.
@@ -124,14 +155,14 @@ pub(crate) struct FileSource {
 impl FileSource {
     fn new(
         path: PathBuf,
-        loaded: Loaded,
+        merging: Merging,
         config_map: Option<WatchedObject<ConfigMapText>>,
         wake: Arc<Notify>,
     ) -> Self {
         Self {
             watch: Watch::start(&[&path], Arc::clone(&wake)),
             target: path.canonicalize().ok(),
-            merging: Some(Box::new(Merging::new(path.clone(), loaded))),
+            merging: Some(Box::new(merging)),
             path,
             config_map,
             wake,
@@ -155,6 +186,7 @@ impl FileSource {
         let found = Found {
             new,
             problem: merging.problem(),
+            relies_on_config_map: merging.relies_on_config_map(),
             parts: merging.parts().to_vec(),
         };
         self.merging = Some(merging);

@@ -27,6 +27,12 @@ impl ConfigState {
         }
     }
 
+    /// Whether no config is in force that anybody has written, so that every call is forwarded as it comes.
+    pub(crate) fn forwards_everything(&self, it_does: bool) {
+        self.status.lock().forwards_everything = it_does;
+        self.telemetry.metrics().config_forwards_everything(it_does);
+    }
+
     /// A new config is in force.
     pub(crate) fn loaded(&self) {
         let mut status = self.status.lock();

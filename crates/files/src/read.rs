@@ -24,6 +24,31 @@ static READS: LazyLock<OnePerKey<(PathBuf, u64), Outcome>> = LazyLock::new(OnePe
 /// # Errors
 /// It can't be opened or read, is no regular file, or is longer.
 pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is longer than {limit} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// The first `limit` bytes of a regular file, or as many as can be read before a failure. Blocks as [`read_regular`].
+///
+/// # Errors
+/// It can't be opened, or is no regular file.
+pub fn read_start(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // What was read before the failure counts.
+    let _ = open_regular(path)?.take(limit).read_to_end(&mut bytes);
+    Ok(bytes)
+}
+
+fn open_regular(path: &Path) -> io::Result<File> {
     // A pipe without a writer would make the opening wait; NOCTTY is for terminals.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -33,15 +58,7 @@ pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
             "it is not a regular file",
         ));
     }
-    let mut bytes = Vec::new();
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it is longer than {limit} bytes"),
-        ));
-    }
-    Ok(bytes)
+    Ok(file)
 }
 
 /// The same as text.

@@ -3,11 +3,12 @@
 mod replace;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use policy::config::{Diagnostic, MAX_FILE_BYTES, RawConfig, Settings};
+use policy::config::{Diagnostic, MAX_FILE_BYTES, RawConfig, Settings, without_rules};
 
+pub(crate) use self::replace::put;
 pub use self::replace::{Replaced, replace};
 use crate::{ConfigError, variable};
 
@@ -26,11 +27,37 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Reads the file's text.
+/// Reads the file's text. Never waits for a pipe that nobody writes to.
+///
+/// # Errors
+/// The file can't be read, is no regular file, or is too large for a config.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    let path_buf = || path.to_owned();
+    let opens = |error: &io::Error| {
+        use io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+        matches!(error.kind(), NotFound | PermissionDenied | InvalidInput)
+    };
+    files::read_text(path, MAX_FILE).map_err(|error| match error {
+        error if error.kind() == io::ErrorKind::FileTooLarge => ConfigError::TooLarge {
+            path: path_buf(),
+            limit: MAX_FILE,
+        },
+        error if opens(&error) => ConfigError::Open {
+            path: path_buf(),
+            error,
+        },
+        error => ConfigError::Read {
+            path: path_buf(),
+            error,
+        },
+    })
+}
+
+/// The same, also from a pipe: for a command that is given what another one writes.
 ///
 /// # Errors
 /// The file can't be read, or is too large for a config.
-pub fn read(path: &Path) -> Result<String, ConfigError> {
+pub fn read_any(path: &Path) -> Result<String, ConfigError> {
     let path_buf = || path.to_owned();
     let file = File::open(path).map_err(|error| ConfigError::Open {
         path: path_buf(),
@@ -50,6 +77,12 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
         });
     }
     Ok(text)
+}
+
+/// As much of a file as can be read, whatever is in it: for what is looked for in a file that can't be used.
+pub(crate) fn read_lossy(path: &Path) -> String {
+    let bytes = files::read_start(path, MAX_FILE).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Understands a text read from `path`.
@@ -88,6 +121,12 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
 /// # Errors
 /// The file can't be read.
 pub fn shim_socket(path: &Path) -> Result<PathBuf, ConfigError> {
-    let (settings, _) = Settings::read(&read(path)?, &variable);
+    let text = read(path)?;
+    let (raw, settings, _) = Settings::read_with_raw(&text, &variable);
+    if raw.shim.is_some() {
+        return Ok(settings.shim_socket);
+    }
+    // It may stand in a text that can't be parsed.
+    let (settings, _) = Settings::read(&without_rules(&text, &variable), &variable);
     Ok(settings.shim_socket)
 }

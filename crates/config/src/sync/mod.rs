@@ -16,6 +16,7 @@ use crate::config_map;
 use crate::file::{self, Loaded, Replaced};
 use crate::guard;
 use crate::show;
+use crate::start::BrokenFile;
 
 /// The local file and the ConfigMap, and what has been made of them. No `Debug`: it holds credentials.
 pub(crate) struct Merging {
@@ -44,6 +45,8 @@ pub(crate) struct Merging {
     /// What was made of file and ConfigMap last, in force or not.
     merged: String,
     parts: Vec<ConfigPart>,
+    /// Whether the file alone would leave the site without the rules of both.
+    relies_on_config_map: bool,
 }
 
 /// A text without errors, and what was written in it.
@@ -60,25 +63,31 @@ enum Reported {
 }
 
 impl Merging {
-    /// Starts from a file that is loaded and in force already.
-    pub(crate) fn new(path: PathBuf, loaded: Loaded) -> Self {
+    /// Starts from a config that is loaded and in force already: the file's, or one that is used in place of a
+    /// broken file.
+    pub(crate) fn new(path: PathBuf, loaded: Loaded, broken: Option<BrokenFile>) -> Self {
         let Loaded { text, raw, .. } = loaded;
+        let (looked, file_problem) = match broken {
+            Some(broken) => (broken.looked, Some(broken.problem)),
+            None => (Ok(text.clone()), None),
+        };
         Self {
             path,
-            looked: Ok(text.clone()),
+            looked,
             parts: show::parts(&raw, None),
             merged: text.clone(),
             local: Written { text, raw },
             repaired: None,
             configmap_text: None,
             configmap: None,
-            file_problem: None,
+            file_problem,
             configmap_problem: None,
             merged_problem: None,
             reported: None,
             warned: Vec::new(),
             pending: None,
             is_unwritable: false,
+            relies_on_config_map: false,
         }
     }
 
@@ -96,6 +105,12 @@ impl Merging {
     /// Each field of what is in force, and where its value comes from.
     pub(crate) fn parts(&self) -> &[ConfigPart] {
         &self.parts
+    }
+
+    /// Whether the file alone would leave the site without the rules that are in force: the ConfigMap has them, and the
+    /// file is not written.
+    pub(crate) fn relies_on_config_map(&self) -> bool {
+        self.relies_on_config_map
     }
 
     /// What the file was when it was looked at last: its text, or why there was none.
@@ -256,6 +271,7 @@ impl Merging {
         let is_writable = self.file_problem.is_none() || self.repaired.is_some();
         let in_file = self.looked.as_ref().ok();
         let pending = (is_writable && in_file != Some(&text)).then(|| text.clone());
+        self.relies_on_config_map = guard::loses_all(&text, &self.local.text);
         if text == self.merged {
             if self.merged_problem.is_none() {
                 self.pending = pending;
@@ -318,6 +334,7 @@ impl Merging {
                 self.repaired = None;
                 self.file_problem = None;
                 self.is_unwritable = false;
+                self.relies_on_config_map = false;
             }
             // Its change is seen by the next step, which comes at once.
             Ok(Replaced::Overtaken) => {}

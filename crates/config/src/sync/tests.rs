@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::last_good::LastGood;
 
 struct World {
     dir: tempfile::TempDir,
@@ -13,7 +14,7 @@ impl World {
         let path = dir.path().join("config.yaml");
         fs::write(&path, local).unwrap();
         Self {
-            merging: Merging::new(path.clone(), file::load(&path).unwrap()),
+            merging: Merging::new(path.clone(), file::load(&path).unwrap(), None),
             dir,
         }
     }
@@ -173,4 +174,59 @@ fn what_is_not_read_now_is_not_forgotten() {
     assert!(loaded.unwrap().settings.debug);
     // Somebody is writing: nothing of theirs is lost.
     assert_eq!(world.file(), "half");
+}
+
+#[test]
+fn begun_with_the_last_good_config_and_the_file_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.yaml");
+    let broken = format!(
+        "image: {}\naddress: http://b.io\ntimeout: soon\n",
+        dir.path().display()
+    );
+    fs::write(&path, &broken).unwrap();
+    let kept = LastGood {
+        text: "address: http://a.io\n".to_owned(),
+        relies_on_config_map: false,
+    };
+    file::put(&dir.path().join("last-good.yaml"), &kept.stored(&path)).unwrap();
+    let start = crate::start::load(&path, true).unwrap();
+    let mut world = World {
+        merging: Merging::new(path, start.loaded, start.broken_file),
+        dir,
+    };
+    assert!(world.step(None).is_none());
+    assert!(world.merging.problem().unwrap().contains("timeout"));
+    // The ConfigMap is merged into the last good config, and the broken file is left as it is.
+    let loaded = world.step(Some("debug: true")).unwrap();
+    assert!(loaded.settings.debug);
+    assert_eq!(loaded.settings.configured[0].address, "http://a.io");
+    assert_eq!(world.file(), broken);
+    world.write("address: http://b.io\n");
+    let loaded = world.step(Some("debug: true")).unwrap();
+    assert_eq!(loaded.settings.configured[0].address, "http://b.io");
+    assert_eq!(world.file(), "address: http://b.io\ndebug: true\n");
+    assert_eq!(world.merging.problem(), None);
+}
+
+#[test]
+fn rules_that_only_the_config_map_has_are_noted() {
+    let mut world = World::new("debug: false\n");
+    // In a file that can be written they stand in the file.
+    world.step(Some("registries: [{address: a.io}]")).unwrap();
+    assert!(world.file().contains("a.io"));
+    assert!(!world.merging.relies_on_config_map());
+    // Broken, so it is left as it is; what is in force was in the file.
+    world.write("timeout: soon\n");
+    world.step(Some("registries: [{address: b.io}]")).unwrap();
+    assert!(!world.merging.relies_on_config_map());
+
+    let mut world = World::new("debug: false\n");
+    world.write("timeout: soon\n");
+    world.step(Some("registries: [{address: a.io}]")).unwrap();
+    assert!(world.merging.relies_on_config_map());
+    world.write("debug: false\n");
+    assert!(world.step(Some("registries: [{address: a.io}]")).is_none());
+    assert!(world.file().contains("a.io"));
+    assert!(!world.merging.relies_on_config_map());
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Subcommand;
 use cluster::{ClientProvider, KubeconfigCandidates, read_config_map};
+use config::start::Start;
 use policy::config::{
     CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Diagnostic, Key, RawConfig, Settings, masked,
     merge,
@@ -58,7 +59,7 @@ pub(crate) fn run(file: &Path, command: &ConfigCommand) -> ExitCode {
 }
 
 fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
-    let text = config::file::read(path)?;
+    let text = config::file::read_any(path)?;
     let name = path.display().to_string();
     let variable = |name: &str| std::env::var(name).ok();
     let mut about_runtime = Vec::new();
@@ -106,7 +107,7 @@ fn count(number: usize, what: &str) -> String {
 }
 
 fn show(file: &Path, local_only: bool) -> anyhow::Result<ExitCode> {
-    let local = local(file)?;
+    let local = local(file).with_context(|| in_place(file))?;
     println!("# file: {}", file.display());
     let configmap = if local_only {
         println!("# configmap: not asked for");
@@ -169,6 +170,20 @@ fn diff(file: &Path) -> anyhow::Result<ExitCode> {
 fn local(file: &Path) -> anyhow::Result<RawConfig> {
     let loaded = config::file::load(file)?;
     Ok(RawConfig::read(&loaded.text).0)
+}
+
+/// What a shim does that systemd starts while the file can't be used.
+fn in_place(file: &Path) -> String {
+    let what = match config::start::load(file, true) {
+        Ok(Start {
+            broken_file: Some(broken_file),
+            ..
+        }) => broken_file.used_in_place(),
+        // It was mended meanwhile.
+        Ok(_) => "the file is used".to_owned(),
+        Err(_) => "it refuses to start".to_owned(),
+    };
+    format!("when systemd starts the shim now, {what}")
 }
 
 /// What the API server says.

@@ -15,6 +15,12 @@ pub(crate) fn runs_us() -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
+/// Whether systemd waits to be told that we serve: then it runs us as the service of a node, which must come back
+/// whatever was done to its config. [`runs_us`] is also true in a shell of a session.
+pub(crate) fn waits_for_us() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|value| !value.is_empty())
+}
+
 /// News that may wait for a systemd that does not read. More are dropped: each says the same again.
 const MAX_NEWS: usize = 8;
 /// How long what is said once is waited for: the process may be gone in a moment.

@@ -58,6 +58,7 @@ pub(crate) fn run(
     let source = Source::File {
         path: file.to_owned(),
         loaded: Box::new(loaded),
+        broken_file: None,
         merge_config_map: true,
     };
     runtime()?.block_on(async {
@@ -85,6 +86,7 @@ pub(crate) fn run(
             wake,
             wants_credentials: |_| true,
             is_applied: true,
+            keeps_last_good: false,
         };
         let handle = role.handle();
         let started_with = settings.node_cache.clone();

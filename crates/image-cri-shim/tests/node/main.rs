@@ -8,11 +8,13 @@
     reason = "a panic is how a test fails"
 )]
 
+mod broken_start;
 mod circuits;
 mod credentials;
 mod early;
 mod failover;
 mod lifecycle;
+mod link_script;
 mod local;
 mod log;
 mod origin;

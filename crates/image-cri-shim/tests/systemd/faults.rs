@@ -141,6 +141,8 @@ async fn a_site_that_must_not_touch_the_outside_has_no_bypass() {
     for config in [
         "{fallbackToOrigin: false, registries: [}\n",
         "\"fallbackToOrigin\": False # as it was\n",
+        // Not opened by a typing mistake.
+        "'fallbackToOrigin': fasle\n",
     ] {
         let node = Node::boot_with(config, |tree| {
             std::fs::copy("/bin/false", tree.join("usr/bin/image-cri-shim")).unwrap();
@@ -178,4 +180,53 @@ async fn a_runtime_that_comes_late_is_waited_for() {
         CriClient::new(node.machine.path(LINK)).version().await.ok()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_that_is_broken_at_boot() {
+    // Half written, and a last good config from before the reboot.
+    let node = Node::boot_with("registries: [{address: 'http://b", |tree| {
+        let state = tree.join("var/lib/image-cri-shim");
+        std::fs::create_dir_all(&state).unwrap();
+        let good = "metricsAddress: off\naddress: http://good.example\n\n\
+            # Kept by image-cri-shim: the last good config of \"/etc/image-cri-shim.yaml\".\n";
+        std::fs::write(state.join("last-good.yaml"), good).unwrap();
+    })
+    .await;
+    node.until_link(SHIM).await;
+    let status = |node: &Node| {
+        let status = ["image-cri-shim", "status", "--json"];
+        node.machine.run(&status).unwrap()
+    };
+    let shown = status(&node);
+    assert!(shown.contains("good.example"), "{shown}");
+    assert!(shown.contains("\"error\""), "{shown}");
+    CriClient::new(node.machine.path(LINK))
+        .version()
+        .await
+        .unwrap();
+    // Mended: taken over without a restart, and kept.
+    let before = node.main_pid();
+    let mended = "metricsAddress: off\naddress: http://mended.example\n";
+    std::fs::write(node.machine.path("/etc/image-cri-shim.yaml"), mended).unwrap();
+    wait::until("the mended file to be kept", || async {
+        let kept =
+            std::fs::read_to_string(node.machine.path("/var/lib/image-cri-shim/last-good.yaml"));
+        kept.is_ok_and(|kept| kept.starts_with(mended)).then_some(())
+    })
+    .await;
+    let shown = status(&node);
+    assert!(shown.contains("mended.example"), "{shown}");
+    assert!(!shown.contains("\"error\""), "{shown}");
+    assert_eq!(node.main_pid(), before);
+
+    // Without a last good config a site that must stay closed does.
+    let closed = "fallbackToOrigin: false\nregistries: [{address: 'http://b";
+    let node = Node::boot_with(closed, |_| ()).await;
+    wait::until("the shim to refuse", || async {
+        let restarts = node.machine.property("image-cri-shim.service", "NRestarts");
+        restarts.is_ok_and(|restarts| restarts != "0").then_some(())
+    })
+    .await;
+    assert_eq!(node.link(), CLOSED);
 }

@@ -347,6 +347,7 @@ fn status() -> Status {
         socket: "/var/run/image-cri-shim.sock".to_owned(),
         metrics_address: Some("127.0.0.1:7441".to_owned()),
         config: ConfigStatus {
+            forwards_everything: false,
             file: "/etc/image-cri-shim.yaml".to_owned(),
             generation: 3,
             loaded_at: "2026-11-21T07:00:10.000Z".to_owned(),

@@ -34,6 +34,7 @@ const LOCAL_ONLY: &[&str] = &[
     "probeTimeout",
     "fallbackToOrigin",
     "bypass",
+    "strict",
     "originalNames",
     "keepMirrorNames",
     "configMapEnv",

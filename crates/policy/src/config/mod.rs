@@ -25,6 +25,7 @@ mod render;
 mod routing;
 mod settings;
 mod sources;
+mod start;
 mod webhook;
 
 pub use crate::yaml::Position;
@@ -49,6 +50,7 @@ pub use render::{MAX_FILE_BYTES, masked, render, rewrite};
 pub use routing::removes_all_routing;
 pub use settings::{CacheSettings, Settings};
 pub use sources::{Found, Need};
+pub use start::{BrokenText, StartConfig, StartRefusal, start_without_file, without_rules};
 pub use webhook::{Rewrite, WebhookSettings};
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub struct RawConfig {
     pub fallback_to_origin: Option<Located<bool>>,
     /// `bypass`.
     pub bypass: Option<Located<bool>>,
+    /// `strict`.
+    pub strict: Option<Located<bool>>,
     /// Whether images from mirrors get their original names in the runtime.
     pub original_names: Option<Located<bool>>,
     /// Whether they keep the mirror's names beside them.
@@ -235,6 +237,7 @@ impl RawConfig {
             probe_timeout: fields.duration("probeTimeout"),
             fallback_to_origin: fields.boolean("fallbackToOrigin"),
             bypass: fields.boolean("bypass"),
+            strict: fields.boolean("strict"),
             original_names: fields.boolean("originalNames"),
             keep_mirror_names: fields.boolean("keepMirrorNames"),
             metrics_address: fields.text("metricsAddress"),

@@ -188,6 +188,7 @@ impl Writer {
         time(&mut out, 0, "probeTimeout", &config.probe_timeout);
         plain(&mut out, 0, "fallbackToOrigin", &config.fallback_to_origin);
         plain(&mut out, 0, "bypass", &config.bypass);
+        plain(&mut out, 0, "strict", &config.strict);
         plain(&mut out, 0, "originalNames", &config.original_names);
         plain(&mut out, 0, "keepMirrorNames", &config.keep_mirror_names);
         text(&mut out, "metricsAddress", &config.metrics_address);

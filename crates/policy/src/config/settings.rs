@@ -41,6 +41,9 @@ pub struct Settings {
     /// Whether kubelet is led past the shim, to the runtime, while the shim is down. False where the config says
     /// `bypass: false`, and always with `fallbackToOrigin: false`. Default true.
     pub bypass: bool,
+    /// Whether a shim that systemd starts refuses to start where the file can't be used, in place of using the last good
+    /// config. Default false.
+    pub strict: bool,
     /// Whether an image from a mirror also gets the name that was asked for in the runtime. Default true.
     pub original_names: bool,
     /// Whether such an image keeps the mirror's name where no container needs it. Default true.
@@ -168,6 +171,7 @@ impl Settings {
                 bounds::PROBE_TIMEOUT,
             ),
             bypass: fallback && raw.bypass.as_ref().is_none_or(|b| b.value),
+            strict: raw.strict.as_ref().is_some_and(|s| s.value),
             original_names: raw.original_names.as_ref().is_none_or(|o| o.value),
             keep_mirror_names: raw.keep_mirror_names.as_ref().is_none_or(|k| k.value),
             metrics_address: reader.metrics_address(raw),

@@ -59,6 +59,8 @@ pub(super) struct Families {
     pub(super) config_good: Gauge,
     /// When the config in force was taken, in seconds since 1970.
     pub(super) config_loaded: Gauge,
+    /// Whether no config is in force that anybody has written.
+    pub(super) config_forwards: Gauge,
     /// Configs that could not be taken.
     pub(super) config_errors: Counter,
     /// Admission reviews that were answered, by how.
@@ -101,6 +103,7 @@ impl Families {
             config_generation: Gauge::default(),
             config_good: Gauge::default(),
             config_loaded: Gauge::default(),
+            config_forwards: Gauge::default(),
             config_errors: Counter::default(),
             reviews: Family::default(),
             review_seconds: Family::new_with_constructor(buckets(&LATENCY)),
@@ -175,6 +178,11 @@ impl Families {
             "When the config in force was taken",
             Unit::Seconds,
             self.config_loaded.clone(),
+        );
+        all.register(
+            "config_forwards_everything",
+            "Whether the file could not be used at start and there was no last good config: no rules are in force",
+            self.config_forwards.clone(),
         );
         all.register(
             "config_reload_errors",

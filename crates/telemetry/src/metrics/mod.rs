@@ -207,6 +207,13 @@ impl Metrics {
         }
     }
 
+    /// Whether no config is in force that anybody has written, so that every call is forwarded as it comes.
+    pub fn config_forwards_everything(&self, it_does: bool) {
+        if let Some(inner) = &self.inner {
+            inner.config_forwards.set(i64::from(it_does));
+        }
+    }
+
     /// For a webhook: what it counts is there from the first scrape on. `rules` are those that can move an
     /// image.
     pub fn expect_reviews(&self, rules: impl IntoIterator<Item = String>) {

@@ -53,6 +53,10 @@ pub struct ConfigStatus {
     /// What is wrong with the newest config, where it is not the one in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ConfigProblem>,
+    /// Whether no config is in force, since the file could not be used at start and there was no last good config:
+    /// every call is forwarded as it comes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwards_everything: bool,
 }
 
 /// One field of the config and where its value comes from.

@@ -89,13 +89,14 @@ fn config(page: &mut Page, config: &ConfigStatus, now: SystemTime) {
         }
     }
     if let Some(error) = &config.error {
+        let in_force = match config.forwards_everything {
+            true => "no config is in force, so every call is forwarded as it comes",
+            false => "the last good config stays in force",
+        };
         page.field(
             "config error",
             &[Cell::styled(
-                format!(
-                    "since {}; the last good config stays in force",
-                    units::ago(&error.at, now)
-                ),
+                format!("since {}; {in_force}", units::ago(&error.at, now)),
                 style::BAD,
             )],
         );

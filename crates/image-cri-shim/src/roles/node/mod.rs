@@ -30,6 +30,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use cluster::{ClientProvider, KubeconfigCandidates};
+use config::start::Start;
 use config::{ConfigState, Follower, Source};
 use cri::Services;
 use cri::alias::{Aliases, Opened};
@@ -68,7 +69,7 @@ pub(crate) struct Launch {
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The config can't be used, the runtime is not there, or the socket can't be had.
+/// The config can't be used and nothing may take its place, the runtime is not there, or the socket can't be had.
 pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     let Launch {
         file,
@@ -76,11 +77,17 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
         log_format,
         no_telemetry,
     } = launch;
-    let loaded = config::file::load(&file)?;
+    let Start {
+        loaded,
+        broken_file,
+    } = config::start::load(&file, systemd::waits_for_us())?;
     let settings = loaded.settings.clone();
     let level = logging::start(log_format, settings.debug)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Some(broken_file) = &broken_file {
+        broken_file.announce();
     }
     config::announce::config(&settings);
     limits::raise_open_files();
@@ -117,6 +124,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     let source = Source::File {
         path: file,
         loaded: Box::new(loaded),
+        broken_file: broken_file.map(Box::new),
         merge_config_map: true,
     };
     let config = ConfigState::new(source.name(), telemetry.clone());
@@ -226,6 +234,7 @@ impl Node {
             state: config,
             wants_credentials: |_| true,
             is_applied: true,
+            keeps_last_good: systemd::waits_for_us(),
         };
         self.background.spawn(follower.run({
             let (settings, level) = (Arc::clone(&self.settings), self.level.clone());

@@ -64,6 +64,7 @@ pub(crate) fn run(
         Some(loaded) => Source::File {
             path: file.to_owned(),
             loaded: Box::new(loaded),
+            broken_file: None,
             merge_config_map: false,
         },
         None => Source::ConfigMap,
@@ -125,6 +126,7 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
         // Redirects alone ask no registry.
         wants_credentials: |settings| settings.webhook.rewrite == Rewrite::Best,
         is_applied: false,
+        keeps_last_good: false,
     };
     tokio::spawn(follower.run({
         let admission = admission.clone();
