@@ -13,7 +13,9 @@
 //! | [`transaction`] | changes that a crash can't leave half done |
 //! | [`file`](mod@file) | one file with all that belongs to it |
 //! | [`diff`] | changes as people read them |
+//! | [`bypass`] | whether kubelet is led past the shim, and since when |
 
+pub mod bypass;
 pub mod diff;
 mod env_file;
 pub mod file;

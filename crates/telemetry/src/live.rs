@@ -35,6 +35,19 @@ pub struct NodeLive {
     pub runtime_reachable: bool,
     /// PullImage calls that have begun and not ended.
     pub pulls_running: usize,
+    /// Whether kubelet is led past the shim.
+    pub bypass: BypassLive,
+}
+
+/// Whether kubelet is led past the shim, and how often and how long it was since the node has booted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BypassLive {
+    /// Whether it is so now.
+    pub in_force: bool,
+    /// How often it was so.
+    pub periods: u64,
+    /// For how many seconds in all.
+    pub seconds: u64,
 }
 
 /// The process, under the names that Prometheus' client libraries agree on.
@@ -137,10 +150,23 @@ fn write_node(node: &NodeLive, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
             "Pulls under way",
             i64::try_from(node.pulls_running).unwrap_or(i64::MAX),
         ),
+        (
+            "bypass_in_force",
+            "Whether kubelet is led past the shim, to the container runtime",
+            i64::from(node.bypass.in_force),
+        ),
     ] {
         write_gauge(&format!("{PREFIX}_{name}"), help, None, value, encoder)?;
     }
-    Ok(())
+    let periods = ConstCounter::new(node.bypass.periods);
+    let help = "Times that kubelet was led past the shim, since the node has booted";
+    let name = format!("{PREFIX}_bypass_periods");
+    periods.encode(encoder.encode_descriptor(&name, help, None, periods.metric_type())?)?;
+    let seconds = ConstCounter::new(node.bypass.seconds);
+    let help = "Time in which kubelet was led past the shim, since the node has booted";
+    let name = format!("{PREFIX}_bypass");
+    let unit = Some(&Unit::Seconds);
+    seconds.encode(encoder.encode_descriptor(&name, help, unit, seconds.metric_type())?)
 }
 
 fn write_process(process: ProcessLive, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -194,6 +220,11 @@ mod tests {
                 circuits_open: vec![("http://a.io".to_owned(), true)],
                 runtime_reachable: true,
                 pulls_running: 3,
+                bypass: BypassLive {
+                    in_force: true,
+                    periods: 2,
+                    seconds: 40,
+                },
                 caches: CacheStatus {
                     image_hits: 7,
                     ..CacheStatus::default()
@@ -213,6 +244,9 @@ mod tests {
             r#"image_cri_shim_cache_hits_total{cache="image"} 7"#,
             "image_cri_shim_runtime_reachable 1",
             "image_cri_shim_pulls_running 3",
+            "image_cri_shim_bypass_in_force 1",
+            "image_cri_shim_bypass_periods_total 2",
+            "image_cri_shim_bypass_seconds_total 40",
             "image_cri_shim_cache_invalidations_total 0",
             "image_cri_shim_certificate_not_after_timestamp_seconds 7.5",
             "process_start_time_seconds 1.5",

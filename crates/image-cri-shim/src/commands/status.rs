@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use installer::bypass::{Bypass, LeadsTo};
 use telemetry::report::Status;
 
 use crate::commands::daemon::{Daemon, ask, one_thread};
@@ -55,18 +56,34 @@ fn status(file: &Path, args: &StatusArgs) -> anyhow::Result<()> {
     if args.watch && !std::io::stdout().is_terminal() {
         bail!("--watch needs a terminal to refresh; without it, `status` prints once");
     }
-    let daemon = Daemon::new(&config::file::shim_socket(file)?);
+    let socket = config::file::shim_socket(file)?;
+    let daemon = Daemon::new(&socket);
     let runtime = one_thread()?;
     if args.watch {
         return runtime.block_on(watch(&daemon, args.last));
     }
-    let status = runtime.block_on(ask(daemon.status(args.last)))?;
+    let status = runtime.block_on(ask(daemon.status(args.last)));
+    let status = status.map_err(|error| match led_away(&socket) {
+        Some(led) => anyhow!("{error:#}\n{led}"),
+        None => error,
+    })?;
     if args.json {
         terminal::print_json(&status)?;
     } else {
         terminal::print(&page(&status))?;
     }
     Ok(())
+}
+
+/// Where kubelet is led meanwhile.
+fn led_away(socket: &Path) -> Option<String> {
+    let now = Bypass::of_link(socket).filter(|now| now.leads_to != LeadsTo::Shim)?;
+    let since = now.since.map(|since| {
+        let since = Duration::from_secs(since.as_secs());
+        format!(" for {}", render::duration(since))
+    });
+    let since = since.unwrap_or_default();
+    Some(format!("kubelet is led {}{since}", now.leads_to))
 }
 
 fn page(status: &Status) -> String {

@@ -4,11 +4,21 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use installer::Root;
+use installer::bypass::{Bypass, LeadsTo};
 use policy::config::{BrokenText, StartConfig, StartRefusal, start_without_file};
 
-/// The script with its directories below `root`, and a `systemctl` that does nothing.
+/// Where the link leads after the script has run.
 fn run(root: &Path, verb: &str) -> String {
+    turn(root, verb);
+    let link = fs::read_link(root.join("run/image-cri-shim.sock")).unwrap();
+    link.display().to_string()
+}
+
+/// Runs the script with its directories below `root`, and a `systemctl` that does nothing; what it prints.
+fn turn(root: &Path, verb: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/lib/link");
     let script = fs::read_to_string(script).unwrap();
     let mut own = script;
@@ -29,8 +39,69 @@ fn run(root: &Path, verb: &str) -> String {
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && errors.is_empty(), "{errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn each_turn_is_noted_whatever_stood_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, on) = (dir.path(), || Bypass::on(&Root::new(dir.path())).unwrap());
+    assert!(turn(root, "boot").contains("led past the shim"));
+    let first = on();
+    assert_eq!((first.leads_to, first.periods), (LeadsTo::Bypass, 1));
+    assert!(first.since.is_some() && first.last.is_none());
+    // It is noted once.
+    assert_eq!(turn(root, "down"), "");
+    assert_eq!(on().periods, 1);
+    assert!(turn(root, "up").contains("led to the shim again"));
+    let back = on();
+    assert_eq!((back.leads_to, back.since), (LeadsTo::Shim, None));
+    assert_eq!(back.last.unwrap().leads_to, LeadsTo::Bypass);
+    fs::write(root.join("etc/image-cri-shim.yaml"), "bypass: false\n").unwrap();
+    assert!(turn(root, "down").contains("led nowhere"));
+    turn(root, "up");
+    let closed = on();
+    assert_eq!((closed.leads_to, closed.periods), (LeadsTo::Shim, 1));
+    assert_eq!(closed.last.unwrap().leads_to, LeadsTo::Nowhere);
+
+    // Lengths are added up. The node has been up for more than the seconds of these notes.
+    let note = root.join("run/image-cri-shim/bypass.state");
+    fs::write(&note, "v1 bypass 1 7 40 - 0 0\n").unwrap();
+    assert!(turn(root, "up").contains("led to the shim again"));
+    let (now, up) = (on(), uptime());
+    assert_eq!(now.periods, 7);
+    assert!(now.total.as_secs().abs_diff(40 + up - 1) < 60, "{now:?}");
+    assert_eq!(now.last.unwrap().length, now.total - Duration::from_secs(40));
+
+    for garbage in [
+        "",
+        "v1",
+        "v1 bypass 08 09 0x1 $(reboot) `x` -1 *\n",
+        "v1 bypass 99999999999999999999 99999999999999999999 99999999999999999999 bypass 1 2\n",
+        "v1 bypass 4000000000 1 1 - 0 0\n",
+        "\0\u{1}\n\n",
+    ] {
+        fs::write(&note, garbage).unwrap();
+        turn(root, "up");
+        fs::write(root.join("etc/image-cri-shim.yaml"), "").unwrap();
+        assert_eq!(run(root, "down"), "image-cri-shim/bypass.sock", "{garbage:?}");
+        let now = on();
+        assert!(now.since.unwrap().as_secs() < 60, "{garbage:?}: {now:?}");
+        assert!(now.total.as_secs() < 60, "{garbage:?}: {now:?}");
+    }
+    // What can't be noted is done all the same.
+    fs::remove_file(&note).unwrap();
+    fs::create_dir_all(root.join("run/image-cri-shim/bypass.state.new")).unwrap();
+    fs::create_dir_all(&note).unwrap();
+    let script = std::panic::catch_unwind(|| run(root, "up"));
+    assert!(script.is_err(), "the script says so");
     let link = fs::read_link(root.join("run/image-cri-shim.sock")).unwrap();
-    link.display().to_string()
+    assert_eq!(link, Path::new("image-cri-shim/shim.sock"));
+}
+
+fn uptime() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    text.split('.').next().unwrap().parse().unwrap()
 }
 
 #[test]

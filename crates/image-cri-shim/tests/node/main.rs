@@ -9,6 +9,7 @@
 )]
 
 mod broken_start;
+mod bypass;
 mod circuits;
 mod credentials;
 mod early;

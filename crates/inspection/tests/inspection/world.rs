@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use inspection::Inspected;
 use telemetry::Telemetry;
 use telemetry::history::is_about;
-use telemetry::live::{Live, NodeLive, ProcessLive};
+use telemetry::live::{BypassLive, Live, NodeLive, ProcessLive};
 use telemetry::metrics::{Resolved, Reviewed};
 use telemetry::report::{
     CacheStatus, CandidateReport, ConfigPart, ConfigStatus, Decision, Freshness, Outcome, Place,
@@ -56,6 +56,7 @@ impl Inspected for Daemon {
                 caches: CacheStatus::default(),
                 runtime_reachable: true,
                 pulls_running: 1,
+                bypass: BypassLive::default(),
             }),
             certificate_ends: Some(1_900_000_000.0),
             process: ProcessLive::default(),
@@ -368,6 +369,7 @@ fn status() -> Status {
             reachable: true,
             detail: "containerd 1.7.24".to_owned(),
         },
+        bypass: None,
         registries: vec![
             RegistryStatus {
                 credentials: "auth in the config".to_owned(),

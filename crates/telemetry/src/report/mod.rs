@@ -17,8 +17,8 @@ pub use explanation::{Choice, Explanation, Knowledge, LeftOut, OriginReport, Red
 pub use place::Place;
 pub use policy::Verdict;
 pub use status::{
-    CacheStatus, ConfigPart, ConfigProblem, ConfigStatus, RegistryState, RegistryStatus,
-    RuntimeStatus, Status,
+    BypassPeriod, BypassStatus, CacheStatus, ConfigPart, ConfigProblem, ConfigStatus, LinkTarget,
+    RegistryState, RegistryStatus, RuntimeStatus, Status,
 };
 pub use time::{micros, timestamp};
 

@@ -23,6 +23,9 @@ pub struct Status {
     pub config: ConfigStatus,
     /// Container runtime.
     pub runtime: RuntimeStatus,
+    /// Whether kubelet is led past the shim; none where the packages' units do not start it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypass: Option<BypassStatus>,
     /// Registries and redirect targets of the config, in the order in which they are asked.
     pub registries: Vec<RegistryStatus>,
     /// Calls of the image service that have ended since the start, forwarded ones included. Kubelet makes some when it
@@ -86,6 +89,50 @@ pub struct RuntimeStatus {
     pub reachable: bool,
     /// `containerd 1.7.24`; what went wrong where it doesn't answer.
     pub detail: String,
+}
+
+/// Where kubelet's link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkTarget {
+    /// To the shim.
+    Shim,
+    /// Past it, to the container runtime.
+    Bypass,
+    /// To nobody, since the config allows no bypass.
+    Nowhere,
+    /// Somebody else has made it, or there is none.
+    Elsewhere,
+}
+
+/// Whether kubelet is led past the shim, since the node has booted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BypassStatus {
+    /// Whether the config in force allows it.
+    pub allowed: bool,
+    /// Where kubelet's link leads now.
+    pub link: LinkTarget,
+    /// For how many seconds it has led away from the shim; none where it leads to the shim, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// How often a bypass has been in force.
+    pub periods: u64,
+    /// For how many seconds in all.
+    pub total_seconds: u64,
+    /// The last time that kubelet was led away and back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<BypassPeriod>,
+}
+
+/// A time in which kubelet was led away from the shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BypassPeriod {
+    /// Where it was led.
+    pub link: LinkTarget,
+    /// When that ended, RFC 3339 in UTC.
+    pub ended_at: String,
+    /// How many seconds it lasted.
+    pub seconds: u64,
 }
 
 /// Whether a registry is asked.

@@ -16,6 +16,11 @@ use crate::commands::terminal;
 /// The sockets behind [`LINK`].
 const SHIM: &str = "/run/image-cri-shim/shim.sock";
 const BYPASS: &str = "/run/image-cri-shim/bypass.sock";
+/// What the shim and the script that turns the link note beside them.
+const NOTES: [&str; 2] = [
+    "/run/image-cri-shim/no-bypass",
+    "/run/image-cri-shim/bypass.state",
+];
 /// Units of ours, in the order in which they stop.
 const UNITS: [&str; 4] = [
     "image-cri-shim.service",
@@ -119,7 +124,7 @@ impl<'a> Live<'a> {
                 run("systemctl", &["stop", unit])?;
             }
         }
-        for path in [LINK, SHIM, BYPASS] {
+        for path in [LINK, SHIM, BYPASS].into_iter().chain(NOTES) {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("cannot remove {path}"));

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use telemetry::report::{
-    CacheStatus, ConfigStatus, Decision, RegistryState, RegistryStatus, RuntimeStatus, Status,
+    BypassStatus, CacheStatus, ConfigStatus, Decision, LinkTarget, RegistryState, RegistryStatus,
+    RuntimeStatus, Status,
 };
 
 use super::cell::Cell;
@@ -30,6 +31,9 @@ pub(crate) fn status(page: &mut Page, status: &Status, now: SystemTime) {
     };
     page.field("page, metrics", &[metrics]);
     runtime(page, &status.runtime);
+    if let Some(seen) = &status.bypass {
+        bypass(page, seen, now);
+    }
     config(page, &status.config, now);
     page.section("Registries");
     if status.registries.is_empty() {
@@ -62,6 +66,44 @@ fn runtime(page: &mut Page, runtime: &RuntimeStatus) {
         "runtime",
         &[Cell::new(format!("{}:", runtime.socket)), state],
     );
+}
+
+fn bypass(page: &mut Page, bypass: &BypassStatus, now: SystemTime) {
+    let led = |link| match link {
+        LinkTarget::Bypass => "past the shim, to the runtime",
+        LinkTarget::Nowhere => "nowhere",
+        LinkTarget::Shim => "to the shim",
+        LinkTarget::Elsewhere => "elsewhere, by a link that is not ours",
+    };
+    let mut cells = Vec::new();
+    if bypass.link != LinkTarget::Shim {
+        let since = match bypass.seconds {
+            Some(seconds) => format!(" for {}", units::seconds(seconds)),
+            None => String::new(),
+        };
+        let text = format!("kubelet is led {}{since};", led(bypass.link));
+        cells.push(Cell::styled(text, style::BAD));
+    }
+    cells.push(Cell::new(match (bypass.periods, bypass.allowed) {
+        (0, true) => "not used since the boot".to_owned(),
+        (0, false) => "none: the config does not allow it".to_owned(),
+        (periods, _) => format!(
+            "used {} since the boot, for {}",
+            units::count(periods, "time"),
+            units::seconds(bypass.total_seconds)
+        ),
+    }));
+    page.field("bypass", &cells);
+    if let Some(last) = &bypass.last {
+        let text = format!(
+            "kubelet was led {} for {}, until {} ({})",
+            led(last.link),
+            units::seconds(last.seconds),
+            units::ago(&last.ended_at, now),
+            units::when(&last.ended_at)
+        );
+        page.field("last time", &[Cell::styled(text, style::DIM)]);
+    }
 }
 
 fn config(page: &mut Page, config: &ConfigStatus, now: SystemTime) {

@@ -373,6 +373,33 @@ fn a_shim_that_has_just_started_and_lost_its_runtime() {
 }
 
 #[test]
+fn a_bypass_that_is_or_was_in_force() {
+    let mut all = String::new();
+    for bypass in [
+        json!({"allowed": true, "link": "shim", "periods": 0, "total_seconds": 0}),
+        json!({"allowed": false, "link": "shim", "periods": 0, "total_seconds": 0}),
+        json!({"allowed": true, "link": "shim", "periods": 3, "total_seconds": 95,
+            "last": {"link": "bypass", "ended_at": "2026-11-21T09:55:00Z", "seconds": 23}}),
+        json!({"allowed": true, "link": "bypass", "seconds": 75, "periods": 1, "total_seconds": 75}),
+        json!({"allowed": false, "link": "nowhere", "seconds": 5, "periods": 0, "total_seconds": 0}),
+        json!({"allowed": true, "link": "elsewhere", "periods": 1, "total_seconds": 2}),
+    ] {
+        let mut status = a_status();
+        status.bypass = serde_json::from_value(bypass).unwrap();
+        let mut page = Page::new(Some(100));
+        super::status(&mut page, &status, now());
+        let text = plain(page);
+        let lines = text.lines().skip_while(|line| !line.starts_with("bypass"));
+        let lines = lines.take_while(|line| !line.starts_with("config"));
+        for line in lines.chain(["--"]) {
+            all.push_str(line.trim_end());
+            all.push('\n');
+        }
+    }
+    assert_snapshot!(all);
+}
+
+#[test]
 fn colors_say_nothing_that_words_do_not() {
     let mut page = Page::new(Some(100));
     explanation(&mut page, &found_second());

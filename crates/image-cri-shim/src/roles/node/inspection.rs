@@ -12,6 +12,7 @@ use cri::grpc::{Code, Status as GrpcStatus};
 use cri::inspect::{Inspect, unknown};
 use cri::upstream::Upstream;
 use futures_util::future::BoxFuture;
+use installer::bypass::Bypass;
 use policy::breaker::State;
 use policy::config::Settings;
 use policy::rules::{Redirect, Registry};
@@ -29,6 +30,7 @@ use telemetry::report::{
 };
 use tokio::runtime::Handle;
 
+use super::bypass;
 use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
 
 /// How long the runtime may take to say who it is.
@@ -56,6 +58,7 @@ struct Shared {
     started: (SystemTime, Instant),
     /// Where metrics and the page are; none where nothing listens.
     metrics_address: ArcSwap<Option<String>>,
+    leads_past: bool,
 }
 
 /// What an [`Inspection`] looks at.
@@ -68,6 +71,8 @@ pub(crate) struct Parts {
     pub(crate) config: ConfigState,
     pub(crate) upstream: Upstream,
     pub(crate) background: Handle,
+    /// Whether a script of the packages leads kubelet past the socket while nobody serves it.
+    pub(crate) leads_past: bool,
 }
 
 impl Inspection {
@@ -83,6 +88,7 @@ impl Inspection {
                 background: parts.background,
                 started: (SystemTime::now(), Instant::now()),
                 metrics_address: ArcSwap::default(),
+                leads_past: parts.leads_past,
             }),
         }
     }
@@ -111,6 +117,7 @@ impl Inspection {
             metrics_address: shared.metrics_address.load().as_ref().clone(),
             config: shared.config.status(),
             runtime: self.runtime().await,
+            bypass: self.bypass().map(|seen| bypass::status(&seen, &settings)),
             registries: self.registries(&settings),
             image_calls: shared.telemetry.metrics().image_calls(),
             caches: self.caches(),
@@ -125,6 +132,12 @@ impl Inspection {
         let history = self.shared.telemetry.history();
         let wanted = |decision: &Decision| image.is_none_or(|image| is_about(decision, image));
         history.ended(usize::MAX, wanted)
+    }
+
+    /// Whether kubelet is led past us; none where nobody would do that.
+    pub(crate) fn bypass(&self) -> Option<Bypass> {
+        let shared = &self.shared;
+        shared.leads_past.then(|| Bypass::beside(&shared.socket))?
     }
 
     /// Whether the runtime answers.

@@ -2,7 +2,7 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`bypass`] | whether kubelet may be led past the shim |
+//! | [`bypass`] | whether kubelet may be led past the shim, and was |
 //! | [`detect`] | the runtime's socket |
 //! | [`dry_run`] | what serving would find |
 //! | [`inspection`] | what the running shim can be asked |
@@ -205,6 +205,7 @@ impl Node {
             // A connection of its own: the proxy's lives on the proxy's thread.
             upstream: Upstream::new(&self.runtime_socket),
             background: self.background.clone(),
+            leads_past: self.marks_bypass,
         })
     }
 
@@ -267,6 +268,11 @@ impl Node {
             self.runtime_socket.display()
         );
         systemd::ready();
+        if self.marks_bypass {
+            let socket = socket.clone();
+            self.background
+                .spawn(async move { bypass::announce(&socket).await });
+        }
         cri::serve(
             listener,
             self.upstream,

@@ -10,6 +10,7 @@ use telemetry::report::{Decision, Status};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::bypass;
 use super::inspection::{DECISIONS, Inspection};
 use crate::process::usage;
 
@@ -79,6 +80,7 @@ impl Inspected for Inspection {
                 caches: self.caches(),
                 runtime_reachable: self.runtime().await.reachable,
                 pulls_running: self.running(),
+                bypass: self.bypass().as_ref().map(bypass::live).unwrap_or_default(),
             };
             self.encode(Live {
                 node: Some(node),
