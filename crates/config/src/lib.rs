@@ -15,7 +15,7 @@
 //!         path: path.into(),
 //!         loaded: Box::new(loaded),
 //!         broken_file: None,
-//!         merge_config_map: true,
+//!         config_map: config::ConfigMapUse::Written,
 //!     },
 //!     link,
 //!     wake: Arc::default(),
@@ -68,7 +68,7 @@ mod watch;
 pub use config_map::check_config_map;
 pub use error::ConfigError;
 pub use follow::Follower;
-pub use source::Source;
+pub use source::{ConfigMapUse, Source};
 pub use state::ConfigState;
 pub use watch::Watch;
 

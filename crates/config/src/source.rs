@@ -23,6 +23,17 @@ const UNWATCHED_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a file may take to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the ConfigMap is to a local file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigMapUse {
+    /// Nothing.
+    Ignored,
+    /// Merged into what the file says, in memory; the file is left to the shim of the node.
+    Merged,
+    /// Merged, and written into the file: for the shim alone. A file has one writer.
+    Written,
+}
+
 /// Where a config is. No `Debug`: it holds credentials.
 pub enum Source {
     /// A local file, read already.
@@ -33,8 +44,8 @@ pub enum Source {
         loaded: Box<Loaded>,
         /// Where that is not what is in the file now: what is wrong with the file.
         broken_file: Option<Box<BrokenFile>>,
-        /// Whether the ConfigMap is merged into it, as on a node.
-        merge_config_map: bool,
+        /// What the ConfigMap is to it.
+        config_map: ConfigMapUse,
     },
     /// The ConfigMap `kube-system/image-cri-shim` alone.
     ConfigMap,
@@ -86,11 +97,13 @@ impl Source {
                 path,
                 loaded,
                 broken_file,
-                merge_config_map,
+                config_map,
             } => {
-                let config_map =
-                    merge_config_map.then(|| cluster::follow_config_map(link, interval));
-                let merging = Merging::new(path.clone(), *loaded, broken_file.map(|file| *file));
+                let broken_file = broken_file.map(|file| *file);
+                let writes = config_map == ConfigMapUse::Written;
+                let merging = Merging::new(path.clone(), *loaded, broken_file, writes);
+                let config_map = (config_map != ConfigMapUse::Ignored)
+                    .then(|| cluster::follow_config_map(link, interval));
                 Looking::File(FileSource::new(path, merging, config_map, wake))
             }
             Self::ConfigMap => Looking::ConfigMap(ConfigMapSource::new(

@@ -21,6 +21,8 @@ use crate::start::BrokenFile;
 /// The local file and the ConfigMap, and what has been made of them. No `Debug`: it holds credentials.
 pub(crate) struct Merging {
     path: PathBuf,
+    /// Whether the file is written; else what it should say stays in memory.
+    writes: bool,
     /// What the file was when it was looked at last: its text, or why there was none.
     looked: Result<String, String>,
     /// The file when it could be used last.
@@ -65,7 +67,12 @@ enum Reported {
 impl Merging {
     /// Starts from a config that is loaded and in force already: the file's, or one that is used in place of a
     /// broken file.
-    pub(crate) fn new(path: PathBuf, loaded: Loaded, broken: Option<BrokenFile>) -> Self {
+    pub(crate) fn new(
+        path: PathBuf,
+        loaded: Loaded,
+        broken: Option<BrokenFile>,
+        writes: bool,
+    ) -> Self {
         let Loaded { text, raw, .. } = loaded;
         let (looked, file_problem) = match broken {
             Some(broken) => (broken.looked, Some(broken.problem)),
@@ -73,6 +80,7 @@ impl Merging {
         };
         Self {
             path,
+            writes,
             looked,
             parts: show::parts(&raw, None),
             merged: text.clone(),
@@ -119,7 +127,7 @@ impl Merging {
     }
 
     /// Takes in what the file says now, where it was read, and what is known of the ConfigMap, and gives the
-    /// config where it changed. Writes files, so not on a thread that must not wait.
+    /// config where it changed. May write the file, so not on a thread that must not wait.
     pub(crate) fn step(
         &mut self,
         file: Option<Result<String, String>>,
@@ -316,6 +324,9 @@ impl Merging {
 
     /// Writes what the file should say; tried again at each step until it is there.
     fn write(&mut self) {
+        if !self.writes {
+            return;
+        }
         let (Some(text), Ok(old)) = (&self.pending, &self.looked) else {
             return;
         };

@@ -14,7 +14,7 @@ impl World {
         let path = dir.path().join("config.yaml");
         fs::write(&path, local).unwrap();
         Self {
-            merging: Merging::new(path.clone(), file::load(&path).unwrap(), None),
+            merging: Merging::new(path.clone(), file::load(&path).unwrap(), None, true),
             dir,
         }
     }
@@ -192,7 +192,7 @@ fn begun_with_the_last_good_config_and_the_file_mended() {
     file::put(&dir.path().join("last-good.yaml"), &kept.stored(&path)).unwrap();
     let start = crate::start::load(&path, true).unwrap();
     let mut world = World {
-        merging: Merging::new(path, start.loaded, start.broken_file),
+        merging: Merging::new(path, start.loaded, start.broken_file, true),
         dir,
     };
     assert!(world.step(None).is_none());
@@ -229,4 +229,31 @@ fn rules_that_only_the_config_map_has_are_noted() {
     assert!(world.step(Some("registries: [{address: a.io}]")).is_none());
     assert!(world.file().contains("a.io"));
     assert!(!world.merging.relies_on_config_map());
+}
+
+#[test]
+fn who_does_not_write_merges_in_memory_and_follows_who_does() {
+    let local = "# ours\ndebug: false\n";
+    let mut world = World::new(local);
+    world.merging.writes = false;
+    let map = "nodeCache: {maxSize: 1Gi}\nregistries: [{address: a.io}]";
+    let loaded = world.step(Some(map)).unwrap();
+    assert_eq!(loaded.settings.configured[0].address, "a.io");
+    assert_eq!(world.file(), local);
+    assert_eq!(world.merging.problem(), None);
+    // The shim writes the same into it: nothing new.
+    world.write(&loaded.text);
+    assert!(world.step(Some(map)).is_none());
+    // Its ConfigMap is gone: what was merged stays, in the file or in memory.
+    assert!(world.step(None).is_none());
+    let mut world = World::new(local);
+    world.merging.writes = false;
+    world.step(Some(map)).unwrap();
+    assert!(world.step(None).is_none());
+    // The file is edited: it is merged into what it says now.
+    world.write("debug: true\n");
+    let loaded = world.step(Some(map)).unwrap();
+    assert!(loaded.settings.debug);
+    assert_eq!(loaded.settings.configured[0].address, "a.io");
+    assert_eq!(world.file(), "debug: true\n");
 }

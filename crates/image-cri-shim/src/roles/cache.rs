@@ -11,7 +11,7 @@ use ::cache::role::Role;
 use ::cache::{control, metrics};
 use anyhow::Context;
 use cluster::{ClientProvider, KubeconfigCandidates};
-use config::{ConfigState, Follower, Source};
+use config::{ConfigMapUse, ConfigState, Follower, Source};
 use http::{Method, StatusCode};
 use listener::{Options, Protocols, reply};
 use telemetry::Telemetry;
@@ -59,7 +59,8 @@ pub(crate) fn run(
         path: file.to_owned(),
         loaded: Box::new(loaded),
         broken_file: None,
-        merge_config_map: true,
+        // The shim of this node may write the same file at the same time.
+        config_map: ConfigMapUse::Merged,
     };
     runtime()?.block_on(async {
         let shutdown = signals::shutdown()?;

@@ -8,6 +8,7 @@
     reason = "a panic is how a test fails"
 )]
 
+mod cache_beside;
 mod cluster_away;
 mod command;
 mod killed;

@@ -1,5 +1,7 @@
 //! A shim in front of a fake runtime, with an API server to follow.
 
+use std::path::PathBuf;
+
 use testkit::fake_api_server::FakeApiServer;
 use testkit::fake_runtime::FakeRuntime;
 use testkit::shim::{Options, Shim};
@@ -14,7 +16,7 @@ pub(crate) struct World {
     pub(crate) shim: Shim,
     pub(crate) server: FakeApiServer,
     pub(crate) runtime: FakeRuntime,
-    _kubeconfig: tempfile::TempDir,
+    kubeconfig: tempfile::TempDir,
 }
 
 impl World {
@@ -44,8 +46,13 @@ impl World {
             shim: Shim::prepare(&with_defaults(config), options).unwrap(),
             server,
             runtime,
-            _kubeconfig: dir,
+            kubeconfig: dir,
         }
+    }
+
+    /// A kubeconfig that leads to the server.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig.path().join("kubeconfig")
     }
 
     /// The local file as it is now.

@@ -31,7 +31,7 @@ use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use cluster::{ClientProvider, KubeconfigCandidates};
 use config::start::Start;
-use config::{ConfigState, Follower, Source};
+use config::{ConfigMapUse, ConfigState, Follower, Source};
 use cri::Services;
 use cri::alias::{Aliases, Opened};
 use cri::image_calls::ImageService;
@@ -125,7 +125,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
         path: file,
         loaded: Box::new(loaded),
         broken_file: broken_file.map(Box::new),
-        merge_config_map: true,
+        config_map: ConfigMapUse::Written,
     };
     let config = ConfigState::new(source.name(), telemetry.clone());
     let handle = background.handle().clone();

@@ -14,7 +14,7 @@ use ::webhook::{Admission, Callers, Limits};
 use anyhow::Context;
 use cluster::{ClientProvider, KubeconfigCandidates};
 use config::file::Loaded;
-use config::{ConfigState, Follower, Source, Watch};
+use config::{ConfigMapUse, ConfigState, Follower, Source, Watch};
 use listener::certificate::Store;
 use listener::certificate::files::{ClientAuthority, Files};
 use listener::{ClientCertificates, Protocols, Tls};
@@ -65,7 +65,7 @@ pub(crate) fn run(
             path: file.to_owned(),
             loaded: Box::new(loaded),
             broken_file: None,
-            merge_config_map: false,
+            config_map: ConfigMapUse::Ignored,
         },
         None => Source::ConfigMap,
     };
