@@ -38,6 +38,8 @@ const CONNECTIONS: usize = 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long answers may take to finish after SIGTERM.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// More than any chain of certificates, in bytes; a mistaken path is refused instead of read.
+const MAX_PEM: u64 = 1 << 20;
 
 /// Why the cache can't start.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +129,7 @@ impl Role {
         if let Some(why) = node_cache.refusal() {
             return Err(RoleError::Refused(why));
         }
-        let (tls, certificates) = tls(node_cache)?;
+        let (tls, certificates) = tls(node_cache).await?;
         let listeners = bind(&node_cache.listen).await?;
         let addresses = listeners.iter().filter_map(|l| l.local_addr().ok());
         let addresses: Vec<SocketAddr> = addresses.collect();
@@ -334,7 +336,7 @@ fn limits(node_cache: &NodeCache, storage: &Storage) -> SizeLimits {
 fn gate(node_cache: &NodeCache, addresses: &[SocketAddr]) -> Gate {
     let mut names = node_cache.names.clone();
     if let Some(tls) = &node_cache.tls
-        && let Ok(pem) = std::fs::read_to_string(&tls.cert_file)
+        && let Ok(pem) = files::read_text(&tls.cert_file, MAX_PEM)
     {
         names.extend(certificate_names(&pem));
     }
@@ -367,7 +369,7 @@ fn certificate_names(pem: &str) -> Vec<String> {
 
 type Certificates = Option<(Files, Arc<Store>)>;
 
-fn tls(node_cache: &NodeCache) -> Result<(Option<Arc<Tls>>, Certificates), RoleError> {
+async fn tls(node_cache: &NodeCache) -> Result<(Option<Arc<Tls>>, Certificates), RoleError> {
     let Some(tls) = &node_cache.tls else {
         return Ok((None, None));
     };
@@ -376,10 +378,10 @@ fn tls(node_cache: &NodeCache) -> Result<(Option<Arc<Tls>>, Certificates), RoleE
         key: tls.key_file.clone(),
     };
     let store = Arc::new(Store::default());
-    files.load(&store)?;
+    files.load(&store).await?;
     let clients = match &tls.client_ca {
         Some(path) => {
-            let read = std::fs::read_to_string(path);
+            let read = files::read(path, MAX_PEM).await;
             let pem = read.map_err(|error| {
                 RoleError::ClientCa(format!("cannot read {}: {error}", path.display()))
             })?;

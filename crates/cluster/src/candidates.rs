@@ -115,7 +115,16 @@ impl KubeconfigCandidates {
             return None;
         };
         let mut config = Config::new(url);
-        config.root_cert_file = Some(self.service_account.join("ca.crt"));
+        let authority = self.service_account.join("ca.crt");
+        // `kube` reads it, again and again, and would wait for a pipe.
+        if authority.exists() && !authority.is_file() {
+            warnings.push(format!(
+                "{} is not a regular file; looking elsewhere",
+                authority.display()
+            ));
+            return None;
+        }
+        config.root_cert_file = Some(authority);
         config.auth_info.token_file = Some(token.display().to_string());
         Some((config, "the Pod's service account".to_owned()))
     }
@@ -126,7 +135,7 @@ async fn of_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Option<(Conf
     let mut merged: Option<Kubeconfig> = None;
     let mut names = Vec::new();
     for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
-        let next = match kubeconfig::read(file) {
+        let next = match kubeconfig::read(file).await {
             Ok(next) => next,
             Err(error) if error.is_absent() => continue,
             Err(error) => {
@@ -147,7 +156,12 @@ async fn of_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Option<(Conf
         }
     }
     let name = names.join(", ");
-    match Config::from_custom_kubeconfig(merged?, &KubeConfigOptions::default()).await {
+    let mut merged = merged?;
+    if let Err(why) = kubeconfig::inline(&mut merged).await {
+        warnings.push(passed_over(Path::new(&name), &why));
+        return None;
+    }
+    match Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await {
         Ok(config) => Some((config, name)),
         Err(error) => {
             warnings.push(passed_over(Path::new(&name), &why_unusable(&error)));

@@ -1,6 +1,7 @@
 //! One connection to the API server that everything shares, made when it is first needed and made
 //! anew when it fails: a node's kubeconfig appears, and its certificates change, while we run.
 
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -148,7 +149,12 @@ async fn build(mut config: Config) -> Result<Client, Failure> {
     config.write_timeout = Some(CONNECT_TIMEOUT);
     // Who calls retries by himself, with a pause that grows.
     config.default_retry = false;
-    let building = tokio::task::spawn_blocking(move || connect(config));
+    let token_file = config.auth_info.token_file.take();
+    let token_file = match token_file.filter(|file| !file.is_empty()) {
+        Some(file) => Some(TokenFile::open(PathBuf::from(file)).await),
+        None => None,
+    };
+    let building = tokio::task::spawn_blocking(move || connect(config, token_file));
     match tokio::time::timeout(BUILD_TIMEOUT, building).await {
         Ok(Ok(built)) => built,
         Ok(Err(_)) | Err(_) => Err(Failure::new(
@@ -160,11 +166,13 @@ async fn build(mut config: Config) -> Result<Client, Failure> {
 
 /// As kubectl has it: a token file goes before a token, and is read again while we run; the token is used
 /// where the file can't be read.
-fn connect(mut config: Config) -> Result<Client, Failure> {
+fn connect(
+    mut config: Config,
+    token_file: Option<io::Result<TokenFile>>,
+) -> Result<Client, Failure> {
     let token = config.auth_info.token.take();
     let token = token.map(|token| SecretString::from(token.expose_secret().trim().to_owned()));
-    let from_file = config.auth_info.token_file.take().filter(|f| !f.is_empty());
-    let from_file = match from_file.map(|file| TokenFile::open(PathBuf::from(file))) {
+    let from_file = match token_file {
         Some(Err(error)) if token.is_none() => {
             return Err(Failure::new(
                 FailureKind::Unauthorized,

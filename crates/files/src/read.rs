@@ -75,6 +75,14 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 /// # Errors
 /// As [`read_text`], or the file system does not answer.
 pub async fn read(path: &Path, limit: u64) -> io::Result<String> {
+    as_text(read_bytes(path, limit).await?)
+}
+
+/// The same as bytes.
+///
+/// # Errors
+/// As [`read_regular`], or the file system does not answer.
+pub async fn read_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let of = path.to_owned();
     let work = move || read_regular(&of, limit).map_err(|error| (error.kind(), error.to_string()));
     let reading = READS.run((path.to_owned(), limit), work);
@@ -83,7 +91,7 @@ pub async fn read(path: &Path, limit: u64) -> io::Result<String> {
         .await
         .map_err(|_| silent())?
         .map_err(io::Error::other)?;
-    as_text(outcome.map_err(|(kind, text)| io::Error::new(kind, text))?)
+    outcome.map_err(|(kind, text)| io::Error::new(kind, text))
 }
 
 fn as_text(bytes: Vec<u8>) -> io::Result<String> {

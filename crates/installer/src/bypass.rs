@@ -156,7 +156,11 @@ impl Note {
         };
         let last = match last {
             "-" => None,
-            name => Some((leads_to(&format!("{name}.sock")), seconds(from)?, seconds(to)?)),
+            name => Some((
+                leads_to(&format!("{name}.sock")),
+                seconds(from)?,
+                seconds(to)?,
+            )),
         };
         Some(Self {
             leads_to: leads_to(&format!("{now}.sock")),
@@ -242,7 +246,11 @@ mod tests {
             "v1 bypass 99999999999999999999 3 40 - 0 0",
         ] {
             let now = read(LeadsTo::Bypass, note);
-            assert_eq!((now.since, now.periods, now.last), (None, 1, None), "{note}");
+            assert_eq!(
+                (now.since, now.periods, now.last),
+                (None, 1, None),
+                "{note}"
+            );
             assert_eq!(read(LeadsTo::Shim, note).periods, 0, "{note}");
         }
         // From another boot.
@@ -273,7 +281,9 @@ mod tests {
         assert!(Bypass::on(&root).unwrap().since.is_some());
         // A pipe is not waited for.
         fs::remove_file(folder.join(NOTE)).unwrap();
-        let made = std::process::Command::new("mkfifo").arg(folder.join(NOTE)).status();
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.join(NOTE))
+            .status();
         assert!(made.unwrap().success());
         assert_eq!(Bypass::on(&root).unwrap().since, None);
     }

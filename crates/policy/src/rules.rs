@@ -2,11 +2,27 @@
 
 use crate::layout::Layout;
 use crate::short_names::ShortNames;
-use crate::{CredentialSource, Credentials, Endpoint, Reference, TlsOptions};
+use crate::{CredentialSource, Credentials, Endpoint, Reference, Scheme, TlsOptions};
 
 /// Why an entry has no credentials although another entry for the same host and port has some.
-pub(crate) const NOT_OVER_PLAIN_HTTP: &str =
+const NOT_OVER_PLAIN_HTTP: &str =
     "the credentials of the TLS entry of the same address are not sent over plain HTTP";
+
+/// The same where one of two TLS entries takes any certificate.
+const NOT_TO_UNVERIFIED: &str = "the credentials of the entry of the same address whose certificate is verified are not sent where it is not (`insecureSkipVerify`)";
+
+/// How a place is spoken to: by which scheme, and with which certificate checks.
+pub(crate) type Speaking<'a> = (&'a Endpoint, &'a TlsOptions);
+
+/// Why credentials that were written for `from` are not sent to `to`, the same place spoken to less safely.
+pub(crate) fn why_less_safe(to: Speaking<'_>, from: Speaking<'_>) -> Option<&'static str> {
+    if !to.0.is_as_safe_as(from.0) {
+        return Some(NOT_OVER_PLAIN_HTTP);
+    }
+    let gives_up = to.1.insecure_skip_verify && !from.1.insecure_skip_verify;
+    // Where there may be no TLS at all, there was nothing to verify.
+    (gives_up && from.0.scheme() != Scheme::Http).then_some(NOT_TO_UNVERIFIED)
+}
 
 /// Priority of the offline registry where none is written.
 pub const OFFLINE_PRIORITY: Priority = Priority(1000);
@@ -103,9 +119,10 @@ impl Registry {
         if self.credentials.is_some() {
             return;
         }
-        if !self.endpoint.is_as_safe_as(&other.endpoint) {
+        let (to, from) = ((&self.endpoint, &self.tls), (&other.endpoint, &other.tls));
+        if let Some(why) = why_less_safe(to, from) {
             if other.credentials.is_some() || other.source.is_some() {
-                self.note.get_or_insert(NOT_OVER_PLAIN_HTTP.to_owned());
+                self.note.get_or_insert(why.to_owned());
             }
             return;
         }
@@ -214,7 +231,8 @@ impl Default for Rules {
 
 impl Rules {
     /// Sorts by rule 1, and folds entries for one place into one: the higher priority's, with the
-    /// credentials of whichever has them. Those of a TLS entry never move to a plain-HTTP one.
+    /// credentials of whichever has them. Those of a TLS entry never move to a plain-HTTP one, nor to one that takes any
+    /// certificate.
     pub fn new(
         mut registries: Vec<Registry>,
         mut redirects: Vec<Redirect>,

@@ -124,9 +124,7 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     let _ = file.lock();
     let own = file.metadata()?;
     let is_own = |there: fs::Metadata| (own.dev(), own.ino()) == (there.dev(), there.ino());
-    Ok(fs::symlink_metadata(path)
-        .is_ok_and(is_own)
-        .then_some(file))
+    Ok(fs::symlink_metadata(path).is_ok_and(is_own).then_some(file))
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub(crate) struct Merging {
     is_unwritable: bool,
     /// What was made of file and ConfigMap last, in force or not.
     merged: String,
+    /// The one that is in force.
+    in_force: String,
     parts: Vec<ConfigPart>,
     /// Whether the file alone would leave the site without the rules of both.
     relies_on_config_map: bool,
@@ -84,6 +86,7 @@ impl Merging {
             looked,
             parts: show::parts(&raw, None),
             merged: text.clone(),
+            in_force: text.clone(),
             local: Written { text, raw },
             repaired: None,
             configmap_text: None,
@@ -289,7 +292,7 @@ impl Merging {
         }
         self.merged.clone_from(&text);
         // Before anything is written: what stands in the file must be usable at the next start.
-        let loaded = match file::understand(&self.path, text) {
+        let loaded = match self.understand(text) {
             Ok(loaded) => loaded,
             Err(error) => {
                 let problem = format!("with the ConfigMap, {error}");
@@ -305,7 +308,19 @@ impl Merging {
         self.merged_problem = None;
         self.pending = pending;
         self.parts = show::parts(&base.raw, self.configmap.as_ref());
+        self.in_force.clone_from(&loaded.text);
         Some(loaded)
+    }
+
+    /// Understands what was made of file and ConfigMap, unless it would take away all routing although neither says so.
+    fn understand(&self, text: String) -> Result<Loaded, String> {
+        let loaded = file::understand(&self.path, text).map_err(|error| error.to_string())?;
+        let map = self.configmap.as_ref().map(ConfigMap::as_written);
+        let says_so = map.is_some_and(|map| map.registries.is_some() || map.redirects.is_some());
+        if !says_so && guard::loses_all(&self.in_force, &loaded.text) {
+            return Err("the config names no registry and no redirect any more, so every pull would go to its origin; where that is meant, write `registries: []` into the ConfigMap".to_owned());
+        }
+        Ok(loaded)
     }
 
     /// Where all that is wrong with the file is values that the ConfigMap replaces, it is built upon

@@ -257,3 +257,40 @@ fn who_does_not_write_merges_in_memory_and_follows_who_does() {
     assert_eq!(loaded.settings.configured[0].address, "a.io");
     assert_eq!(world.file(), "debug: true\n");
 }
+
+#[test]
+fn a_config_map_whose_entries_are_all_bad_takes_no_routing_away() {
+    // Where the file can be written, it has the rules of before.
+    let mut world = World::new("debug: false\n");
+    world.step(Some("registries: [{address: a.io}]")).unwrap();
+    let before = world.file();
+    for bad in [
+        "registries: [{address: 'h ttp://b.io'}]",
+        "registries: [{priority: 3}]",
+        "registries: [{}]",
+        "imageRedirMapping: [{src: ' ', to: b.io}]",
+        "debug: false",
+    ] {
+        assert!(world.step(Some(bad)).is_none(), "{bad}");
+        assert_eq!(world.file(), before, "{bad}");
+    }
+    // Where it can't, what is in force stays, and it is a problem that people see.
+    let mut world = World::new("debug: false\n");
+    world.merging.writes = false;
+    world.step(Some("registries: [{address: a.io}]")).unwrap();
+    for bad in [
+        "registries: [{address: 'h ttp://b.io'}]",
+        "registries: [{address: 'h ttp://b.io'}, {address: '::'}]\nimageRedirMapping: [{to: b.io}]",
+    ] {
+        assert!(world.step(Some(bad)).is_none(), "{bad}");
+        let problem = world.merging.problem().unwrap();
+        assert!(problem.contains("registries: []"), "{problem}");
+    }
+    // A good entry beside a bad one is used, and an empty list is meant.
+    let mended = "registries: [{address: 'h ttp://b.io'}, {address: c.io}]";
+    let loaded = world.step(Some(mended)).unwrap();
+    assert_eq!(loaded.settings.configured.len(), 1);
+    assert_eq!(world.merging.problem(), None);
+    let loaded = world.step(Some("registries: []")).unwrap();
+    assert!(loaded.settings.rules.is_empty());
+}

@@ -80,7 +80,7 @@ fn led_away(socket: &Path) -> Option<String> {
     let now = Bypass::of_link(socket).filter(|now| now.leads_to != LeadsTo::Shim)?;
     let since = now.since.map(|since| {
         let since = Duration::from_secs(since.as_secs());
-        format!(" for {}", render::duration(since))
+        format!(", for {}", render::duration(since))
     });
     let since = since.unwrap_or_default();
     Some(format!("kubelet is led {}{since}", now.leads_to))

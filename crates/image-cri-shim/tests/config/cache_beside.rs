@@ -14,7 +14,14 @@ fn cache_of(world: &World) -> Shim {
     let options = Options::new(BINARY, "/nonexistent")
         .arg("cache")
         .arg("--socket")
-        .arg(&world.shim.state_dir().with_file_name("cache.sock").display().to_string())
+        .arg(
+            &world
+                .shim
+                .state_dir()
+                .with_file_name("cache.sock")
+                .display()
+                .to_string(),
+        )
         .env("KUBECONFIG", &kubeconfig.display().to_string());
     let cache = Shim::prepare("", options).unwrap();
     fs::remove_file(cache.config_file()).unwrap();
@@ -48,10 +55,7 @@ async fn the_cache_follows_file_and_config_map_and_writes_neither() {
         .wait_for_log("nodeCache.listen and nodeCache.dir take effect at a restart")
         .await;
     assert_eq!(world.file(), before);
-    assert_eq!(
-        fs::metadata(world.shim.config_file()).unwrap().ino(),
-        inode
-    );
+    assert_eq!(fs::metadata(world.shim.config_file()).unwrap().ino(), inode);
 
     // With one, the file has one writer, however often it changes.
     world.shim.start_again().await.unwrap();
@@ -67,7 +71,9 @@ async fn the_cache_follows_file_and_config_map_and_writes_neither() {
             .await;
     }
     // The file is edited by hand: both take it over, and the shim alone merges into it.
-    world.write(&format!("{local}reloadInterval: 30m\n"));
+    world.write(&format!(
+        "{local}reloadInterval: 30m\nregistries: [{{address: by-hand.io}}]\n"
+    ));
     world.file_has("mirror-9.io").await;
     for shim_or_cache in [&world.shim, &cache] {
         shim_or_cache

@@ -148,7 +148,10 @@ async fn the_last_good_config_serves_until_the_file_is_mended() {
     std::fs::write(&other, sockets).unwrap();
     let mut second = Command::new(BINARY);
     let second = second.env("NOTIFY_SOCKET", NOBODY).kill_on_drop(true);
-    let second = second.arg("-f").arg(&other).args(["config", "show", "--local"]);
+    let second = second
+        .arg("-f")
+        .arg(&other)
+        .args(["config", "show", "--local"]);
     let shown = String::from_utf8(second.output().await.unwrap().stderr).unwrap();
     assert!(shown.contains("no last good config"), "{shown}");
     assert!(!shim.log().contains("hunter2"), "{}", shim.log());

@@ -26,13 +26,15 @@ async fn status_metrics_and_the_log_say_so() {
     };
     lead("bypass", "v1 bypass 1 2 30 - 0 0\n");
     let options = Options::new(BINARY, runtime.socket())
+        .arg("serve")
         .arg("--listen")
         .arg(socket.to_str().unwrap());
     let mut shim = Shim::prepare("", options).unwrap();
     shim.spawn().unwrap();
     let line = shim.wait_for_log("metrics and the page are on").await;
     let address = line.split("http://").nth(1).unwrap().to_owned();
-    shim.wait_for_log("kubelet has been led past the shim").await;
+    shim.wait_for_log("kubelet has been led past the shim")
+        .await;
     let ask = |arguments: &'static [&'static str]| {
         let file = run.path().join("ask.yaml");
         fs::write(&file, format!("shim: {}\n", link.display())).unwrap();
@@ -46,7 +48,10 @@ async fn status_metrics_and_the_log_say_so() {
     let failed = String::from_utf8(failed.stderr).unwrap();
     assert!(failed.contains("kubelet is led past the shim"), "{failed}");
     let page = metrics(address.trim_end_matches('/')).await;
-    assert!(page.contains("\nimage_cri_shim_bypass_in_force 1\n"), "{page}");
+    assert!(
+        page.contains("\nimage_cri_shim_bypass_in_force 1\n"),
+        "{page}"
+    );
 
     lead("shim", "v1 shim 50 2 49 bypass 30 49\n");
     shim.wait_for_log("kubelet is led to the shim again; it was led past the shim, to the container runtime, for 19 seconds")

@@ -71,7 +71,10 @@ fn each_turn_is_noted_whatever_stood_there() {
     let (now, up) = (on(), uptime());
     assert_eq!(now.periods, 7);
     assert!(now.total.as_secs().abs_diff(40 + up - 1) < 60, "{now:?}");
-    assert_eq!(now.last.unwrap().length, now.total - Duration::from_secs(40));
+    assert_eq!(
+        now.last.unwrap().length,
+        now.total - Duration::from_secs(40)
+    );
 
     for garbage in [
         "",
@@ -84,7 +87,11 @@ fn each_turn_is_noted_whatever_stood_there() {
         fs::write(&note, garbage).unwrap();
         turn(root, "up");
         fs::write(root.join("etc/image-cri-shim.yaml"), "").unwrap();
-        assert_eq!(run(root, "down"), "image-cri-shim/bypass.sock", "{garbage:?}");
+        assert_eq!(
+            run(root, "down"),
+            "image-cri-shim/bypass.sock",
+            "{garbage:?}"
+        );
         let now = on();
         assert!(now.since.unwrap().as_secs() < 60, "{garbage:?}: {now:?}");
         assert!(now.total.as_secs() < 60, "{garbage:?}: {now:?}");
@@ -165,7 +172,10 @@ fn the_last_good_config_and_the_mark_close_a_site_too() {
     assert_eq!(run(root.path(), "boot"), "image-cri-shim/closed.sock");
     fs::remove_file(&kept).unwrap();
     // A pipe is not waited for.
-    for pipe in ["etc/image-cri-shim.yaml", "var/lib/image-cri-shim/last-good.yaml"] {
+    for pipe in [
+        "etc/image-cri-shim.yaml",
+        "var/lib/image-cri-shim/last-good.yaml",
+    ] {
         let made = Command::new("mkfifo").arg(root.path().join(pipe)).status();
         assert!(made.unwrap().success());
     }

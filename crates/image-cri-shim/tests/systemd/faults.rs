@@ -212,7 +212,8 @@ async fn a_config_that_is_broken_at_boot() {
     wait::until("the mended file to be kept", || async {
         let kept =
             std::fs::read_to_string(node.machine.path("/var/lib/image-cri-shim/last-good.yaml"));
-        kept.is_ok_and(|kept| kept.starts_with(mended)).then_some(())
+        kept.is_ok_and(|kept| kept.starts_with(mended))
+            .then_some(())
     })
     .await;
     let shown = status(&node);

@@ -1,6 +1,6 @@
 //! Certificates from files, as cert-manager and others put them into a mounted Secret.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,10 +53,10 @@ impl Files {
     ///
     /// # Errors
     /// [`FilesError`]; the certificate in use stays.
-    pub fn load(&self, store: &Store) -> Result<bool, FilesError> {
+    pub async fn load(&self, store: &Store) -> Result<bool, FilesError> {
         let pem = Pem {
-            chain: read(&self.certificate)?,
-            key: read(&self.key)?,
+            chain: read(&self.certificate).await?,
+            key: read(&self.key).await?,
         };
         store.set(&pem).map_err(|error| FilesError::Content {
             certificate: self.certificate.clone(),
@@ -70,7 +70,7 @@ impl Files {
     pub async fn follow(self, store: Arc<Store>, wake: Arc<Notify>) {
         let mut reported = None;
         loop {
-            match self.load(&store) {
+            match self.load(&store).await {
                 Ok(false) => reported = None,
                 Ok(true) => {
                     reported = None;
@@ -105,7 +105,7 @@ impl ClientAuthority {
         let mut reported = None;
         let mut current = None;
         loop {
-            match self.load(&tls, &mut current) {
+            match self.load(&tls, &mut current).await {
                 Ok(false) => reported = None,
                 Ok(true) => {
                     reported = None;
@@ -123,8 +123,8 @@ impl ClientAuthority {
         }
     }
 
-    fn load(&self, tls: &Tls, current: &mut Option<String>) -> Result<bool, String> {
-        let pem = read(&self.file).map_err(|error| error.to_string())?;
+    async fn load(&self, tls: &Tls, current: &mut Option<String>) -> Result<bool, String> {
+        let pem = read(&self.file).await.map_err(|error| error.to_string())?;
         if current.as_ref() == Some(&pem) {
             return Ok(false);
         }
@@ -135,15 +135,35 @@ impl ClientAuthority {
     }
 }
 
-fn read(path: &Path) -> Result<String, FilesError> {
-    let failed = |error| FilesError::Read {
+async fn read(path: &Path) -> Result<String, FilesError> {
+    let text = files::read(path, MAX_FILE_SIZE).await;
+    text.map_err(|error| FilesError::Read {
         path: path.to_owned(),
         error,
-    };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_FILE_SIZE)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
-    Ok(text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Protocols;
+
+    #[tokio::test]
+    async fn a_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let store = Arc::new(Store::default());
+        let files = Files {
+            certificate: path.clone(),
+            key: path.clone(),
+        };
+        let error = files.load(&store).await.unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        let tls = Tls::new(store, Protocols::Http1, &ClientCertificates::None).unwrap();
+        let authority = ClientAuthority { file: path };
+        let error = authority.load(&tls, &mut None).await.unwrap_err();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
 }

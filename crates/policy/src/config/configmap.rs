@@ -7,7 +7,7 @@ use super::diagnostic::{Diagnostic, Severity};
 use super::fields::{Fields, Located, is_nothing};
 use super::key::Key;
 use super::node_cache::RawNodeCache;
-use super::raw::{self, RawCache, RawConfig};
+use super::raw::{self, RawCache, RawConfig, RawRedirect, RawRegistry};
 use super::reader::Reader;
 use super::settings::Settings;
 use crate::yaml;
@@ -70,6 +70,7 @@ impl ConfigMap {
             leave_out(&mut config, &finding);
             findings.push(finding);
         }
+        leave_out_useless_lists(&mut config, &mut findings);
         for finding in findings.iter_mut().filter(|finding| finding.is_error()) {
             finding.severity = Severity::Warning;
             let left_out = if finding.field.contains('[') {
@@ -198,6 +199,30 @@ fn cut_lists(config: &mut RawConfig, findings: &mut Vec<Diagnostic>) {
         list.value.truncate(kept);
     }
     findings.extend(reader.findings);
+}
+
+/// A list in which nothing is left that can be used is a bad value as a whole, and not the same as an empty one: where
+/// its only address is mistyped, a node must not lose the registries that it has.
+fn leave_out_useless_lists(config: &mut RawConfig, findings: &mut Vec<Diagnostic>) {
+    let useless = "none of its entries can be used";
+    let registries = config.registries.take_if(|list| {
+        let is_useless = |entry: &RawRegistry| entry.address.is_none();
+        !list.value.is_empty() && list.value.iter().all(is_useless)
+    });
+    if let Some(list) = registries {
+        findings.push(Diagnostic::error(list.position, "registries", useless));
+    }
+    let redirects = config.redirects.take_if(|list| {
+        let is_useless = |entry: &RawRedirect| entry.src.is_none() || entry.to.is_none();
+        !list.value.is_empty() && list.value.iter().all(is_useless)
+    });
+    if let Some(list) = redirects {
+        findings.push(Diagnostic::error(
+            list.position,
+            "imageRedirMapping",
+            useless,
+        ));
+    }
 }
 
 /// Takes the field out that `finding` is about.

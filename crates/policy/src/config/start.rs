@@ -182,7 +182,9 @@ fn word_after(text: &str) -> Option<Word> {
     let text = value(text).trim_start_matches(QUOTES);
     let is_end = |c: char| c.is_whitespace() || matches!(c, ',' | '}' | ']' | '#' | '"' | '\'');
     let (word, rest) = text.split_at(text.find(is_end).unwrap_or(text.len()));
-    let rest = rest.trim_start_matches(QUOTES).trim_start_matches([' ', '\t']);
+    let rest = rest
+        .trim_start_matches(QUOTES)
+        .trim_start_matches([' ', '\t']);
     let ends = rest.is_empty() || rest.starts_with(['\n', ',', '}', ']', '#']);
     Some(match (word, switch(word)) {
         _ if !ends => Word::Unclear,
@@ -283,7 +285,11 @@ mod tests {
                 Some(NO_BYPASS),
                 "ClosedSite",
             ),
-            ("timeout: [", Some("bypass: false\ntimeout: ["), "ClosedSite"),
+            (
+                "timeout: [",
+                Some("bypass: false\ntimeout: ["),
+                "ClosedSite",
+            ),
             ("bypass:\ntimeout: [", Some(OPEN), "last good"),
             ("strict: true\ntimeout: [", None, "Strict"),
             ("strict: true\ntimeout: [", Some(CLOSED), "Strict"),

@@ -5,7 +5,7 @@
 
 use crate::layout::{self, Layout};
 use crate::name::{self, Name};
-use crate::rules::{EntryKind, Priority, Redirect, Registry, Rules};
+use crate::rules::{EntryKind, Priority, Redirect, Registry, Rules, why_less_safe};
 use crate::short_names::Meaning;
 use crate::{CredentialSource, Credentials, Endpoint, Reference, TlsOptions};
 use crate::{credentials, redirect};
@@ -191,12 +191,19 @@ fn each_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
         };
         let may_move = matches!(candidate.credentials, CredentialChoice::Configured(_))
             && !matches!(first.credentials, CredentialChoice::Configured(_));
-        if may_move && first.endpoint.is_as_safe_as(&candidate.endpoint) {
+        if !may_move {
+            continue;
+        }
+        let (to, from) = (
+            (&first.endpoint, &first.tls),
+            (&candidate.endpoint, &candidate.tls),
+        );
+        if let Some(why) = why_less_safe(to, from) {
+            first.note.get_or_insert(why.to_owned());
+        } else {
             first.credentials = candidate.credentials;
             first.credential_source = candidate.credential_source;
             first.note = candidate.note;
-        } else if may_move && first.note.is_none() {
-            first.note = Some(crate::rules::NOT_OVER_PLAIN_HTTP.to_owned());
         }
     }
     kept

@@ -374,6 +374,42 @@ fn credentials_of_a_tls_entry_never_go_over_plain_http() {
 }
 
 #[test]
+fn credentials_of_a_verified_entry_never_go_where_nothing_is_verified() {
+    for config in [
+        "registries: [{address: 'https://a.io', insecureSkipVerify: true, priority: 900}, {address: 'https://a.io', auth: 'u:p'}]",
+        "registries: [{address: 'a.io', insecureSkipVerify: true, priority: 900}, {address: 'https://a.io:443', auth: 'u:p'}]",
+        "address: https://a.io\nauth: u:p\nofflinePriority: 1\nregistries: [{address: a.io, insecureSkipVerify: true}]",
+        // The same place by a redirect.
+        "registries: [{address: 'https://a.io', insecureSkipVerify: true}]\nimageRedirMapping: [{src: docker.io/library, to: 'https://a.io/library', auth: 'u:p'}]",
+        "registries: [{address: 'https://a.io'}]\nimageRedirMapping: [{src: docker.io/library, to: 'https://a.io/library', auth: 'u:p', priority: 1}, {src: docker.io/, to: 'https://a.io/', insecureSkipVerify: true}]",
+    ] {
+        let candidates = plan(config, "app:1").candidates;
+        let first = &candidates[0];
+        if first.tls.insecure_skip_verify {
+            assert_eq!(first.credentials, CredentialChoice::Anonymous, "{config}");
+            let note = first.note.as_ref().unwrap();
+            assert!(note.contains("not sent where it is not"), "{note}");
+        }
+        let unverified = candidates.iter().filter(|c| c.tls.insecure_skip_verify);
+        for candidate in unverified {
+            let choice = &candidate.credentials;
+            assert_eq!(*choice, CredentialChoice::Anonymous, "{config}");
+        }
+    }
+    let secret = CredentialChoice::Configured(Credentials::new("u", "p"));
+    for config in [
+        // Written for one that verifies nothing, or for one that has nothing to verify.
+        "registries: [{address: 'https://a.io', priority: 900}, {address: 'https://a.io', auth: 'u:p', insecureSkipVerify: true}]",
+        "registries: [{address: 'https://a.io', insecureSkipVerify: true, priority: 900}, {address: 'https://a.io', auth: 'u:p', insecureSkipVerify: true}]",
+        "registries: [{address: 'https://a.io:5000', insecureSkipVerify: true, priority: 900}, {address: 'http://a.io:5000', auth: 'u:p'}]",
+    ] {
+        let candidates = plan(config, "app:1").candidates;
+        assert_eq!(candidates[0].credentials, secret, "{config}");
+        assert_eq!(candidates[0].note, None, "{config}");
+    }
+}
+
+#[test]
 fn a_short_name_means_what_the_runtime_makes_of_it() {
     let (settings, _) = Settings::read(
         "registries: [{address: s.io}]\nimageRedirMapping: [{src: quay.io, to: q.io/m}]",

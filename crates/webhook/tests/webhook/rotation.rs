@@ -42,7 +42,7 @@ async fn files_that_change_under_load_cost_no_handshake() {
         certificate: dir.path().join("tls.crt"),
         key: dir.path().join("tls.key"),
     };
-    files.load(&store).unwrap();
+    files.load(&store).await.unwrap();
     let wake = Arc::new(Notify::new());
     let following = tokio::spawn(files.follow(Arc::clone(&store), Arc::clone(&wake)));
     let world = World::with_store(CONFIG, Limits::default(), store, &first.pem()).await;
@@ -104,14 +104,15 @@ async fn what_can_not_be_used_changes_nothing() {
     assert!(
         files
             .load(&store)
+            .await
             .unwrap_err()
             .to_string()
             .contains("cannot read")
     );
     std::fs::write(&files.certificate, &one.cert_pem).unwrap();
     std::fs::write(&files.key, &one.key_pem).unwrap();
-    assert!(files.load(&store).unwrap());
-    assert!(!files.load(&store).unwrap());
+    assert!(files.load(&store).await.unwrap());
+    assert!(!files.load(&store).await.unwrap());
     store.check().unwrap();
     for (path, text) in [
         (&files.key, other.key_pem.as_str()),
@@ -122,7 +123,7 @@ async fn what_can_not_be_used_changes_nothing() {
         std::fs::write(&files.certificate, &one.cert_pem).unwrap();
         std::fs::write(&files.key, &one.key_pem).unwrap();
         std::fs::write(path, text).unwrap();
-        let error = files.load(&store).unwrap_err().to_string();
+        let error = files.load(&store).await.unwrap_err().to_string();
         assert!(!error.contains(text) || text.is_empty(), "{error}");
         store.check().unwrap();
     }

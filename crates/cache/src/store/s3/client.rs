@@ -20,6 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle connections that are kept.
 const MAX_IDLE: usize = 8;
+/// More than any list of certificates, in bytes; a mistaken path is refused instead of read.
+const MAX_PEM: u64 = 1 << 20;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +131,8 @@ fn tls(settings: &S3Store) -> Result<ClientConfig, BucketError> {
             file: file.clone(),
             reason,
         };
-        let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+        let pem =
+            files::read_regular(file, MAX_PEM).map_err(|error| unusable(error.to_string()))?;
         let mut count = 0;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| unusable(error.to_string()))?;

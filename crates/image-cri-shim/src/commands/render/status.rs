@@ -78,7 +78,7 @@ fn bypass(page: &mut Page, bypass: &BypassStatus, now: SystemTime) {
     let mut cells = Vec::new();
     if bypass.link != LinkTarget::Shim {
         let since = match bypass.seconds {
-            Some(seconds) => format!(" for {}", units::seconds(seconds)),
+            Some(seconds) => format!(", for {}", units::seconds(seconds)),
             None => String::new(),
         };
         let text = format!("kubelet is led {}{since};", led(bypass.link));
@@ -86,7 +86,7 @@ fn bypass(page: &mut Page, bypass: &BypassStatus, now: SystemTime) {
     }
     cells.push(Cell::new(match (bypass.periods, bypass.allowed) {
         (0, true) => "not used since the boot".to_owned(),
-        (0, false) => "none: the config does not allow it".to_owned(),
+        (0, false) => "the config allows none".to_owned(),
         (periods, _) => format!(
             "used {} since the boot, for {}",
             units::count(periods, "time"),
@@ -96,7 +96,7 @@ fn bypass(page: &mut Page, bypass: &BypassStatus, now: SystemTime) {
     page.field("bypass", &cells);
     if let Some(last) = &bypass.last {
         let text = format!(
-            "kubelet was led {} for {}, until {} ({})",
+            "kubelet was led {}, for {}, until {} ({})",
             led(last.link),
             units::seconds(last.seconds),
             units::ago(&last.ended_at, now),

@@ -389,8 +389,9 @@ fn a_bypass_that_is_or_was_in_force() {
         let mut page = Page::new(Some(100));
         super::status(&mut page, &status, now());
         let text = plain(page);
-        let lines = text.lines().skip_while(|line| !line.starts_with("bypass"));
-        let lines = lines.take_while(|line| !line.starts_with("config"));
+        let starts = |line: &str, label| line.trim_start().starts_with(label);
+        let lines = text.lines().skip_while(|line| !starts(line, "bypass"));
+        let lines = lines.take_while(|line| !starts(line, "config"));
         for line in lines.chain(["--"]) {
             all.push_str(line.trim_end());
             all.push('\n');
