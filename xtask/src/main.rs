@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `deny` and `screenshot`.
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `fuzz`, `deny` and `screenshot`.
 
 mod bench;
 mod check;
 mod demo;
 mod deny;
+mod fuzz;
 mod screenshot;
 mod step;
 mod test;
@@ -58,6 +59,14 @@ enum Command {
         #[arg(long)]
         dependents: bool,
     },
+    /// Look for inputs that break a promise, by libFuzzer; needs a nightly compiler
+    Fuzz {
+        /// Time for each target
+        #[arg(long, value_name = "N", default_value_t = 600)]
+        seconds: u64,
+        /// Only this one
+        target: Option<String>,
+    },
     /// Check only what is in the dependency tree: licences, bans, sources, known flaws
     Deny,
     /// Take the pictures of the page that are in docs/
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
         } => bench::run(only, json, optimized, smoke),
         Command::Test => test::run(),
         Command::Check { base, dependents } => check::run(base.as_deref(), dependents),
+        Command::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
         Command::Deny => deny::run(),
         Command::Screenshot { binary } => screenshot::run(binary),
     };

@@ -32,6 +32,8 @@ mod fake;
 mod fake_bucket;
 pub mod flights;
 pub mod freshness;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod index;
 pub mod manifest;
 pub mod metrics;

@@ -68,6 +68,8 @@ mod client;
 mod containerd;
 mod flow;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 pub mod http2;
 mod image_call;

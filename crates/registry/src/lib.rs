@@ -48,6 +48,8 @@ mod auth;
 mod client;
 mod exchange;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod knowledge;
 mod manifest;

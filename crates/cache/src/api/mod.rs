@@ -31,6 +31,7 @@ use parking_lot::RwLock;
 
 pub use self::gate::Gate;
 use self::headers::{MAX_VIA, credentials, describe, matches, parameter, via, warn, without_ns};
+pub(crate) use self::range::parts;
 pub use self::reply::Body;
 use self::reply::{empty, error, full, json, refusal};
 use self::route::{NoRoute, Route};

@@ -71,6 +71,14 @@ fn one(spec: &str, length: u64) -> Option<Option<(u64, u64)>> {
     Some((start < end).then_some((start, end)))
 }
 
+/// The parts that are given; None where there are none.
+pub(crate) fn parts(header: &str, length: u64) -> Option<Vec<(u64, u64)>> {
+    match parse(header, length) {
+        Wanted::Parts(parts) => Some(parts),
+        Wanted::All | Wanted::Unsatisfiable => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -28,6 +28,13 @@ use frames::{Step, Watcher};
 /// Bytes read at once where they can't go straight into the caller's buffer.
 const READ_AHEAD: usize = 8 << 10;
 
+/// The first header block of a connection, written anew. None where it can't be read.
+pub(crate) fn rewritten(block: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let read = hpack::Transcoder::default().block(block, &mut out);
+    read.is_ok().then_some(out)
+}
+
 /// An accepted connection whose requests have an `:authority` that `h2` takes. Writes pass as they are.
 pub(crate) struct AuthorityFix<S> {
     io: S,

@@ -16,7 +16,7 @@ pub(crate) struct Challenge {
     /// Lower case: `basic`, `bearer`.
     pub(crate) scheme: String,
     /// Names in lower case, values unquoted, in the order they came in.
-    params: Vec<(String, String)>,
+    pub(crate) params: Vec<(String, String)>,
 }
 
 impl Challenge {

@@ -15,7 +15,8 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use url::Url;
 
-use self::challenge::{Challenge, challenges};
+use self::challenge::Challenge;
+pub(crate) use self::challenge::challenges;
 pub use self::scope::Scope;
 use self::token::{
     MAX_TOKEN_ANSWER, Token, TokenKey, Tokens, basic_header, refresh_form, sensitive,

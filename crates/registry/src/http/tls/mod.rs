@@ -2,7 +2,7 @@
 
 mod certs_d;
 mod explain;
-mod hosts_toml;
+pub(crate) mod hosts_toml;
 mod material;
 mod verify;
 
