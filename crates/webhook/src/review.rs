@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use policy::pod::{Patch, Pod};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -105,30 +105,62 @@ struct Review<T> {
     request: Option<Request<T>>,
 }
 
-/// Reads a body as far as the question goes, whatever its object is.
+impl<T> Review<T> {
+    fn request(self) -> Result<Request<T>, ReviewError> {
+        if self.kind != KIND || self.api_version != API_VERSION {
+            return Err(ReviewError::Kind {
+                kind: shortened(self.kind),
+                version: shortened(self.api_version),
+            });
+        }
+        self.request
+            .filter(|request| !request.uid.is_empty())
+            .ok_or(ReviewError::NoRequest)
+    }
+}
+
+/// What a body holds.
+#[derive(Debug)]
+pub enum Question {
+    /// Its objects are Pods, or there are none.
+    Pods(Box<Request<Pod>>),
+    /// They are something else, or no Pods as the API has them.
+    Other(Request<IgnoredAny>),
+}
+
+impl Question {
+    /// What the answer must repeat.
+    pub fn uid(&self) -> &str {
+        match self {
+            Self::Pods(request) => &request.uid,
+            Self::Other(request) => &request.uid,
+        }
+    }
+
+    /// Whether nothing will come of it, whatever is answered.
+    pub fn is_dry_run(&self) -> bool {
+        let dry_run = match self {
+            Self::Pods(request) => request.dry_run,
+            Self::Other(request) => request.dry_run,
+        };
+        dry_run == Some(true)
+    }
+}
+
+/// Reads a body.
 ///
 /// # Errors
 /// [`ReviewError`]: there is nothing that an answer could refer to.
-pub fn read(body: &[u8]) -> Result<Request<IgnoredAny>, ReviewError> {
+pub fn read(body: &[u8]) -> Result<Question, ReviewError> {
+    // Nearly every review is for a Pod, so a second reading is for the others alone.
+    if let Ok(review) = serde_json::from_slice::<Review<Pod>>(body) {
+        let request = review.request()?;
+        if request.is_for_pod() {
+            return Ok(Question::Pods(Box::new(request)));
+        }
+    }
     let review: Review<IgnoredAny> = serde_json::from_slice(body)?;
-    if review.kind != KIND || review.api_version != API_VERSION {
-        return Err(ReviewError::Kind {
-            kind: shortened(review.kind),
-            version: shortened(review.api_version),
-        });
-    }
-    review
-        .request
-        .filter(|request| !request.uid.is_empty())
-        .ok_or(ReviewError::NoRequest)
-}
-
-/// Reads a body whose objects are Pods. `None`: they aren't, or not as the API has them.
-pub fn read_pods(body: &[u8]) -> Option<Request<Pod>> {
-    fn request<T: DeserializeOwned>(body: &[u8]) -> Option<Request<T>> {
-        serde_json::from_slice::<Review<T>>(body).ok()?.request
-    }
-    request(body)
+    review.request().map(Question::Other)
 }
 
 /// Enough of a text to recognise it by.

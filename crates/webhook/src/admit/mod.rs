@@ -11,7 +11,6 @@ use policy::config::{Rewrite, Settings};
 use policy::pod::{Draft, Operation, Pod, PodSettings, rule_names};
 use policy::rules::EntryKind;
 use resolver::Resolver;
-use serde::de::IgnoredAny;
 use telemetry::Telemetry;
 use telemetry::metrics::Reviewed;
 use tokio::sync::Semaphore;
@@ -20,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use self::probing::Probing;
 use self::shown::Shown;
 use crate::caller::Caller;
-use crate::review::{self, Request, Response, ReviewError};
+use crate::review::{self, Question, Request, Response, ReviewError};
 
 /// Bodies from this size on are read on another thread, so that nothing else waits meanwhile.
 const LARGE_BODY: usize = 64 << 10;
@@ -60,14 +59,6 @@ struct Inner {
 struct Config {
     settings: Settings,
     options: PodSettings,
-}
-
-/// What a body holds.
-struct Question {
-    /// As far as the question goes, whatever its object is.
-    asked: Request<IgnoredAny>,
-    /// With its objects as Pods; `None` where they are none.
-    pods: Option<Request<Pod>>,
 }
 
 impl Admission {
@@ -124,9 +115,8 @@ impl Admission {
         let began = Instant::now();
         let question = self.read(body, deadline).await;
         let question = question.inspect_err(|_| self.refused(began))?;
-        let asked = &question.asked;
         let patched = self.patch(&question, caller, deadline).await;
-        if asked.dry_run != Some(true) {
+        if !question.is_dry_run() {
             let result = match patched {
                 Some(_) => Reviewed::Patched,
                 None => Reviewed::Unchanged,
@@ -134,12 +124,12 @@ impl Admission {
             let metrics = self.inner.telemetry.metrics();
             metrics.review(result, began.elapsed());
         }
-        Ok(patched.unwrap_or_else(|| Response::unchanged(&asked.uid)))
+        Ok(patched.unwrap_or_else(|| Response::unchanged(question.uid())))
     }
 
     async fn read(&self, body: ReviewBody, deadline: Instant) -> Result<Question, ReviewError> {
         if body.bytes.len() < LARGE_BODY {
-            return read(&body.bytes);
+            return review::read(&body.bytes);
         }
         let turn = Arc::clone(&self.inner.large).acquire_owned();
         let Ok(Ok(turn)) = timeout_at(deadline, turn).await else {
@@ -147,7 +137,7 @@ impl Admission {
         };
         // The body and its turn go along: they are in use until it is read, even if nobody waits for that.
         let reading = tokio::task::spawn_blocking(move || {
-            let question = read(&body.bytes);
+            let question = review::read(&body.bytes);
             drop(body);
             drop(turn);
             question
@@ -162,14 +152,17 @@ impl Admission {
         deadline: Instant,
     ) -> Option<Response> {
         let config = self.inner.config.load_full()?;
-        let Some(request) = &question.pods else {
-            if question.asked.is_for_pod() {
-                tracing::warn!(
-                    "a Pod in namespace {} can't be read; it stays as it is",
-                    shown::text(question.asked.namespace.as_deref().unwrap_or("?"))
-                );
+        let request = match question {
+            Question::Pods(request) => request,
+            Question::Other(request) => {
+                if request.is_for_pod() {
+                    tracing::warn!(
+                        "a Pod in namespace {} can't be read; it stays as it is",
+                        shown::text(request.namespace.as_deref().unwrap_or("?"))
+                    );
+                }
+                return None;
             }
-            return None;
         };
         let pod = request.object.as_ref()?;
         let operation = operation(request)?;
@@ -208,15 +201,6 @@ impl Admission {
         tracing::info!("rewrote {} images of pod {shown}", patch.moved_by.len());
         Some(response)
     }
-}
-
-fn read(body: &[u8]) -> Result<Question, ReviewError> {
-    let asked = review::read(body)?;
-    let pods = asked.is_for_pod().then(|| review::read_pods(body));
-    Ok(Question {
-        asked,
-        pods: pods.flatten(),
-    })
 }
 
 fn operation(request: &Request<Pod>) -> Option<Operation<'_>> {
