@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `fuzz`, `deny` and `screenshot`.
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `fuzz`, `soak`, `deny` and `screenshot`.
 
 mod bench;
 mod check;
@@ -6,6 +6,7 @@ mod demo;
 mod deny;
 mod fuzz;
 mod screenshot;
+mod soak;
 mod step;
 mod test;
 
@@ -67,6 +68,18 @@ enum Command {
         /// Only this one
         target: Option<String>,
     },
+    /// Let real parts work for a long time while everything around them fails, and see what holds
+    Soak {
+        /// How long
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        minutes: u64,
+        /// What the schedule follows from [default: another one each time]
+        #[arg(long, value_name = "S")]
+        seed: Option<u64>,
+        /// Use this binary instead of building one
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
     /// Check only what is in the dependency tree: licences, bans, sources, known flaws
     Deny,
     /// Take the pictures of the page that are in docs/
@@ -91,6 +104,11 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Check { base, dependents } => check::run(base.as_deref(), dependents),
         Command::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
+        Command::Soak {
+            minutes,
+            seed,
+            binary,
+        } => soak::run(minutes, seed, binary),
         Command::Deny => deny::run(),
         Command::Screenshot { binary } => screenshot::run(binary),
     };

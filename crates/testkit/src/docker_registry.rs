@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -68,7 +68,12 @@ struct Settings {
     delay: Duration,
     silent: bool,
     failures: Vec<(String, StatusCode)>,
+    rate_limit: Option<RateLimit>,
 }
+
+/// 429 to everything, with this `Retry-After` in seconds where there is one.
+#[derive(Clone, Copy)]
+struct RateLimit(Option<u16>);
 
 impl DockerRegistry {
     /// Starts a registry on a free port of 127.0.0.1, and returns when it answers.
@@ -205,9 +210,17 @@ impl DockerRegistry {
         self.settings().failures.push((part.to_owned(), status));
     }
 
-    /// Takes back every [`DockerRegistry::fail`].
+    /// Answers every request with 429, and with this `Retry-After` in seconds if there is one, until
+    /// [`DockerRegistry::fail_nothing`].
+    pub fn limit_rate(&self, retry_after: Option<u16>) {
+        self.settings().rate_limit = Some(RateLimit(retry_after));
+    }
+
+    /// Takes back every [`DockerRegistry::fail`] and [`DockerRegistry::limit_rate`].
     pub fn fail_nothing(&self) {
-        self.settings().failures.clear();
+        let mut settings = self.settings();
+        settings.failures.clear();
+        settings.rate_limit = None;
     }
 
     /// Ends it: connections break, new ones are refused. Its content and its port stay.
@@ -306,7 +319,7 @@ impl Shared {
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, HangUp> {
         let pending_request = self.recording.record(&request);
-        let (backend, delay, silent, failure) = {
+        let (backend, delay, silent, rate_limit, failure) = {
             let settings = self.settings.lock();
             let path = request.uri().path();
             let failure = settings
@@ -317,6 +330,7 @@ impl Shared {
                 settings.backend.clone().ok_or(HangUp)?,
                 settings.delay,
                 settings.silent,
+                settings.rate_limit,
                 failure.map(|(_, status)| *status),
             )
         };
@@ -325,6 +339,15 @@ impl Shared {
         }
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
+        }
+        if let Some(RateLimit(retry_after)) = rate_limit {
+            let mut response = failure_response(StatusCode::TOO_MANY_REQUESTS);
+            pending_request.answered(response.status());
+            if let Some(seconds) = retry_after {
+                let headers = response.headers_mut();
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            return Ok(response);
         }
         if let Some(status) = failure {
             pending_request.answered(status);

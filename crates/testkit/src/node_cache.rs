@@ -98,6 +98,14 @@ impl NodeCache {
         Ok(())
     }
 
+    /// SIGKILL. Its content and its port stay.
+    pub fn kill(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(mut process) => process.kill(),
+            None => Ok(()),
+        }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -264,6 +264,12 @@ impl Shim {
         wait::within(timeout, || ready(self.log_lines(part).into_iter().next())).await
     }
 
+    /// Gives the lines so far and forgets them; none is lost in between.
+    #[must_use]
+    pub fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock())
+    }
+
     /// Forgets the log so far.
     pub fn clear_log(&self) {
         self.log.lock().clear();
