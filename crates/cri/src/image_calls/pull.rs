@@ -23,6 +23,10 @@ use crate::wire::{self, AuthEdit};
 /// How much of a status message is shown in one line, in characters.
 const SHOWN: usize = 300;
 
+/// What containerd answers to every image call between opening its socket and being ready for them. It says
+/// nothing about any registry.
+const NOT_READY: &str = "server is not initialized yet";
+
 /// Answers one PullImage.
 pub(super) async fn pull(
     shared: &Shared,
@@ -67,6 +71,11 @@ async fn ask_runtime(attempts: &Attempts, plan: &Plan, candidate: &Candidate) ->
         CredentialChoice::Anonymous => AuthEdit::Remove,
     };
     attempts.with_image_and_auth(&candidate.image, auth).await
+}
+
+/// Whether the runtime has refused the call as such, whatever it is about.
+fn is_not_ready(status: &Status) -> bool {
+    status.message.contains(NOT_READY)
 }
 
 struct Pull<'a> {
@@ -254,8 +263,9 @@ impl Pull<'_> {
             return Ok(None);
         };
         let is_original = self.plan.is_original(candidate);
-        let found = progress.verdicts.get(at).copied().flatten() == Some(Verdict::Found);
-        if found || matches!(candidate.kind, CandidateKind::Redirect(_)) {
+        let verdict = progress.verdicts.get(at).copied().flatten();
+        let has_it = matches!(verdict, Some(Verdict::Found | Verdict::PullFailed));
+        if has_it || matches!(candidate.kind, CandidateKind::Redirect(_)) {
             progress.nothing_found = false;
         }
         let answer = match progress.early.take_if(|(early, _)| *early == at) {
@@ -286,6 +296,9 @@ impl Pull<'_> {
             let trail = self.trail_of_success(progress);
             self.record
                 .came_from(candidate, &progress.resolution, &trail);
+            return Ok(Some(reply));
+        }
+        if is_not_ready(reply.status()) {
             return Ok(Some(reply));
         }
         let message = one_line(&reply.status().message, SHOWN);
@@ -326,6 +339,9 @@ impl Pull<'_> {
             self.shared.remember(&self.plan.key, None);
             let trail = self.trail_of_success(progress);
             self.record.came_from_origin(&progress.resolution, &trail);
+            return Ok(Some(reply));
+        }
+        if is_not_ready(reply.status()) {
             return Ok(Some(reply));
         }
         let name = self.plan.reference.as_written().to_owned();

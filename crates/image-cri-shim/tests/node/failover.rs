@@ -176,3 +176,52 @@ async fn a_silent_registry_does_not_hold_up_the_next_that_has_the_image() {
         assert!(line.contains(&format!("result={}", good.host())), "{line}");
     }
 }
+
+#[tokio::test]
+async fn a_place_that_a_pull_has_failed_from_is_tried_again_when_nothing_else_is_left() {
+    let image = Image::new("mended");
+    let mirror = registry_with(&image, "team/app", "1").await;
+    let mut gone = DockerRegistry::plain().await.unwrap();
+    gone.stop().await;
+    let name = format!("{}/team/app:1", gone.host());
+    for fallback in [true, false] {
+        let config = format!(
+            "address: {}\nfallbackToOrigin: {fallback}\ncache: {{negativeTTL: 1h}}",
+            mirror.url()
+        );
+        let world = World::start(&config, &[&mirror, &gone]).await;
+        mirror.fail("/blobs/", StatusCode::TOO_MANY_REQUESTS);
+        world.client().pull(&name, None).await.unwrap_err();
+        mirror.fail_nothing();
+        assert_eq!(world.pull(&name).await, image.id());
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_is_starting_is_no_failure_of_a_registry() {
+    let image = Image::new("at both");
+    let (first, second) = (
+        registry_with(&image, "team/app", "1").await,
+        registry_with(&image, "team/app", "1").await,
+    );
+    let config = format!(
+        "registries: [{{address: '{}', priority: 900}}, {{address: '{}'}}]",
+        first.url(),
+        second.url()
+    );
+    let (shim, runtime) = with_fake_runtime(&config).await;
+    let starting = RpcStatus {
+        code: 2,
+        message: "server is not initialized yet".to_owned(),
+        details: Vec::new(),
+    };
+    runtime.fail("PullImage", starting);
+    let client = shim.client();
+    let error = client.pull("ghcr.io/team/app:1", None).await.unwrap_err();
+    assert_eq!(error.message(), "server is not initialized yet");
+    assert_eq!(runtime.count("PullImage"), 1, "one question is enough");
+    runtime.answer("PullImage");
+    client.pull("ghcr.io/team/app:1", None).await.unwrap();
+    let line = shim.wait_for_log("priority match:").await;
+    assert!(line.contains(&format!("result={}", first.host())), "{line}");
+}

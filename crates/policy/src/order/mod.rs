@@ -49,7 +49,8 @@ impl PullOrder {
 
     /// The next step (rule 4): found candidates by priority; then those whose probe was cut short;
     /// then the redirect's target unless it said 404; then the original; last, candidates that never
-    /// answered, by priority, those of `open_circuits` after the others. A step is handed out once.
+    /// answered, by priority, those of `open_circuits` after the others; and after all of these the candidates that a
+    /// pull has failed from a short while ago: what was wrong then may be mended. A step is handed out once.
     pub fn next(
         &mut self,
         plan: &Plan,
@@ -84,8 +85,11 @@ impl PullOrder {
         }
         let is_unanswered = |at: usize| verdict(at).is_some_and(Verdict::is_unanswered);
         let is_open = |at: usize| open_circuits.get(at).copied().unwrap_or(false);
+        let has_failed = |at: usize| verdict(at) == Some(Verdict::PullFailed);
         let last = untried(self, &|at| is_unanswered(at) && !is_open(at))
-            .or_else(|| untried(self, &is_unanswered));
+            .or_else(|| untried(self, &is_unanswered))
+            .or_else(|| untried(self, &|at| has_failed(at) && !is_open(at)))
+            .or_else(|| untried(self, &has_failed));
         match last {
             Some(at) => self.take(plan, at),
             None => Step::Exhausted,

@@ -129,7 +129,29 @@ fn without_fallback_the_original_is_never_pulled() {
                 Some(NotFound)
             ]
         ),
-        [Step::Exhausted]
+        [Step::Candidate(1), Step::Exhausted]
+    );
+}
+
+#[test]
+fn where_a_pull_has_failed_a_while_ago_it_is_tried_last_of_all() {
+    let plan = plan("");
+    let verdicts = [
+        Some(PullFailed),
+        Some(PullFailed),
+        Some(Unavailable),
+        Some(PullFailed),
+    ];
+    assert_eq!(
+        steps_with(&plan, &verdicts, &[true, false, true, false]),
+        [
+            Step::Original,
+            Step::Candidate(2),
+            Step::Candidate(1),
+            Step::Candidate(3),
+            Step::Candidate(0),
+            Step::Exhausted,
+        ]
     );
 }
 
