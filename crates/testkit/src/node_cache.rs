@@ -14,6 +14,7 @@ use crate::wait;
 pub struct NodeCache {
     binary: PathBuf,
     address: SocketAddr,
+    variables: Vec<(String, String)>,
     process: Option<Process>,
     /// Last, so that the process is gone when the directory goes.
     dir: TempDir,
@@ -37,6 +38,7 @@ impl NodeCache {
         let mut cache = Self {
             binary: binary.to_owned(),
             address,
+            variables: Vec::new(),
             process: None,
             dir,
         };
@@ -50,10 +52,16 @@ impl NodeCache {
         Ok(cache)
     }
 
+    /// Sets a variable of its environment, from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts it again after [`NodeCache::stop`], with what it has stored.
     pub async fn start_again(&mut self) -> Result<()> {
         let log = self.log_file();
         let (file, socket) = (self.config_file(), self.command_socket());
+        let variables = self.variables.iter().cloned();
         let mut process = Process::spawn(&self.binary, |command| {
             command
                 .args(["cache", "--log-format", "text", "--file"])
@@ -63,6 +71,7 @@ impl NodeCache {
             // The developer's own cluster is none of its business.
             command.env("KUBECONFIG", "/nonexistent");
             command.env("HOME", "/nonexistent");
+            command.envs(variables);
             if let Err(error) = log_to(command, &log) {
                 eprintln!("testkit: {error:#}");
             }

@@ -89,6 +89,22 @@ impl Tools {
     }
 }
 
+/// The library that changes what time it is for the processes that it is preloaded into: on the machine, or
+/// from Debian's package.
+pub fn libfaketime() -> Result<PathBuf> {
+    const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
+    let below = |root: &Path| -> Option<PathBuf> {
+        let folders = fs::read_dir(root.join("usr/lib")).ok()?.flatten();
+        let mut libraries = folders.map(|folder| folder.path().join(LIBRARY));
+        libraries.find(|library| library.is_file())
+    };
+    if let Some(library) = below(Path::new("/")) {
+        return Ok(library);
+    }
+    let package = package(&folder(), "libfaketime")?;
+    below(&package).with_context(|| format!("no {LIBRARY} in {}", package.display()))
+}
+
 fn all_on_path<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
     let found: Vec<PathBuf> = programs
         .iter()

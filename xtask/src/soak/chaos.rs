@@ -105,6 +105,12 @@ async fn happen(world: &World, event: &Event) -> Result<()> {
             world.disk.free()?;
             world.mend(Part::CacheDisk);
         }
+        What::ClockStep(seconds) => {
+            begins(world, event);
+            world.clock.step(seconds)?;
+            tokio::time::sleep(event.lasting).await;
+            world.clock.step(0)?;
+        }
         What::Signalled(_)
         | What::FileChanged(..)
         | What::FileBroken(_)

@@ -5,6 +5,7 @@
 //! | [`schedule`] | what fails, and when: follows from the seed |
 //! | [`site`] | images and configs |
 //! | [`world`] | the parts |
+//! | [`clock`] | the processes' wall clock |
 //! | [`load`] | the clients |
 //! | [`chaos`] | lets things fail |
 //! | [`health`] | which calls have to succeed |
@@ -13,6 +14,7 @@
 //! | [`ledger`], [`report`] | what happened, for people |
 
 mod chaos;
+mod clock;
 mod health;
 mod invariants;
 mod ledger;

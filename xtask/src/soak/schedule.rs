@@ -47,6 +47,8 @@ pub(crate) enum What {
     WebhookRestarted,
     /// Something else fills the file system that the cache's store is on.
     DiskFull,
+    /// The wall clock of the program's processes jumps by so many seconds, and back at the end.
+    ClockStep(i64),
     /// SIGHUP.
     Signalled(Role),
     /// Its config file is replaced by a variant, by its number.
@@ -78,6 +80,9 @@ pub(crate) enum Role {
 pub(crate) struct Schedule {
     pub(crate) events: Vec<Event>,
 }
+
+/// By how many seconds the clock jumps: an hour, a day back, and as on a board without a battery.
+const CLOCK_STEPS: [i64; 3] = [3600, -86_400, 31_536_000];
 
 /// How many variants of a config there are.
 pub(crate) const VARIANTS: usize = 4;
@@ -152,7 +157,8 @@ fn sources(random: &mut Random, end: Duration) -> Vec<Event> {
 /// What happens to containerd, to the program's processes and to the cache's disk.
 fn processes(random: &mut Random, length: Duration, end: Duration) -> Vec<Event> {
     let restarts_end = length * RESTARTS_PERCENT / 100;
-    let others = vec![What::RuntimeKilled, What::RuntimeRestarted, What::DiskFull];
+    let mut others = vec![What::RuntimeKilled, What::RuntimeRestarted, What::DiskFull];
+    others.extend(CLOCK_STEPS.map(What::ClockStep));
     let mut restarts = vec![
         What::ShimKilled,
         What::ShimRestarted,
@@ -172,7 +178,7 @@ fn processes(random: &mut Random, length: Duration, end: Duration) -> Vec<Event>
         };
         let Some(what) = drawn else { return events };
         let lasting = match what {
-            What::DiskFull => random.between(6_000, 15_000),
+            What::DiskFull | What::ClockStep(_) => random.between(6_000, 15_000),
             _ => random.between(200, 3_000),
         };
         if at + lasting > end {
@@ -240,6 +246,7 @@ impl What {
             Self::CacheRestarted => "cache restarted",
             Self::WebhookRestarted => "webhook restarted",
             Self::DiskFull => "the cache's disk full",
+            Self::ClockStep(_) => "clock step",
             Self::Signalled(_) => "SIGHUP",
             Self::FileChanged(..) => "config file changed",
             Self::FileBroken(_) => "config file broken",
@@ -282,6 +289,7 @@ impl fmt::Display for What {
             Self::RateLimited(registry, Some(seconds)) => {
                 write!(f, ": {}, {seconds} s", registry_name(*registry))
             }
+            Self::ClockStep(seconds) => write!(f, ": {seconds:+} s"),
             Self::Signalled(role) | Self::FileBroken(role) => write!(f, ": {role}"),
             Self::FileChanged(role, variant) => write!(f, ": {role}, variant {variant}"),
             Self::ConfigMapChanged(variant) => write!(f, ": variant {variant}"),
@@ -326,7 +334,7 @@ mod tests {
                 .collect::<BTreeSet<_>>()
         };
         assert_eq!(kinds(10), kinds(600));
-        assert_eq!(kinds(10).len(), 22);
+        assert_eq!(kinds(10).len(), 23);
     }
 
     #[test]

@@ -111,11 +111,18 @@ impl Held {
         format!("{name}@{}", self.image.manifest_digest)
     }
 
-    /// What the webhook makes of its name; `None` where it is left alone.
-    pub(crate) fn redirected(&self, addresses: &Addresses) -> Option<String> {
-        let origin = &addresses.registries[2];
-        (self.way == Way::Cached)
-            .then(|| format!("{origin}/{REDIRECT_PATH}/{}:{TAG}", self.repository))
+    /// What the webhook may make of its name: where it is to be found, or where the redirect leads to, or the
+    /// name as it is.
+    pub(crate) fn places(&self, addresses: &Addresses) -> Vec<String> {
+        let mut places = vec![self.name.clone()];
+        for (registry, host) in addresses.registries.iter().enumerate() {
+            places.push(format!("{host}/{}:{TAG}", self.repository_at(registry)));
+        }
+        if self.way == Way::Cached {
+            let cache = &addresses.cache;
+            places.push(format!("{cache}/{CACHED_HOST}/{}:{TAG}", self.repository));
+        }
+        places
     }
 }
 
@@ -190,7 +197,7 @@ pub(crate) fn cache_config(addresses: &Addresses, variant: usize, store: &str) -
 pub(crate) fn config_map(addresses: &Addresses, variant: usize) -> String {
     let (user, password) = OFFLINE;
     format!(
-        "version: v1\nsealos: {{address: 'http://{}', auth: {{username: {user}, password: {password}}}}}\n{}{}",
+        "version: v1\nrewrite: best\nsealos: {{address: 'http://{}', auth: {{username: {user}, password: {password}}}}}\n{}{}",
         addresses.registries[0],
         lists(addresses, variant, true),
         habits(variant),
@@ -217,7 +224,15 @@ mod tests {
         assert_eq!(direct[1].repository_at(0), "team/direct-1");
         assert_eq!(direct[1].repository_at(1), "proxy-cache/team/direct-1");
         assert_eq!(direct[1].repository_at(2), "team/direct-1");
-        assert_eq!(direct[1].redirected(&addresses()), None);
+        assert_eq!(
+            direct[1].places(&addresses()),
+            [
+                "c:3/team/direct-1:1",
+                "a:1/team/direct-1:1",
+                "b:2/proxy-cache/team/direct-1:1",
+                "c:3/team/direct-1:1",
+            ]
+        );
         assert!(
             direct[1]
                 .by_digest()
@@ -225,10 +240,9 @@ mod tests {
         );
         let cached = Held::images("team", Way::Cached, 1, "c:3");
         assert_eq!(cached[0].repository_at(2), "soak/team/cached-0");
-        assert_eq!(
-            cached[0].redirected(&addresses()).as_deref(),
-            Some("c:3/soak/team/cached-0:1")
-        );
+        let places = cached[0].places(&addresses());
+        assert_eq!(places[3], "c:3/soak/team/cached-0:1");
+        assert_eq!(places[4], "d:4/registry.soak.invalid/team/cached-0:1");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 use testkit::admission::NAME;
-use testkit::certs::Ca;
+use testkit::certs::{Ca, ServerCert};
 use testkit::containerd::Containerd;
 use testkit::docker_registry::DockerRegistry;
 use testkit::fake_api_server::FakeApiServer;
@@ -22,6 +22,7 @@ use testkit::webhook::Webhook;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::health::{Health, Need, Part};
 use super::ledger::{Call, Invariant, Ledger};
 use super::schedule::{REGISTRIES, registry_name};
@@ -45,6 +46,8 @@ pub(crate) struct World {
     pub(crate) shared_images: Vec<Held>,
     pub(crate) api: FakeApiServer,
     pub(crate) webhook_ca: String,
+    /// By which the API server shows the webhook who it is.
+    pub(crate) api_server_cert: ServerCert,
     health: RefCell<Health>,
     ledger: RefCell<Ledger>,
     // Processes, before the directories that they use.
@@ -55,6 +58,7 @@ pub(crate) struct World {
     pub(crate) registries: [Mutex<DockerRegistry>; REGISTRIES],
     pub(crate) shim_socket: PathBuf,
     pub(crate) disk: Disk,
+    pub(crate) clock: Clock,
     files: TempDir,
 }
 
@@ -97,6 +101,7 @@ impl World {
         // Nobody is there. Without this, each last resort would wait for DNS.
         containerd.write_hosts(CACHED_HOST, "server = \"http://127.0.0.1:1\"\n")?;
 
+        let clock = Clock::new(files.path())?;
         let disk = Disk::new()?;
         let cache = NodeCache::start(binary, "").await?;
         containerd.allow_http(&cache.address().to_string())?;
@@ -106,10 +111,11 @@ impl World {
             shim_metrics: free_address()?,
             cache_metrics: free_address()?,
         };
-        let cache = on_disk(cache, &addresses, &disk).await?;
+        let cache = on_disk(cache, &addresses, &disk, &clock).await?;
         api.apply_config_map(&site::config_map(&addresses, 0));
-        let options = Options::new(binary, containerd.socket())
+        let mut options = Options::new(binary, containerd.socket())
             .env("KUBECONFIG", &kubeconfig.display().to_string());
+        options.env.extend(clock.variables());
         let config = site::shim_config(&addresses, 0);
         let shim = Shim::start(&config, options).await;
         let shim = shim.context("starting the shim")?;
@@ -118,7 +124,13 @@ impl World {
         let cert = ca.issue(&[NAME])?;
         fs::write(files.path().join("tls.crt"), &cert.cert_pem)?;
         fs::write(files.path().join("tls.key"), &cert.key_pem)?;
-        let webhook = start_webhook(binary, files.path()).await?;
+        let client_ca = Ca::new()?;
+        fs::write(files.path().join("client-ca.crt"), client_ca.pem())?;
+        let webhook = start_webhook(binary, files.path(), &clock).await?;
+        let pids = [Some(shim.pid()?), cache.pid(), Some(webhook.pid())];
+        for pid in pids.into_iter().flatten() {
+            Clock::is_used_by(pid)?;
+        }
         Ok(Self {
             started: Instant::now(),
             binary: binary.to_owned(),
@@ -127,6 +139,7 @@ impl World {
             shared_images,
             api,
             webhook_ca: ca.pem(),
+            api_server_cert: client_ca.issue_client("kube-apiserver")?,
             health: RefCell::default(),
             ledger: RefCell::new(Ledger::new(&logs.join("run.log"))?),
             webhook: Mutex::new(webhook),
@@ -136,6 +149,7 @@ impl World {
             containerd: Mutex::new(containerd),
             registries: registries.map(Mutex::new),
             disk,
+            clock,
             files,
         })
     }
@@ -162,7 +176,7 @@ impl World {
 
     /// Starts the webhook, which is not there, and returns when it is ready.
     pub(crate) async fn new_webhook(&self) -> Result<Webhook> {
-        start_webhook(&self.binary, self.files.path()).await
+        start_webhook(&self.binary, self.files.path(), &self.clock).await
     }
 
     /// Every image that comes through the cache.
@@ -244,9 +258,17 @@ impl World {
     }
 }
 
-/// Gives the cache a config of our own, whose store is on a file system of its own.
-async fn on_disk(mut cache: NodeCache, addresses: &Addresses, disk: &Disk) -> Result<NodeCache> {
+/// Gives the cache a config of our own, whose store is on a file system of its own, and its clock.
+async fn on_disk(
+    mut cache: NodeCache,
+    addresses: &Addresses,
+    disk: &Disk,
+    clock: &Clock,
+) -> Result<NodeCache> {
     cache.stop().await?;
+    for (name, value) in clock.variables() {
+        cache.set_variable(&name, &value);
+    }
     write_cache_config(&cache, addresses, 0, disk)?;
     cache.start_again().await.context("starting the cache")?;
     Ok(cache)
@@ -266,16 +288,24 @@ pub(crate) fn write_cache_config(
     fs::rename(&new, cache.config_file()).context("replacing the cache's config")
 }
 
-async fn start_webhook(binary: &Path, files: &Path) -> Result<Webhook> {
+async fn start_webhook(binary: &Path, files: &Path, clock: &Clock) -> Result<Webhook> {
     let path = |name: &str| files.join(name).display().to_string();
     let args = [
         "--config-map".to_owned(),
         format!("--tls-cert={}", path("tls.crt")),
         format!("--tls-key={}", path("tls.key")),
+        format!("--client-ca={}", path("client-ca.crt")),
         "--shutdown-delay=100ms".to_owned(),
     ];
     let kubeconfig = path("kubeconfig");
-    let webhook = Webhook::start(binary, &args, &[("KUBECONFIG", &kubeconfig)]).await?;
+    let clock = clock.variables();
+    let mut env = vec![("KUBECONFIG", kubeconfig.as_str())];
+    env.extend(
+        clock
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
+    let webhook = Webhook::start(binary, &args, &env).await?;
     let ready = wait::within(wait::TIMEOUT, || async {
         (webhook.health("/readyz").await?.0 == 200).then_some(())
     });
