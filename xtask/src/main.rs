@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `fuzz`, `soak`, `deny` and `screenshot`.
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `fuzz`, `soak`, `fleet`, `deny` and `screenshot`.
 
 mod bench;
 mod check;
 mod demo;
 mod deny;
+mod fleet;
 mod fuzz;
 mod screenshot;
 mod soak;
@@ -80,6 +81,8 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
     },
+    /// Simulate ten thousand nodes on virtual time, beside the predecessor's
+    Fleet(fleet::Options),
     /// Check only what is in the dependency tree: licences, bans, sources, known flaws
     Deny,
     /// Take the pictures of the page that are in docs/
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
             seed,
             binary,
         } => soak::run(minutes, seed, binary),
+        Command::Fleet(options) => fleet::run(&options),
         Command::Deny => deny::run(),
         Command::Screenshot { binary } => screenshot::run(binary),
     };

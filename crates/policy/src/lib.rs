@@ -26,6 +26,7 @@
 //! | [`placeholder`] | texts that stand where an image will be |
 //! | [`order`] | when probing is over, and what is pulled next |
 //! | [`backoff`] | pauses that grow with each failure |
+//! | [`jitter`] | numbers that keep nodes from doing the same at the same moment |
 //! | [`breaker`] | when a registry is left alone, and for how long |
 //! | [`text`] | text from outside, made fit to be shown |
 //!
@@ -53,6 +54,7 @@ pub mod endpoint;
 pub mod glob;
 mod host;
 pub mod host_pattern;
+pub mod jitter;
 pub mod layout;
 pub mod manifest;
 mod name;

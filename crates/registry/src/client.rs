@@ -10,6 +10,7 @@ use crate::auth::token::Tokens;
 use crate::exchange::Shared;
 use crate::fetch::{FetchOptions, Repository};
 use crate::http::guard::AddressGuard;
+use crate::http::network::Network;
 use crate::http::proxy::ProxySettings;
 use crate::http::tls::CertsDirs;
 use crate::http::transport::Transport;
@@ -30,6 +31,8 @@ pub struct ClientOptions {
     pub proxies: ProxySettings,
     /// Which addresses may be connected to. Default: any, as a container runtime has it.
     pub guard: Option<AddressGuard>,
+    /// What requests go out on in place of this machine's network; for simulations. Default: none.
+    pub network: Option<Arc<dyn Network>>,
     /// How long what was learnt about a registry is used, and how often its certificate files are
     /// read again. Default 10 minutes (`cache.domainCacheTTL`).
     pub domain_cache_ttl: Duration,
@@ -47,6 +50,7 @@ impl Default for ClientOptions {
             certs_dirs: CertsDirs::default(),
             proxies: ProxySettings::from_env(),
             guard: None,
+            network: None,
             domain_cache_ttl: Duration::from_secs(10 * 60),
             concurrency_per_registry: 32,
         }
@@ -83,6 +87,7 @@ impl Client {
                     options.certs_dirs,
                     options.proxies,
                     options.guard,
+                    options.network,
                     ttl.clone(),
                 ),
                 tokens: Tokens::new(),

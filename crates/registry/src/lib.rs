@@ -66,6 +66,7 @@ pub use self::fetch::{
     referrers_tag,
 };
 pub use self::http::guard::AddressGuard;
+pub use self::http::network::{Answering, Network};
 pub use self::http::proxy::ProxySettings;
 pub use self::http::tls::CertsDirs;
 pub use self::knowledge::ClientStats;

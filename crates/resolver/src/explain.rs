@@ -3,7 +3,6 @@
 //! The running shim and the command that works without one share this, so they can't disagree.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use policy::config::Settings;
 use policy::rules::MirrorOf;
@@ -14,6 +13,7 @@ use telemetry::report::{
     micros,
 };
 
+use crate::clock;
 use crate::depth::Depth;
 use crate::resolver::Resolver;
 
@@ -28,7 +28,7 @@ pub async fn explain(
     probe: bool,
     knowledge: Knowledge,
 ) -> Explanation {
-    let began = Instant::now();
+    let began = clock::now();
     let reference = match Reference::parse(image) {
         Ok(reference) => reference,
         Err(error) => return untouched(image, error.to_string(), knowledge),
@@ -75,7 +75,7 @@ pub async fn explain(
         )
     };
     explanation.order = order(&plan, &verdicts, &open_circuits);
-    explanation.elapsed_us = micros(began.elapsed());
+    explanation.elapsed_us = micros(clock::now().saturating_duration_since(began));
     explanation
 }
 

@@ -13,6 +13,8 @@
 //! | [`circuits`] | breakers, and the background trials that close them |
 //! | [`explain`](mod@explain) | what would happen to an image, for people |
 //! | [`memory`] | answers that are still fresh |
+//! | `likely` | whom it suffices to ask first |
+//! | `clock` | the time |
 //! | `background` | the runtime that asks, and what happens when it is stuck |
 //!
 //! Rules that comments name by number are those of [docs/rules.md](https://github.com/image-cri-shim/image-cri-shim/blob/main/docs/rules.md).
@@ -23,8 +25,10 @@
 pub mod answer;
 mod background;
 pub mod circuits;
+mod clock;
 pub mod depth;
 pub mod explain;
+mod likely;
 pub mod memory;
 pub mod options;
 pub mod resolution;

@@ -18,6 +18,7 @@ use policy::{Candidate, Credentials, Verdict};
 use telemetry::report::Freshness;
 
 use crate::answer::Answer;
+use crate::clock;
 
 /// Most answers kept for one image: registries times the pull secrets that pods come with.
 const MAX_ANSWERS: usize = 64;
@@ -125,7 +126,7 @@ impl Memory {
 
     /// Keeps `answer` for `ttl`, in the place of what was known before.
     pub(crate) fn remember(&self, image: &str, question: Question, answer: Answer, ttl: Duration) {
-        let now = Instant::now();
+        let now = clock::now();
         if answer.verdict == Verdict::PullFailed {
             self.invalidations.fetch_add(1, Ordering::Relaxed);
         }
@@ -147,7 +148,7 @@ impl Memory {
         answer: Answer,
         ttl: Backoff,
     ) {
-        let now = Instant::now();
+        let now = clock::now();
         self.replace(image, question, |before| {
             let before = before.filter(|before| before.failures_until > now);
             let failures = before.map_or(0, |before| before.failures).saturating_add(1);

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::{FutureExt, Shared, WeakShared};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
+use policy::jitter::Jitter;
 use policy::{Candidate, CredentialChoice, Credentials, Endpoint, Plan, Reference, Rules, Verdict};
 use registry::{Client, ManifestName, Registry};
 use telemetry::Telemetry;
@@ -21,13 +23,19 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::answer::Answer;
 use crate::background::Background;
 use crate::circuits::{Circuit, Circuits, RegistryHealth};
+use crate::clock;
 use crate::depth::Depth;
+use crate::likely::LikelyPlaces;
 use crate::memory::{Memory, MemoryStats, Question};
 use crate::options::ResolverOptions;
 use crate::resolution::Resolution;
 
 /// What a candidate is said to be where nobody could be asked in time.
 const NOT_ASKED: &str = "not asked: the shim's background runtime is stuck";
+
+/// What part of `probeTimeout` the most likely place is waited for before those below it are asked, too:
+/// an eighth, 250 milliseconds by default.
+const HEAD_STARTS: u32 = 8;
 
 /// Decides which candidate of a plan to pull. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -38,6 +46,7 @@ pub struct Resolver {
 struct Inner {
     circuits: Circuits,
     memory: Memory,
+    likely: LikelyPlaces,
     options: Arc<ArcSwap<ResolverOptions>>,
     /// Runtime that the probes run on.
     background: Background,
@@ -69,13 +78,33 @@ impl Resolver {
         options: ResolverOptions,
         telemetry: Telemetry,
     ) -> Self {
+        let seed = RandomState::new().hash_one(());
+        Self::spread_by(Jitter::from_seed(seed), client, handle, options, telemetry)
+    }
+
+    /// As [`Self::new`], with numbers of the caller's that spread the trials of failed registries: for runs
+    /// that are to be repeated.
+    pub fn spread_by(
+        jitter: Jitter,
+        client: Client,
+        handle: Handle,
+        options: ResolverOptions,
+        telemetry: Telemetry,
+    ) -> Self {
         let memory = Memory::new(options.size);
         let options = Arc::new(ArcSwap::from_pointee(options));
-        let circuits = Circuits::new(client, handle.clone(), Arc::clone(&options), telemetry);
+        let circuits = Circuits::new(
+            client,
+            handle.clone(),
+            Arc::clone(&options),
+            telemetry,
+            jitter,
+        );
         Self {
             inner: Arc::new(Inner {
                 circuits,
                 memory,
+                likely: LikelyPlaces::default(),
                 options,
                 background: Background::new(handle),
                 flights: Mutex::default(),
@@ -144,12 +173,12 @@ impl Resolver {
     /// What is known about the candidates now, without asking anybody: also the first answers of a
     /// resolution that is still under way.
     pub fn known(&self, plan: &Arc<Plan>, caller: Option<&Credentials>) -> Resolution {
-        let started = Instant::now();
+        let started = clock::now();
         let questions = self.inner.questions(plan, caller);
         Resolution {
             plan: Arc::clone(plan),
             answers: self.inner.known(plan, &questions, &Depth::Best, started),
-            elapsed: started.elapsed(),
+            elapsed: clock::now().saturating_duration_since(started),
         }
     }
 
@@ -265,12 +294,12 @@ impl Inner {
         questions: &[Question],
         depth: &Depth,
     ) -> Option<Resolution> {
-        let started = Instant::now();
+        let started = clock::now();
         let answers = self.known(plan, questions, depth, started);
         depth.is_reached(&answers).then(|| Resolution {
             plan: Arc::clone(plan),
             answers,
-            elapsed: started.elapsed(),
+            elapsed: clock::now().saturating_duration_since(started),
         })
     }
 
@@ -317,7 +346,7 @@ impl Inner {
 
     /// What is known without the background runtime.
     fn unasked(&self, plan: &Arc<Plan>, caller: Option<&Credentials>) -> Resolution {
-        let now = Instant::now();
+        let now = clock::now();
         let questions = self.questions(plan, caller);
         let known = self.known(plan, &questions, &Depth::Best, now).into_iter();
         let not_asked = || Answer::unasked(Verdict::Unavailable, NOT_ASKED, Freshness::Probed);
@@ -335,9 +364,12 @@ impl Inner {
         plan: Arc<Plan>,
         caller: Option<Credentials>,
     ) -> Arc<Resolution> {
-        let started = Instant::now();
+        let started = clock::now();
         let mut answers: Vec<Option<Answer>> = vec![None; plan.candidates.len()];
         let mut probes = FuturesUnordered::new();
+        // Candidates below the likely one: asked when it has said no, or has not answered for a while.
+        let likely = inner.likely(&plan, &key.depth, started);
+        let mut held_back = Vec::new();
         for (at, (candidate, question)) in plan.candidates.iter().zip(&key.questions).enumerate() {
             let circuit = inner.circuits.of(candidate);
             let known = key
@@ -353,28 +385,71 @@ impl Inner {
                         *place = Some(answer);
                     }
                 }
-                None => probes.push(inner.ask(&plan, at, circuit, caller.as_ref(), *question)),
+                None => {
+                    let asking = inner.ask(&plan, at, circuit, caller.as_ref(), *question);
+                    if likely.is_some_and(|likely| at > likely) {
+                        held_back.push(asking);
+                    } else {
+                        probes.push(asking);
+                    }
+                }
             }
             if found && key.depth != Depth::All {
                 // Nothing below it can matter.
                 break;
             }
         }
+        let head_start = inner.options.load().probe_timeout / HEAD_STARTS;
+        let mut head_start = pin!(tokio::time::sleep(head_start));
         while !key.depth.is_reached(&answers) {
-            let Some((at, answer)) = probes.next().await else {
-                break;
+            let answered = tokio::select! {
+                biased;
+                answered = probes.next() => answered,
+                () = &mut head_start, if !held_back.is_empty() => {
+                    probes.extend(held_back.drain(..));
+                    continue;
+                }
             };
+            let Some((at, answer)) = answered else {
+                if held_back.is_empty() {
+                    break;
+                }
+                probes.extend(held_back.drain(..));
+                continue;
+            };
+            if likely == Some(at) && answer.verdict != Verdict::Found {
+                probes.extend(held_back.drain(..));
+            }
             if let Some(place) = answers.get_mut(at) {
                 *place = Some(answer);
             }
         }
         drop(probes);
+        drop(held_back);
         inner.flights.lock().remove(&key);
-        Arc::new(Resolution {
+        let resolution = Resolution {
             plan,
             answers,
-            elapsed: started.elapsed(),
-        })
+            elapsed: clock::now().saturating_duration_since(started),
+        };
+        if let Some(at) = resolution.chosen() {
+            inner.likely.remember(&resolution.plan, at);
+        }
+        Arc::new(resolution)
+    }
+
+    /// The candidate below which nobody needs to be asked at first: the likely one, or, where that can't be
+    /// asked now, the next below it that can.
+    fn likely(&self, plan: &Plan, depth: &Depth, now: Instant) -> Option<usize> {
+        if *depth == Depth::All {
+            return None;
+        }
+        let likely = self.likely.candidate(plan)?;
+        let below = plan.candidates.iter().enumerate().skip(likely);
+        let mut asked = below.filter(|(at, candidate)| {
+            depth.ruled_out(*at).is_none() && self.circuits.of(candidate).why_open(now).is_none()
+        });
+        asked.next().map(|(at, _)| at)
     }
 
     /// Asks one candidate's registry, and remembers what it says of the image.

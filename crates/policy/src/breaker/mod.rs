@@ -171,7 +171,11 @@ impl Breaker {
             }
             Signal::RateLimited { retry_after } => {
                 self.open_for_a_pause(now, jitter);
-                let wished = now + retry_after.min(LONGEST_RETRY_AFTER);
+                // Never earlier than it wishes, and not all nodes that were told the same at once.
+                let shortest = retry_after.min(LONGEST_RETRY_AFTER);
+                let longest = retry_after.saturating_mul(5) / 4;
+                let spread = longest.min(LONGEST_RETRY_AFTER) - shortest;
+                let wished = now + shortest + spread.mul_f64(jitter.clamp(0.0, 1.0));
                 if let State::Open { until } = &mut self.state {
                     *until = wished.max(*until);
                 }

@@ -16,6 +16,24 @@ fn until(breaker: &Breaker) -> Instant {
 }
 
 #[test]
+fn nodes_that_were_told_the_same_pause_do_not_end_it_together() {
+    let now = Instant::now();
+    let pause = |retry_after: u64, jitter: f64| {
+        let mut breaker = Breaker::default();
+        let retry_after = Duration::from_secs(retry_after);
+        breaker.note(Signal::RateLimited { retry_after }, now, jitter);
+        match breaker.state() {
+            State::Open { until } => (until - now).as_secs(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((pause(60, 0.0), pause(60, 1.0)), (60, 75));
+    // Five minutes are the longest, whatever is wished.
+    assert_eq!((pause(280, 0.0), pause(280, 1.0)), (280, 300));
+    assert_eq!((pause(1000, 0.0), pause(u64::MAX, 1.0)), (300, 300));
+}
+
+#[test]
 fn a_registry_that_cannot_be_asked_opens_it_and_an_answer_closes_it() {
     let now = Instant::now();
     let mut breaker = Breaker::default();

@@ -81,6 +81,10 @@ impl PullOrder {
         }
         if !self.original_tried {
             self.original_tried = true;
+            // The same name need not be pulled a second time because it is a candidate, too.
+            for (tried, candidate) in self.tried.iter_mut().zip(&plan.candidates) {
+                *tried |= plan.is_original(candidate);
+            }
             return Step::Original;
         }
         let is_unanswered = |at: usize| verdict(at).is_some_and(Verdict::is_unanswered);

@@ -89,6 +89,25 @@ fn of_those_that_never_answered_open_circuits_come_last() {
 }
 
 #[test]
+fn the_original_is_not_pulled_again_as_a_candidate_that_never_answered() {
+    let file = "registries: [{address: a.io, priority: 600}, {address: docker.io}]";
+    let (settings, _) = Settings::read(file, &|_| None);
+    let plan = Plan::new(&settings.rules, &Reference::parse("x:1").unwrap());
+    assert_eq!(
+        steps(&plan, &[Some(NotFound), Some(RateLimited)]),
+        [Step::Original, Step::Exhausted]
+    );
+    // With credentials of its own it is another try.
+    let file = file.replace("docker.io}", "docker.io, auth: 'u:p'}");
+    let (settings, _) = Settings::read(&file, &|_| None);
+    let plan = Plan::new(&settings.rules, &Reference::parse("x:1").unwrap());
+    assert_eq!(
+        steps(&plan, &[Some(NotFound), Some(RateLimited)]),
+        [Step::Original, Step::Candidate(1), Step::Exhausted]
+    );
+}
+
+#[test]
 fn only_a_404_rules_the_target_out() {
     let plan = plan("");
     let with = |target| {

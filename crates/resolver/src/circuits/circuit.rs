@@ -1,15 +1,17 @@
 //! One registry's circuit: its breaker, and what it said last.
 
-use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::breaker::{Breaker, Change, Signal, State};
+use policy::jitter::Jitter;
 use policy::{Credentials, Endpoint, TlsOptions};
 use registry::{Cause, Outcome, Ping, Probe, Registry};
 use tokio::sync::Notify;
 
 use super::RegistryHealth;
+use crate::clock;
 
 /// How often one registry's refusal to show an image is worth a line in the log.
 const UNAUTHORIZED_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -25,6 +27,7 @@ pub(crate) struct Circuit {
     inner: Mutex<Inner>,
     /// Tells those who wait that a ping has ended.
     pinged: Notify,
+    jitter: Arc<Jitter>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +58,7 @@ impl Circuit {
         endpoint: Endpoint,
         tls: TlsOptions,
         credentials: Option<Credentials>,
+        jitter: Arc<Jitter>,
     ) -> Self {
         Self {
             endpoint,
@@ -62,6 +66,7 @@ impl Circuit {
             credentials,
             inner: Mutex::default(),
             pinged: Notify::new(),
+            jitter,
         }
     }
 
@@ -120,7 +125,7 @@ impl Circuit {
     }
 
     pub(super) fn begin_trial(&self) -> bool {
-        self.inner.lock().breaker.begin_trial(Instant::now())
+        self.inner.lock().breaker.begin_trial(clock::now())
     }
 
     /// Takes the right to ask `/v2/` beside a question. [`Self::checked`] gives it back.
@@ -201,9 +206,9 @@ impl Circuit {
     }
 
     fn signal(&self, inner: &mut Inner, signal: Signal<'_>, detail: &str) -> Option<Change> {
-        let now = Instant::now();
+        let now = clock::now();
         let had_failed = inner.breaker.failures() > 0;
-        let change = inner.breaker.note(signal, now, jitter());
+        let change = inner.breaker.note(signal, now, self.jitter.next());
         match change {
             Some(Change::Opened) => tracing::warn!(
                 "circuit open: registry {} is not asked: {detail}; other sources are used until it \
@@ -222,7 +227,7 @@ impl Circuit {
     }
 
     fn log_unauthorized(&self, inner: &mut Inner, detail: &str) {
-        let now = Instant::now();
+        let now = clock::now();
         let quiet = inner
             .unauthorized_logged
             .is_some_and(|logged| now.duration_since(logged) < UNAUTHORIZED_LOG_INTERVAL);
@@ -246,11 +251,4 @@ impl Circuit {
             last_elapsed: inner.last_elapsed,
         }
     }
-}
-
-/// A number from 0 to 1 that differs from call to call and node to node. Good enough to spread
-/// retries; nothing secret hangs on it.
-fn jitter() -> f64 {
-    let bits = RandomState::new().hash_one(0u8) >> 11;
-    bits as f64 / (1u64 << 53) as f64
 }

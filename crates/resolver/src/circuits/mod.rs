@@ -12,11 +12,12 @@ mod trial;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use policy::breaker::State;
+use policy::jitter::Jitter;
 use policy::{Candidate, CredentialChoice, Endpoint, Rules, TlsOptions, Verdict};
 use registry::{Client, ManifestName, Registry};
 use telemetry::Telemetry;
@@ -26,6 +27,7 @@ use tokio::runtime::Handle;
 
 pub(crate) use self::circuit::Circuit;
 use crate::answer::Answer;
+use crate::clock;
 use crate::options::ResolverOptions;
 
 /// One registry's health, for people.
@@ -56,6 +58,7 @@ pub(crate) struct Circuits {
     handle: Handle,
     options: Arc<ArcSwap<ResolverOptions>>,
     telemetry: Telemetry,
+    jitter: Arc<Jitter>,
     /// By how a registry is reached: an entry whose certificate can't be checked takes nothing from
     /// another one of the same address that can.
     entries: Arc<Mutex<HashMap<Reached, Arc<Circuit>>>>,
@@ -67,12 +70,14 @@ impl Circuits {
         handle: Handle,
         options: Arc<ArcSwap<ResolverOptions>>,
         telemetry: Telemetry,
+        jitter: Jitter,
     ) -> Self {
         Self {
             client,
             handle,
             options,
             telemetry,
+            jitter: Arc::new(jitter),
             entries: Arc::default(),
         }
     }
@@ -91,7 +96,9 @@ impl Circuits {
                     CredentialChoice::Configured(credentials) => Some(credentials.clone()),
                     CredentialChoice::Callers | CredentialChoice::Anonymous => None,
                 };
-                Arc::new(Circuit::new(endpoint.clone(), tls.clone(), credentials))
+                let jitter = Arc::clone(&self.jitter);
+                let circuit = Circuit::new(endpoint.clone(), tls.clone(), credentials, jitter);
+                Arc::new(circuit)
             });
         Arc::clone(circuit)
     }
@@ -143,10 +150,10 @@ impl Circuits {
         let deadline = self.options.load().probe_timeout;
         // The trial takes no longer than that; should it not end, the question is asked all the same.
         let _ = tokio::time::timeout(deadline, circuit.first_trial()).await;
-        if let Some(why) = circuit.why_open(Instant::now()) {
+        if let Some(why) = circuit.why_open(clock::now()) {
             return Answer::unasked(Verdict::Unavailable, why, Freshness::CircuitOpen);
         }
-        let asked = Instant::now();
+        let asked = clock::now();
         let probing = self.client.probe(registry, name, deadline);
         tokio::pin!(probing);
         let probe = match tokio::time::timeout(deadline / 2, &mut probing).await {

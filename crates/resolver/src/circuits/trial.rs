@@ -1,13 +1,13 @@
 //! Asking `/v2/`: beside a question that has no answer yet, and while a circuit is open.
 
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use policy::breaker::State;
 use registry::{Client, Registry};
 
 use super::{Circuit, Circuits};
+use crate::clock;
 use crate::options::ResolverOptions;
 
 impl Circuits {
@@ -18,7 +18,7 @@ impl Circuits {
         }
         let (circuits, circuit) = (self.clone(), Arc::clone(circuit));
         self.handle.spawn(async move {
-            let asked = Instant::now();
+            let asked = clock::now();
             let deadline = circuits.options.load().probe_timeout;
             let ping = circuits.client.ping(&circuit.anonymous(), deadline).await;
             if circuit.checked(&ping, asked) {
@@ -58,7 +58,7 @@ impl Trials {
             let Some(registry) = self.begin() else {
                 continue;
             };
-            let asked = Instant::now();
+            let asked = clock::now();
             let deadline = self.options.load().probe_timeout;
             let ping = self.client.ping(&registry, deadline).await;
             if let Some(circuit) = self.circuit.upgrade() {

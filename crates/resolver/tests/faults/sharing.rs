@@ -93,3 +93,31 @@ async fn a_thousand_pulls_of_a_hundred_images_over_registries_of_which_two_are_b
     }
     assert_eq!(asked(&all[4]), 100);
 }
+
+#[tokio::test]
+async fn who_stands_below_the_likely_place_is_asked_only_when_it_says_no() {
+    let all = registries(3);
+    let resolver = resolver();
+    let image = Image::new("more of it");
+    for (registry, tags) in [(0, ["2", "3"]), (2, ["3", "4"])] {
+        for tag in tags {
+            all[registry].add(&image, "team/app", tag);
+        }
+    }
+    let below = || (asked(&all[1]), asked(&all[2]));
+    // Nothing is known yet, so all are asked; all answers are waited for, so that none is still on its way.
+    let first = plan(&all, "ghcr.io/team/app:2");
+    let first = resolver.resolve(&first, None, Depth::All).await;
+    assert_eq!(first.chosen(), Some(0));
+    let before = below();
+    let both_have_it = plan(&all, "ghcr.io/team/app:3");
+    assert_eq!(resolve(&resolver, &both_have_it).await.chosen(), Some(0));
+    assert_eq!(below(), before, "the first has the repository's images");
+    let elsewhere = plan(&all, "ghcr.io/team/app:4");
+    assert_eq!(resolve(&resolver, &elsewhere).await.chosen(), Some(2));
+    // For people all are asked.
+    let before = below();
+    resolver.forget();
+    resolver.resolve(&both_have_it, None, Depth::All).await;
+    assert_eq!(below(), (before.0 + 1, before.1 + 1));
+}
