@@ -19,6 +19,7 @@
 //! | [`store`] | blobs by digest: a directory, a bucket |
 //! | [`shared`] | the bucket that several caches share: bounded waits, what is written there, what goes |
 //! | [`index`] | tags, references, links, pins, and when something was used; eviction |
+//! | [`layout`] | images in a tar, for where no network leads |
 //! | [`role`], [`control`], [`metrics`] | the listeners, commands over a unix socket, numbers |
 //! | [`mirror_config`] | what runtimes have to be told |
 //! | [`flights`] | many who want the same thing get it from one question |
@@ -35,6 +36,7 @@ pub mod freshness;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod index;
+pub mod layout;
 pub mod manifest;
 pub mod metrics;
 pub mod mirror_config;

@@ -34,13 +34,13 @@ pub struct ImageRecord {
 }
 
 /// What a person calls an image.
-enum Named {
+pub(super) enum Named {
     Tag(TagName),
     InRepository(Repository, Digest),
     Digest(Digest),
 }
 
-fn parse(name: &str) -> Result<Named, String> {
+pub(super) fn parse(name: &str) -> Result<Named, String> {
     if let Ok(digest) = name.parse::<Digest>() {
         return Ok(Named::Digest(digest));
     }
@@ -339,7 +339,7 @@ pub(super) async fn collect_shared(cache: &Cache, sink: &Sink) -> bool {
     }
 }
 
-fn failed(sink: &Sink, why: &dyn std::fmt::Display) -> bool {
+pub(super) fn failed(sink: &Sink, why: &dyn std::fmt::Display) -> bool {
     sink.send(Event::Failed(why.to_string()));
     false
 }

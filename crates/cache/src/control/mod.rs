@@ -1,14 +1,17 @@
 //! Commands for people, asked of the running cache over its unix socket: one line of JSON in, lines of
 //! JSON out, the last of them with `done`.
 
+mod attached;
 mod images;
+mod layouts;
 mod warm;
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
@@ -18,8 +21,6 @@ use crate::storage::Verified;
 
 /// Where the running cache is asked, unless the command line says otherwise.
 pub const SOCKET: &str = "/run/image-cri-shim-cache.sock";
-/// Longest question.
-const MAX_LINE: u64 = 1024 * 1024;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,12 +57,31 @@ pub enum Command {
     /// Fetches images before they are wanted.
     Warm {
         /// Which.
-        images: Vec<String>,
+        images: Vec<WarmImage>,
         /// `os/architecture[/variant]`, or `all`; empty is this machine's.
         platforms: Vec<String>,
+    },
+    /// Writes images to the file that comes with the command, as an OCI image layout in a tar.
+    Export {
+        /// Which.
+        names: Vec<String>,
+    },
+    /// Takes the images of such a file in.
+    Import {
+        /// What an image is called that has no name in the file.
+        name: Option<String>,
         /// Pins them, too.
         pin: bool,
     },
+}
+
+/// An image that is to be fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarmImage {
+    /// Its name.
+    pub image: String,
+    /// Whether it is pinned then.
+    pub pin: bool,
 }
 
 /// One line of an answer.
@@ -98,20 +118,30 @@ impl Sink {
         // Nobody listens any more: the command is done to its end all the same.
         let _ = self.0.send(event);
     }
+
+    /// Whether anybody waits for what is done.
+    fn is_listened_to(&self) -> bool {
+        !self.0.is_closed()
+    }
 }
 
-/// Does a command. The events end with [`Event::Done`].
-pub fn run(cache: Cache, command: Command) -> mpsc::UnboundedReceiver<Event> {
+/// Does a command, with the file that it is about where there is one. The events end with
+/// [`Event::Done`].
+pub fn run(
+    cache: Cache,
+    command: Command,
+    file: Option<OwnedFd>,
+) -> mpsc::UnboundedReceiver<Event> {
     let (sender, events) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let sink = Sink(sender);
-        let done = execute(&cache, command, &sink).await;
+        let done = execute(&cache, command, file, &sink).await;
         sink.send(Event::Done(done));
     });
     events
 }
 
-async fn execute(cache: &Cache, command: Command, sink: &Sink) -> bool {
+async fn execute(cache: &Cache, command: Command, file: Option<OwnedFd>, sink: &Sink) -> bool {
     match command {
         Command::Ls => images::list(cache, sink).await,
         Command::Rm { names } => {
@@ -138,18 +168,17 @@ async fn execute(cache: &Cache, command: Command, sink: &Sink) -> bool {
         Command::Verify { repair } => images::verify(cache, repair, sink).await,
         Command::Gc { shared: false } => images::collect(cache, sink).await,
         Command::Gc { shared: true } => images::collect_shared(cache, sink).await,
-        Command::Warm {
-            images,
-            platforms,
-            pin,
-        } => {
+        Command::Warm { images, platforms } => {
+            warm::warm_all(cache, images, &platforms, sink).await
+        }
+        Command::Export { names } => layouts::export(cache, names, file, sink).await,
+        Command::Import { name, pin } => {
+            let Some(names) = layouts::import(cache, name, file, sink).await else {
+                return false;
+            };
             let mut all = true;
-            for image in images {
-                let warmed = warm::warm(cache, &image, &platforms, sink).await;
-                all &= warmed;
-                if pin && warmed {
-                    all &= images::pin(cache, &image, sink).await;
-                }
+            for name in names.iter().filter(|_| pin) {
+                all &= images::pin(cache, name, sink).await;
             }
             all
         }
@@ -196,13 +225,10 @@ pub async fn serve(listener: UnixListener, cache: Cache) {
 }
 
 async fn answer(stream: UnixStream, cache: Cache) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut line = String::new();
-    BufReader::new(reader.take(MAX_LINE))
-        .read_line(&mut line)
-        .await?;
-    let mut events = match serde_json::from_str(&line) {
-        Ok(command) => run(cache, command),
+    let (line, file) = attached::receive(&stream).await?;
+    let (_, mut writer) = stream.into_split();
+    let mut events = match serde_json::from_slice(&line) {
+        Ok(command) => run(cache, command, file),
         Err(error) => {
             let (sender, events) = mpsc::unbounded_channel();
             let sink = Sink(sender);
@@ -219,15 +245,17 @@ async fn answer(stream: UnixStream, cache: Cache) -> io::Result<()> {
     writer.shutdown().await
 }
 
-/// Asks the running cache. None where none answers at `path`.
+/// Asks the running cache, with the file that the command is about where there is one. None where none
+/// answers at `path`.
 ///
 /// # Errors
 /// The connection broke.
 pub async fn ask(
     path: &Path,
     command: &Command,
+    file: Option<&OwnedFd>,
 ) -> io::Result<Option<mpsc::UnboundedReceiver<io::Result<Event>>>> {
-    let stream = match UnixStream::connect(path).await {
+    let mut stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
         Err(error)
             if matches!(
@@ -239,10 +267,10 @@ pub async fn ask(
         }
         Err(error) => return Err(error),
     };
-    let (reader, mut writer) = stream.into_split();
     let mut line = serde_json::to_vec(command)?;
     line.push(b'\n');
-    writer.write_all(&line).await?;
+    attached::send(&mut stream, &line, file.map(AsFd::as_fd)).await?;
+    let (reader, writer) = stream.into_split();
     let (sender, events) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         // Dropped earlier, the answer would be cut off.

@@ -1,15 +1,49 @@
 //! Fetching images before they are wanted.
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use policy::Reference;
 
-use super::{Event, Sink};
+use super::{Event, Sink, WarmImage, images};
 use crate::digest::Digest;
 use crate::manifest::{Child, Kind, parse};
 use crate::name::Repository;
 use crate::service::{BlobAnswer, Cache, Refusal, Who};
 
-/// Fetches an image with all its layers. What is there already is not fetched again.
-pub(super) async fn warm(cache: &Cache, image: &str, platforms: &[String], sink: &Sink) -> bool {
+/// Images that are fetched at once. A registry is asked for so many manifests and layers at a time only,
+/// whatever comes here.
+const IMAGES_AT_ONCE: usize = 4;
+/// Layers of one image that are fetched at once.
+const BLOBS_AT_ONCE: usize = 3;
+
+/// Fetches images with all their layers, for as long as somebody waits for it. What is there already is not
+/// fetched again. False where one could not be had.
+pub(super) async fn warm_all(
+    cache: &Cache,
+    images: Vec<WarmImage>,
+    platforms: &[String],
+    sink: &Sink,
+) -> bool {
+    let total = images.len();
+    let warmed = stream::iter(images).map(async |image| {
+        // Whoever asked for a thousand images and left is asked again, and goes on from here.
+        if !sink.is_listened_to() {
+            return false;
+        }
+        let is_there = warm(cache, &image.image, platforms, sink).await;
+        is_there && (!image.pin || images::pin(cache, &image.image, sink).await)
+    });
+    let warmed: Vec<bool> = warmed.buffer_unordered(IMAGES_AT_ONCE).collect().await;
+    let there = warmed.iter().filter(|is_there| **is_there).count();
+    if total > 1 {
+        sink.send(Event::Text(format!(
+            "{there} of {total} images are in the cache"
+        )));
+    }
+    there == total
+}
+
+async fn warm(cache: &Cache, image: &str, platforms: &[String], sink: &Sink) -> bool {
     match fetch(cache, image, platforms, sink).await {
         Ok(bytes) => {
             sink.send(Event::Text(format!(
@@ -18,6 +52,12 @@ pub(super) async fn warm(cache: &Cache, image: &str, platforms: &[String], sink:
             true
         }
         Err(why) => {
+            // Nothing more is expected of it.
+            sink.send(Event::Progress {
+                image: image.to_owned(),
+                bytes: 0,
+                total: 0,
+            });
             sink.send(Event::Failed(format!("{image}: {why}")));
             false
         }
@@ -68,20 +108,27 @@ async fn fetch(
         return Err("it has no manifest for the platforms that are wanted".to_owned());
     }
     let total = blobs.iter().map(|blob| blob.size).sum();
-    let mut there = 0;
-    let progress = |bytes: u64| {
+    // Bytes that are there of each.
+    let there = Mutex::new(vec![0; blobs.len()]);
+    let progress = |number: usize, bytes: u64| {
+        let mut there = there.lock();
+        if let Some(known) = there.get_mut(number) {
+            *known = bytes;
+        }
         sink.send(Event::Progress {
             image: image.to_owned(),
-            bytes,
+            bytes: there.iter().sum(),
             total,
         });
     };
-    for blob in blobs {
-        let before = there;
-        fetch_blob(cache, &who, &blob.digest, &|bytes| progress(before + bytes)).await?;
-        there += blob.size;
-        progress(there);
-    }
+    stream::iter(blobs.iter().enumerate())
+        .map(Ok)
+        .try_for_each_concurrent(BLOBS_AT_ONCE, async |(number, blob)| {
+            fetch_blob(cache, &who, &blob.digest, &|bytes| progress(number, bytes)).await?;
+            progress(number, blob.size);
+            Ok::<_, String>(())
+        })
+        .await?;
     Ok(total)
 }
 

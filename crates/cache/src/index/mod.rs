@@ -7,6 +7,7 @@
 
 mod eviction;
 mod file;
+mod imports;
 mod names;
 mod objects;
 pub mod records;
@@ -22,6 +23,7 @@ use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 pub use self::eviction::Evicted;
 use self::file::Databases;
+pub use self::imports::{IMPORTED, ImportedImage};
 pub use self::records::{Link, Object, Pin, RepositoryRight, Tag, TagName};
 use self::tables::VERSION;
 use crate::digest::Digest;

@@ -2,9 +2,11 @@
 //!
 //! | module | what it knows |
 //! |---|---|
+//! | `imports` | what comes in from a file instead of being pulled |
 //! | `room` | how much may be stored, what is reserved, what is evicted |
 //! | `verify` | whether disk and index are as they should be, and how they are after a crash |
 
+mod imports;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use self::imports::{Held, TakenIn};
 pub use self::room::SizeLimits;
 pub use self::verify::Verified;
 use crate::digest::Digest;
@@ -53,6 +56,8 @@ pub struct Storage {
     evictions: AtomicU64,
     /// What is being fetched, and the bytes that it will take.
     reserved: Mutex<HashMap<Digest, u64>>,
+    /// What is not evicted, and by how many it is held.
+    held: Mutex<HashMap<Digest, usize>>,
     touched: Mutex<HashMap<Digest, u64>>,
     oversized: Mutex<HashSet<Digest>>,
     /// Held while blobs are committed or evicted, so that none is deleted that has just been stored.
@@ -112,6 +117,7 @@ impl Storage {
             stored_objects: AtomicU64::new(objects),
             evictions: AtomicU64::new(0),
             reserved: Mutex::default(),
+            held: Mutex::default(),
             touched: Mutex::default(),
             oversized: Mutex::default(),
             changing: Mutex::default(),

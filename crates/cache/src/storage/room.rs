@@ -145,7 +145,8 @@ impl Storage {
     fn evict(&self, wanted: u64) -> Result<(), StorageError> {
         self.flush_touched()?;
         let _changing = self.changing.lock();
-        let busy: HashSet<Digest> = self.reserved.lock().keys().cloned().collect();
+        let mut busy: HashSet<Digest> = self.reserved.lock().keys().cloned().collect();
+        busy.extend(self.held.lock().keys().cloned());
         let evicted = self.index.evict(wanted, &busy)?;
         self.delete_all(&evicted)?;
         self.evictions.fetch_add(evicted.images, Ordering::Relaxed);

@@ -1,9 +1,8 @@
 //! Looking at every blob, and bringing disk and index together after a crash.
 
-use std::fs::File;
-use std::io;
 use std::time::Duration;
 
+use super::imports::is_right;
 use super::{Storage, StorageError};
 use crate::digest::Digest;
 use crate::index::NewObject;
@@ -91,22 +90,10 @@ impl Storage {
             };
             verified.checked += 1;
             verified.bytes += length;
-            if !is_intact(&mut file, &digest).unwrap_or(false) {
+            if !is_right(&digest, &mut file).unwrap_or(false) {
                 verified.damaged.push(digest);
             }
         }
         Ok(verified)
-    }
-}
-
-fn is_intact(file: &mut File, digest: &Digest) -> io::Result<bool> {
-    let mut hasher = digest.hasher();
-    let mut chunk = vec![0; 256 * 1024];
-    loop {
-        let length = io::Read::read(file, &mut chunk)?;
-        match chunk.get(..length) {
-            Some(content) if !content.is_empty() => hasher.update(content),
-            _ => return Ok(hasher.finish() == *digest),
-        }
     }
 }

@@ -9,6 +9,7 @@
 //! | [`config`] | checking and showing configs |
 //! | [`manual`] | completions and man pages |
 //! | [`daemon`] | the running shim, asked over its socket |
+//! | [`inputs`] | which images a command is about |
 //! | [`item`] | one image and what became of it |
 //! | [`render`] | reports as pages for a terminal |
 //! | [`terminal`], [`screen`] | where pages go |
@@ -17,6 +18,7 @@ pub(crate) mod cache;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod history;
+pub(crate) mod inputs;
 pub(crate) mod install;
 pub(crate) mod item;
 pub(crate) mod manual;

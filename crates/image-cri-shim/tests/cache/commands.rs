@@ -3,12 +3,7 @@
 use testkit::docker_registry::DockerRegistry;
 use testkit::images::{Format, Image};
 
-use crate::world::CacheProcess;
-
-fn text(output: &std::process::Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    String::from_utf8_lossy(out).into_owned() + &String::from_utf8_lossy(err)
-}
+use crate::world::{CacheProcess, text};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_s_life() {

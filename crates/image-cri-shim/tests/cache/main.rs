@@ -14,6 +14,7 @@ mod cut;
 mod deployment;
 mod evicted;
 mod killed;
+mod layouts;
 mod one_layer;
 mod promises;
 mod pulls;

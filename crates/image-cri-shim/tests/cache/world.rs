@@ -203,3 +203,9 @@ pub(crate) async fn get(address: SocketAddr, path: &str, headers: &str) -> std::
     answer.whole = length == Some(answer.body.len());
     Ok(answer)
 }
+
+/// All that a command has printed.
+pub(crate) fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    String::from_utf8_lossy(out).into_owned() + &String::from_utf8_lossy(err)
+}

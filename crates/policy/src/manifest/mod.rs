@@ -2,7 +2,7 @@
 //!
 //! Containers of any kind at any depth, image volumes, OpenShift's `from: {kind: DockerImage, name}`, and
 //! the fields that custom resources use: `image: "name"`, `sidecarImage`, `docker_image`,
-//! `image: {registry, repository, tag, digest}`. Names in arguments, environment variables and ConfigMaps'
+//! `image: {registry, repository, tag, digest}`, and `sourceImage` of kuik's CachedImage. Names in arguments, environment variables and ConfigMaps'
 //! texts are listed apart: they may be images.
 //!
 //! ```
@@ -48,6 +48,8 @@ pub struct Image {
     pub image: String,
     /// Where it stands.
     pub place: Place,
+    /// Whether its object says that it is to be kept: `retain` of kuik's CachedImage.
+    pub retain: bool,
 }
 
 /// A text that somebody replaces by an image before anything is pulled; see [`crate::placeholder`].

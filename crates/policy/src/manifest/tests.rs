@@ -13,8 +13,13 @@ fn found(text: &str) -> Vec<String> {
         broken,
     } = images(text);
     let image = |i: &Image| {
-        let Image { image, place } = i;
-        format!("{} {place} = {image}", place.position.line)
+        let Image {
+            image,
+            place,
+            retain,
+        } = i;
+        let kept = if *retain { " (kept)" } else { "" };
+        format!("{} {place} = {image}{kept}", place.position.line)
     };
     let problem = |p: &Problem| {
         let Problem { place, message } = p;
@@ -365,6 +370,39 @@ fn lists_and_what_a_cluster_reports() {
         [
             "5 Pod/a: spec.containers[c].image = a.io/x:1",
             "8 Pod/b-: spec.containers[c😀].image = a.io/x:2",
+        ]
+    );
+}
+
+#[test]
+fn images_that_kuik_keeps() {
+    let text = "\
+apiVersion: v1
+kind: List
+items:
+- apiVersion: kuik.enix.io/v1alpha1
+  kind: CachedImage
+  metadata: {name: nginx}
+  spec:
+    sourceImage: nginx:1.27
+    retain: true
+- apiVersion: kuik.enix.io/v1alpha1
+  kind: CachedImage
+  metadata: {name: redis}
+  spec:
+    sourceImage: redis
+    retain: false
+- {apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: a, image: 'q.io/a/b:1'}]}}
+- {apiVersion: kuik.enix.io/v1alpha1, kind: CachedImage, metadata: {name: b}, spec: {retain: true, sourceImage: 'q.io/a/b:1'}}
+- {apiVersion: kuik.enix.io/v1alpha1, kind: CachedImage, metadata: {name: c}, spec: {sourceImage: 'UPPER:1'}}
+";
+    assert_eq!(
+        found(text),
+        [
+            "8 CachedImage/nginx: spec.sourceImage = nginx:1.27 (kept)",
+            "14 CachedImage/redis: spec.sourceImage = redis",
+            "16 Pod/web: spec.containers[a].image = q.io/a/b:1 (kept)",
+            "18 CachedImage/c: spec.sourceImage ! is no image name: repository name `UPPER` has upper-case letters; write `upper`",
         ]
     );
 }

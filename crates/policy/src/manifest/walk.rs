@@ -32,6 +32,8 @@ pub(super) struct Walk {
     mentioned: HashSet<String>,
     object: String,
     path: Vec<String>,
+    /// Inside of a CachedImage of kuik's: whether it says `retain`.
+    cached: Option<bool>,
 }
 
 /// How sure it is that a text is meant as an image.
@@ -78,6 +80,8 @@ impl Walk {
             std::mem::replace(&mut self.object, name),
             std::mem::take(&mut self.path),
         );
+        let cached = (kind == "CachedImage").then(|| retains(entries));
+        let outside = std::mem::replace(&mut self.cached, cached);
         // What a node reports that it runs is no wish.
         self.fields(entries, &[&NOT_SPEC[..], &["status"]].concat());
         if kind == "ConfigMap" {
@@ -85,7 +89,7 @@ impl Walk {
                 self.below(&key.name, |walk| walk.mentions(value, ""));
             }
         }
-        (self.object, self.path) = (outer, path);
+        (self.object, self.path, self.cached) = (outer, path, outside);
     }
 
     fn fields(&mut self, entries: &Entries, skipped: &[&str]) {
@@ -104,6 +108,9 @@ impl Walk {
         match (name, &value.value) {
             ("image", Value::Scalar(written)) => self.beside(written, value.position, beside),
             ("image", Value::Mapping(parts)) => self.image(parts, value),
+            ("sourceImage", Value::Scalar(written)) if self.cached.is_some() => {
+                self.take(written, value.position, Meant::Surely);
+            }
             // OpenShift: an ImageStream's tag and a BuildConfig's strategy. What a build pushes stands
             // in `to`.
             ("from", Value::Mapping(object)) if text(object, "kind") == Some("DockerImage") => {
@@ -146,7 +153,11 @@ impl Walk {
                     let name = Reference::parse(image).map(|name| name.canonical());
                     if name.is_ok_and(|name| self.mentioned.insert(name)) {
                         let (image, place) = (image.to_owned(), self.place(node.position));
-                        self.found.mentioned.push(Image { image, place });
+                        self.found.mentioned.push(Image {
+                            image,
+                            place,
+                            retain: false,
+                        });
                     }
                 }
             }
@@ -312,12 +323,22 @@ impl Walk {
             Err(ReferenceError::ImageId(id)) => id,
             Err(error) => return self.mistake(position, what_is_wrong(image, &error)),
         };
-        if self.seen.insert(key) {
+        let retain = self.cached == Some(true);
+        if self.seen.insert(key.clone()) {
             let place = self.place(position);
             self.found.images.push(Image {
                 image: image.to_owned(),
                 place,
+                retain,
             });
+        } else if retain {
+            let mut known = self.found.images.iter_mut();
+            let named = |image: &Image| {
+                Reference::parse(&image.image).is_ok_and(|name| name.canonical() == key)
+            };
+            if let Some(known) = known.find(|image| named(image)) {
+                known.retain = true;
+            }
         }
     }
 
@@ -373,6 +394,14 @@ fn object(entries: &Entries) -> Option<(String, String)> {
         None => kind.to_owned(),
     };
     Some((kind.to_owned(), one_line(&shown, 160)))
+}
+
+/// Whether a CachedImage is to be kept whatever happens.
+fn retains(entries: &Entries) -> bool {
+    entries.iter().any(|(key, node)| match &node.value {
+        Value::Mapping(spec) if key.name == "spec" => text(spec, "retain") == Some("true"),
+        _ => false,
+    })
 }
 
 /// A field's text, where it has any.

@@ -1,7 +1,7 @@
 //! A directory as one store among others.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::{Disk, Step};
+use super::Disk;
 use crate::digest::Digest;
 use crate::store::{BlobStore, ByteStream, Reading, StoreError};
 
@@ -128,33 +128,10 @@ impl Disk {
         if self.open_blob(digest)?.is_some() {
             return Ok(true);
         }
-        self.faulty()?;
-        let temporary = self.temporary();
-        let put = self.copy_verified(digest, source, &temporary);
-        if !matches!(put, Ok(true)) {
-            let _ = fs::remove_file(&temporary);
-        }
-        put
-    }
-
-    fn copy_verified(&self, digest: &Digest, source: &Path, temporary: &Path) -> io::Result<bool> {
-        let (mut from, mut to) = (File::open(source)?, File::create(temporary)?);
-        let mut hasher = digest.hasher();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let length = from.read(&mut chunk)?;
-            let Some(content) = chunk.get(..length).filter(|content| !content.is_empty()) else {
-                break;
-            };
-            hasher.update(content);
-            to.write_all(content)?;
-        }
-        if hasher.finish() != *digest {
+        let Some(staged) = self.stage(digest, &mut File::open(source)?)? else {
             return Ok(false);
-        }
-        to.sync_all()?;
-        self.did(|| Step::Synced(temporary.to_owned()));
-        self.put_in_place(temporary, &self.path(digest))?;
+        };
+        self.place(&staged, digest)?;
         Ok(true)
     }
 }

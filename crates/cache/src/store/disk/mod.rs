@@ -6,6 +6,7 @@
 
 mod as_store;
 mod growing;
+mod staged;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
+pub use self::staged::Staged;
 use super::StoreError;
 use crate::digest::{Algorithm, Digest};
 

@@ -2,12 +2,10 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`inputs`] | which images: arguments, lists, manifests |
 //! | [`knowledge`] | whom to ask: the running shim, or the config file |
 //! | [`pulls`] | pulling through the running shim |
 //! | [`progress`] | what is shown meanwhile |
 
-mod inputs;
 mod knowledge;
 mod progress;
 mod pulls;
@@ -21,6 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use self::knowledge::Explainer;
 use self::progress::Progress;
+use crate::commands::inputs::{self, filled_in_later, not_looked_at};
 use crate::commands::item::Item;
 use crate::commands::render::{self, Page};
 use crate::commands::terminal;
@@ -165,22 +164,6 @@ async fn work(
         pulls::pull_all(daemon, &mut items).await;
     }
     Ok(items)
-}
-
-fn not_looked_at(count: usize) -> String {
-    let images = match count {
-        1 => "1 more image may be".to_owned(),
-        count => format!("{count} more images may be"),
-    };
-    format!(
-        "{images} named in arguments, environment variables or ConfigMaps; with --all they are looked at, too"
-    )
-}
-
-fn filled_in_later(named: &inputs::Named) -> String {
-    let place = named.place.as_deref().unwrap_or_default();
-    let space = if place.is_empty() { "" } else { " " };
-    format!("{place}{space}{} is filled in later", named.image)
 }
 
 fn show(args: &ResolveArgs, items: &[Item], placeholders: &[inputs::Named]) -> std::io::Result<()> {

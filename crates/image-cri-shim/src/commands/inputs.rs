@@ -1,4 +1,4 @@
-//! Which images `resolve` is asked about.
+//! Which images a command is about: arguments, lists, manifests.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -17,22 +17,24 @@ const STDIN: &str = "-";
 
 /// An image, and where it was named if in a manifest.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) image: String,
-    pub(super) place: Option<String>,
+pub(crate) struct Named {
+    pub(crate) image: String,
+    pub(crate) place: Option<String>,
+    /// It is to be kept whatever happens: `retain` of kuik's CachedImage.
+    pub(crate) retain: bool,
 }
 
 /// What was asked for.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// In order, each image once, whatever its spelling.
-    pub(super) images: Vec<Named>,
+    pub(crate) images: Vec<Named>,
     /// What may be images, in arguments, environment variables and ConfigMaps of manifests.
-    pub(super) mentioned: Vec<Named>,
+    pub(crate) mentioned: Vec<Named>,
     /// What is filled in before anything is pulled: the text, and where it stands if in a manifest.
-    pub(super) placeholders: Vec<Named>,
+    pub(crate) placeholders: Vec<Named>,
     /// What should name an image in a manifest and doesn't: `FILE:LINE: …`.
-    pub(super) problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     seen: HashSet<String>,
 }
 
@@ -40,7 +42,7 @@ pub(super) struct Wanted {
 ///
 /// # Errors
 /// Something can't be read, stdin is meant twice, or no image is named anywhere.
-pub(super) fn gather(images: &[String], manifests: &[PathBuf]) -> anyhow::Result<Wanted> {
+pub(crate) fn gather(images: &[String], manifests: &[PathBuf]) -> anyhow::Result<Wanted> {
     let is_stdin = |path: &PathBuf| path == Path::new(STDIN);
     let from_stdin = images.iter().filter(|image| *image == STDIN).count()
         + manifests.iter().filter(|path| is_stdin(path)).count();
@@ -77,7 +79,7 @@ pub(super) fn gather(images: &[String], manifests: &[PathBuf]) -> anyhow::Result
             bail!("standard input names no image");
         }
         bail!(
-            "no image is named in what `-f` gives; it takes manifests here, and a config stands before `resolve`"
+            "no image is named in what `-f` gives; it takes manifests here, and the config is named by `--file`"
         );
     }
     Ok(wanted)
@@ -92,7 +94,7 @@ impl Wanted {
     }
 
     /// Makes images of what is only mentioned.
-    pub(super) fn take_mentioned(&mut self) {
+    pub(crate) fn take_mentioned(&mut self) {
         self.images.append(&mut self.mentioned);
     }
 
@@ -111,7 +113,20 @@ impl Wanted {
                 true => &mut self.placeholders,
                 false => &mut self.images,
             };
-            list.push(Named { image, place });
+            list.push(Named {
+                image,
+                place,
+                retain: false,
+            });
+        }
+    }
+
+    /// An image that was added is to be kept, whoever else names it.
+    fn retain(&mut self, image: &str) {
+        let wanted = key(image);
+        let mut known = self.images.iter_mut();
+        if let Some(known) = known.find(|known| key(&known.image) == wanted) {
+            known.retain = true;
         }
     }
 
@@ -139,6 +154,9 @@ impl Wanted {
         let at = |place: &manifest::Place| Some(format!("{file}:{}: {place}", place.position.line));
         for image in found.images {
             self.add(&image.image, at(&image.place));
+            if image.retain {
+                self.retain(&image.image);
+            }
         }
         for placeholder in found.placeholders {
             self.add(&placeholder.written, at(&placeholder.place));
@@ -147,6 +165,7 @@ impl Wanted {
             .extend(found.mentioned.into_iter().map(|image| Named {
                 place: at(&image.place),
                 image: image.image,
+                retain: false,
             }));
         let problems = found.problems.iter();
         self.problems
@@ -211,6 +230,24 @@ fn text(from: impl Read, name: &str) -> anyhow::Result<String> {
         bail!("{name} is larger than {MAX_TEXT} bytes; is it a manifest?");
     }
     decode(bytes).with_context(cannot)
+}
+
+/// That there are images which are mentioned only.
+pub(crate) fn not_looked_at(count: usize) -> String {
+    let images = match count {
+        1 => "1 more image may be".to_owned(),
+        count => format!("{count} more images may be"),
+    };
+    format!(
+        "{images} named in arguments, environment variables or ConfigMaps; with --all they are looked at, too"
+    )
+}
+
+/// That a placeholder is no image yet.
+pub(crate) fn filled_in_later(named: &Named) -> String {
+    let place = named.place.as_deref().unwrap_or_default();
+    let space = if place.is_empty() { "" } else { " " };
+    format!("{place}{space}{} is filled in later", named.image)
 }
 
 #[cfg(test)]
@@ -278,6 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn what_kuik_keeps_is_kept_whoever_names_it_first() {
+        let mut wanted = Wanted::default();
+        wanted.manifest("a", "image: nginx:1").unwrap();
+        let kept = "{kind: CachedImage, apiVersion: x, spec: {sourceImage: 'docker.io/library/nginx:1', retain: true}}";
+        wanted.manifest("b", kept).unwrap();
+        wanted
+            .manifest(
+                "c",
+                &kept.replace("true", "false").replace("nginx", "redis"),
+            )
+            .unwrap();
+        let kept: Vec<bool> = wanted.images.iter().map(|named| named.retain).collect();
+        assert_eq!(kept, [true, false]);
+    }
+
+    #[test]
     fn manifests_in_utf_16() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pod.yaml");
@@ -292,10 +345,7 @@ mod tests {
         let file = dir.path().join("config.yaml");
         std::fs::write(&file, "registries: [{address: a.io}]\n").unwrap();
         let error = gather(&[], &[file]).unwrap_err().to_string();
-        assert!(
-            error.contains("a config stands before `resolve`"),
-            "{error}"
-        );
+        assert!(error.contains("the config is named by `--file`"), "{error}");
         assert!(gather(&[], &[dir.path().join("none")]).is_err());
         assert!(gather(&["-".to_owned()], &["-".into()]).is_err());
     }
