@@ -1,5 +1,7 @@
 //! Calls of our own: asking the runtime who it is, and pulling as a kubelet does.
 
+use std::path::PathBuf;
+
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
@@ -29,6 +31,25 @@ struct ImageSpec {
     image: String,
 }
 
+/// `runtime.v1.ImageFsInfoResponse`, the fields that say where images are.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ImageFsInfoResponse {
+    #[prost(message, repeated, tag = "1")]
+    image_filesystems: Vec<FilesystemUsage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct FilesystemUsage {
+    #[prost(message, optional, tag = "2")]
+    fs_id: Option<FilesystemIdentifier>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct FilesystemIdentifier {
+    #[prost(string, tag = "1")]
+    mountpoint: String,
+}
+
 /// Name and version of a runtime: `containerd 1.6.20`.
 ///
 /// # Errors
@@ -47,6 +68,27 @@ pub async fn runtime_version(runtime: &Upstream) -> Result<String, UpstreamError
             reply.status().message
         ),
     })
+}
+
+/// Where the image service of a runtime keeps images; the status where it does not work.
+///
+/// # Errors
+/// When it can't be reached.
+pub async fn image_file_systems(
+    runtime: &Upstream,
+) -> Result<Result<Vec<PathBuf>, Status>, UpstreamError> {
+    let path = PathAndQuery::from_static("/runtime.v1.ImageService/ImageFsInfo");
+    let reply = call(runtime, path, "application/grpc", &[]).await?;
+    if !reply.status().is_ok() {
+        return Ok(Err(reply.status().clone()));
+    }
+    let decoded = reply
+        .message()
+        .ok()
+        .and_then(|message| <ImageFsInfoResponse as prost::Message>::decode(message).ok());
+    let systems = decoded.unwrap_or_default().image_filesystems.into_iter();
+    let folders = systems.filter_map(|system| Some(PathBuf::from(system.fs_id?.mountpoint)));
+    Ok(Ok(folders.filter(|folder| folder.is_absolute()).collect()))
 }
 
 /// Pulls `image` through a shim or a runtime, without credentials; how that ended.

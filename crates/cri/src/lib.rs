@@ -83,5 +83,5 @@ mod stop;
 pub mod upstream;
 pub mod wire;
 
-pub use client::{pull_image, runtime_version};
+pub use client::{image_file_systems, pull_image, runtime_version};
 pub use server::{Services, serve};

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::cache::CacheArgs;
 use crate::commands::config::ConfigCommand;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::history::HistoryArgs;
 use crate::commands::install::{InstallArgs, UninstallArgs};
 use crate::commands::resolve::ResolveArgs;
@@ -61,6 +62,7 @@ pub(crate) enum Command {
     History(HistoryArgs),
     Install(InstallArgs),
     Uninstall(UninstallArgs),
+    Doctor(DoctorArgs),
     /// Print completions of this command line for a shell
     #[command(hide = true)]
     Completions {
@@ -116,6 +118,7 @@ impl Cli {
             Some(Command::Resolve(resolve)) => resolve.config.as_ref(),
             Some(Command::Status(status)) => status.config.file.as_ref(),
             Some(Command::History(history)) => history.config.file.as_ref(),
+            Some(Command::Doctor(doctor)) => doctor.config.file.as_ref(),
             Some(
                 Command::Install(_)
                 | Command::Uninstall(_)
@@ -167,6 +170,7 @@ mod tests {
             "config show -f x",
             "-f x status",
             "status -f x --json",
+            "doctor -f x --json",
             "-f x history nginx",
             "history -f x",
             "-f x resolve nginx",

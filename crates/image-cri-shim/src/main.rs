@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Some(Command::History(args)) => return commands::history::run(&file, &args),
         Some(Command::Install(args)) => return commands::install::install(&args),
         Some(Command::Uninstall(args)) => return commands::install::uninstall(&args),
+        Some(Command::Doctor(args)) => return commands::doctor::run(&file, &args),
         Some(Command::Completions { shell }) => manual::completions(Cli::command(), shell),
         Some(Command::Man { directory }) => manual::pages(Cli::command(), directory.as_deref()),
         Some(Command::Cache(args)) => match &args.command {

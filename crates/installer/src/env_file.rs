@@ -7,13 +7,13 @@ use std::ops::Range;
 
 /// One assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Assignment {
+pub struct Assignment {
     /// The variable.
-    pub(crate) name: String,
+    pub name: String,
     /// What systemd makes of the value: quotes and continuations resolved.
-    pub(crate) value: String,
+    pub value: String,
     /// The bytes of its line or lines, without the line end.
-    pub(crate) span: Range<usize>,
+    pub span: Range<usize>,
 }
 
 /// Where the reader is, as in systemd's own `parse_env_file`.
@@ -32,7 +32,7 @@ enum Within {
 }
 
 /// Every assignment of a file, in order. Lines that are none are passed over, as systemd does.
-pub(crate) fn assignments(text: &str) -> Vec<Assignment> {
+pub fn assignments(text: &str) -> Vec<Assignment> {
     let mut found = Vec::new();
     let mut state = Within::PreKey;
     let mut start = 0;

@@ -2,7 +2,11 @@
 
 /// A flag's values in `arguments`, in order: `--name=value` and `--name value`.
 pub(crate) fn values(arguments: &str, name: &str) -> Vec<String> {
-    let words = words(arguments);
+    values_of(&words(arguments), name)
+}
+
+/// The same in words that are split already, as a process has them.
+pub fn values_of(words: &[String], name: &str) -> Vec<String> {
     let flag = format!("--{name}");
     let mut found = Vec::new();
     let mut words = words.iter().peekable();

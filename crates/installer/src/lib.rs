@@ -13,13 +13,14 @@
 //! | [`transaction`] | changes that a crash can't leave half done |
 //! | [`file`](mod@file) | one file with all that belongs to it |
 //! | [`diff`] | changes as people read them |
+//! | [`env_file`], [`flags`] | systemd's files of variables, and command lines |
 //! | [`bypass`] | whether kubelet is led past the shim, and since when |
 
 pub mod bypass;
 pub mod diff;
-mod env_file;
+pub mod env_file;
 pub mod file;
-mod flags;
+pub mod flags;
 pub mod ledger;
 pub mod node;
 pub mod payload;
@@ -32,7 +33,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use node::{Kind, Node};
+pub use node::kubelet::top_level;
+pub use node::{Kind, Node, is_ours};
 pub use root::Root;
 pub use transaction::{Change, Undone, Wanted};
 

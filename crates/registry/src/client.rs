@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::auth::token::Tokens;
+use crate::examine::{self, Examination};
 use crate::exchange::Shared;
 use crate::fetch::{FetchOptions, Repository};
 use crate::http::guard::AddressGuard;
@@ -116,6 +117,12 @@ impl Client {
     /// slot. It says nothing about any image. Bounded and cancelled as [`Self::probe`].
     pub async fn ping(&self, registry: &Registry, deadline: Duration) -> Ping {
         probe::ping(&self.shared, registry, deadline).await
+    }
+
+    /// Looks at a registry as a whole: whether it lives, its certificate, its clock, and whether it takes the
+    /// credentials. It says nothing about any image. Bounded and cancelled as [`Self::probe`].
+    pub async fn examine(&self, registry: &Registry, deadline: Duration) -> Examination {
+        examine::examine(&self.shared, registry, deadline).await
     }
 
     /// A repository of a registry, to be read: manifests, blobs, lists. `name` is as the registry knows

@@ -9,13 +9,14 @@
 //! text it makes, and none crosses hosts.
 //!
 //! ```text
-//! client ──▶ {probe, fetch} ──▶ exchange ──▶ auth ──▶ http
+//! client ──▶ {probe, examine, fetch} ──▶ exchange ──▶ auth ──▶ http
 //! ```
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `client` | options, the public face |
 //! | `probe` | one question for a manifest, or for life: HEAD or GET, verdict |
+//! | `examine` | a look at a registry as a whole: its life, certificate, clock and credentials |
 //! | `fetch` | manifests with their bodies, blobs as they arrive, lists |
 //! | `manifest` | what counts as a manifest |
 //! | `exchange` | the scheme, a free slot, challenges and their answers; gives a response |
@@ -46,6 +47,7 @@
 
 mod auth;
 mod client;
+mod examine;
 mod exchange;
 mod fetch;
 #[doc(hidden)]
@@ -61,6 +63,7 @@ mod ttl;
 
 pub use self::auth::Scope;
 pub use self::client::{Client, ClientOptions};
+pub use self::examine::{Admission, Examination};
 pub use self::fetch::{
     Blob, BlobSize, FetchOptions, Manifest, ManifestHead, Page, PageRequest, Repository,
     referrers_tag,

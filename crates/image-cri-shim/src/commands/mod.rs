@@ -5,6 +5,7 @@
 //! | [`resolve`] | where images would come from and why |
 //! | [`status`], [`history`] | the running shim, and what it decided |
 //! | [`install`] | leading a node's kubelet to the shim, and back |
+//! | [`doctor`] | what is wrong on this node |
 //! | [`cache`] | the node cache's images |
 //! | [`config`] | checking and showing configs |
 //! | [`manual`] | completions and man pages |
@@ -17,6 +18,7 @@
 pub(crate) mod cache;
 pub(crate) mod config;
 pub(crate) mod daemon;
+pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod inputs;
 pub(crate) mod install;

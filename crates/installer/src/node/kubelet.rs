@@ -152,7 +152,7 @@ pub(crate) fn environment_files(unit: &Unit) -> Vec<PathBuf> {
 }
 
 /// A scalar at the top level of a YAML mapping, without its quotes.
-pub(crate) fn top_level(text: &str, key: &str) -> Option<String> {
+pub fn top_level(text: &str, key: &str) -> Option<String> {
     text.lines()
         .filter_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':'))
         .map(|value| {

@@ -173,7 +173,7 @@ pub(crate) fn socket(endpoint: &str) -> PathBuf {
 }
 
 /// Whether an endpoint is the shim's: the link, under either of its names.
-pub(crate) fn is_ours(endpoint: &str) -> bool {
+pub fn is_ours(endpoint: &str) -> bool {
     let path = socket(endpoint);
     let path = path
         .strip_prefix("/var/run")

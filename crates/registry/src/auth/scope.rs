@@ -18,6 +18,11 @@ impl Scope {
         Self(format!("repository:{repository}:pull,push"))
     }
 
+    /// Nothing but who asks, as `docker login` wants it.
+    pub(crate) fn none() -> Self {
+        Self(String::new())
+    }
+
     /// Both at once, as a mount of a blob from one repository into another needs it.
     #[must_use]
     pub fn and(self, other: &Self) -> Self {

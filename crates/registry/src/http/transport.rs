@@ -133,6 +133,8 @@ impl Transport {
                 .redirect(reqwest::redirect::Policy::none())
                 .referer(false)
                 .no_proxy()
+                // An examination tells until when the certificate is good.
+                .tls_info(true)
                 .proxy(reqwest::Proxy::custom(move |url| {
                     proxies.for_url(url).cloned()
                 }))

@@ -11,6 +11,7 @@
 mod addresses;
 mod answers;
 mod auth;
+mod examining;
 mod fetching;
 mod ping;
 mod proxies;

@@ -5,6 +5,7 @@
 //! | [`mod@explanation`], [`mod@summary`] | `resolve` |
 //! | [`mod@status`] | `status` |
 //! | [`mod@history`] | `history` |
+//! | [`mod@doctor`] | `doctor` |
 //! | [`trail`] | a decision in one line |
 //! | [`page`], [`table`] | lines, fields and tables, wide or narrow |
 //! | [`cell`], [`style`] | text that is safe to print, and its colours |
@@ -15,6 +16,7 @@
 //! the terminal or the user wants none.
 
 mod cell;
+mod doctor;
 mod explanation;
 mod history;
 mod page;
@@ -26,6 +28,7 @@ mod trail;
 mod units;
 
 pub(crate) use cell::clean;
+pub(crate) use doctor::doctor;
 pub(crate) use explanation::explanation;
 pub(crate) use history::history;
 pub(crate) use page::Page;

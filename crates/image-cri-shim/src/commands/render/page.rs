@@ -18,6 +18,8 @@ const WIDTH_WITHOUT_TERMINAL: usize = 160;
 const INDENT: usize = 2;
 /// Columns of the labels before fields, with the space after them.
 const LABEL: usize = 14;
+/// Columns of `ok`, `warn` and `bad`, with the space after them.
+const MARK: usize = 6;
 /// Below this, a field's value stands under its label.
 const NARROW: usize = 50;
 
@@ -73,6 +75,27 @@ impl Page {
             " ".repeat(pad)
         );
         self.pieces(&before, INDENT + LABEL, value);
+    }
+
+    /// `  ok    what was seen`.
+    pub(crate) fn verdict(&mut self, mark: &Cell, text: &Cell) {
+        let pad = MARK.saturating_sub(mark.width()).max(1);
+        let before = format!(
+            "{}{}{}",
+            " ".repeat(INDENT),
+            mark.painted(),
+            " ".repeat(pad)
+        );
+        self.pieces(&before, INDENT + MARK, std::slice::from_ref(text));
+    }
+
+    /// `        $ what mends it`, below a verdict. On one line, so that it can be copied whole.
+    pub(crate) fn mend(&mut self, command: &Cell) {
+        let prompt = Cell::styled("$", style::DIM);
+        self.push(
+            INDENT + MARK,
+            &format!("{} {}", prompt.painted(), command.painted()),
+        );
     }
 
     /// An item of a section, with a remark.
