@@ -73,9 +73,10 @@ fn find(host: &Host, kind: Kind, files: &[PathBuf]) -> Option<Process> {
                 is_node.then(|| process(host, pid, &[], files))
             }
             (_, "kubelet") => Some(process(host, pid, &words, files)),
-            // A program that is several, by its first argument: `hyperkube kubelet`.
-            (_, _) if words.get(1).is_some_and(|word| word == "kubelet") => {
-                Some(process(host, pid, &words, files))
+            // A program that is several, or a script that starts it: `hyperkube kubelet`, `sh /usr/bin/kubelet`.
+            (_, "hyperkube" | "sh" | "bash") => {
+                let second = Path::new(words.get(1)?).file_name()?;
+                (second == "kubelet").then(|| process(host, pid, &words, files))
             }
             _ => None,
         }

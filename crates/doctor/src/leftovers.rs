@@ -33,10 +33,10 @@ pub(crate) async fn gather(host: &Host, limit: Duration) -> Timely<Facts> {
     let host = host.clone();
     on_thread(limit, move || {
         let unit = host.text(UNIT).unwrap_or_default();
-        let starts = unit
+        let mut starts = unit
             .lines()
             .filter_map(|line| line.trim().strip_prefix("ExecStart="));
-        let start = starts.filter(|start| !start.is_empty()).next_back();
+        let start = starts.rfind(|start| !start.is_empty());
         let foreign = start.filter(|start| !start.contains(" serve --listen "));
         Facts {
             foreign_start: foreign.map(|start| policy::text::one_line(start, 120)),

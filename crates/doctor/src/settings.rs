@@ -58,7 +58,7 @@ pub(crate) fn gather(host: &Host, file: &Path, environment: &Environment) -> Fac
     let place = host.place(file).unwrap_or_else(|_| file.to_owned());
     let text = config::file::read(&place).map_err(|error| error.to_string());
     let written = text.as_deref().unwrap_or_default();
-    let (raw, settings, findings) = Settings::read_with_raw(written, &|name| environment.get(name));
+    let (settings, findings) = Settings::read(written, &|name| environment.get(name));
     let mut facts = Facts {
         file: file.to_owned(),
         text,

@@ -21,7 +21,7 @@ async fn what_hangs_keeps_its_deadline_and_hides_nothing_else() {
     assert_eq!(page.code, 2);
     for part in [
         "systemd does not say how the units are: no answer within 1s",
-        "no answer within 1s from 127.0.0.1:",
+        "no answer within 1s from https://127.0.0.1:",
         "kubelet is told to dial",
         "its image service answers",
     ] {

@@ -10,6 +10,13 @@
 //! | [`registry`] | registries, and this node's clock |
 //! | [`bounds`] | deadlines, images of nodes, exit statuses |
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
+
 mod bounds;
 mod healthy;
 mod places;

@@ -11,6 +11,7 @@
 )]
 
 mod cache;
+mod doctor;
 mod faults;
 mod hardening;
 mod node;
