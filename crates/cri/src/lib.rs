@@ -39,13 +39,13 @@
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
-//! use cri::{Services, call::PassThrough, inspect::Nothing, listener::Listener, serve, upstream::Upstream};
+//! use cri::{Leave, Services, call::PassThrough, inspect::Nothing, listener::Listener, serve, upstream::Upstream};
 //! use telemetry::Telemetry;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let runtime = "/run/containerd/containerd.sock";
 //! let listener = Listener::bind("/run/image-cri-shim.sock", runtime)?;
-//! let shutdown = std::future::pending();
+//! let shutdown = std::future::pending::<Leave>();
 //! let drain = Duration::from_secs(10);
 //! let services = Services {
 //!     calls: Arc::new(PassThrough),
@@ -84,4 +84,4 @@ pub mod upstream;
 pub mod wire;
 
 pub use client::{image_file_systems, pull_image, runtime_version};
-pub use server::{Services, serve};
+pub use server::{Leave, Services, serve};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::poll_fn;
+use futures_util::future::{BoxFuture, poll_fn};
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
@@ -37,6 +37,8 @@ use crate::upstream::{UnaryReply, Upstream};
 const TICK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a client that has connected may take to say anything once the server closes.
 const HELLO_TIMEOUT: Duration = Duration::from_millis(250);
+/// The same where another process serves the next ones: nobody waits for us.
+const PATIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// When the calls in flight end within this, none of them is one to wait for: the server may close.
 const QUIET_INTERVAL: Duration = Duration::from_millis(250);
 /// How long clients get to take what was sent to them, where the time for calls is up.
@@ -56,6 +58,17 @@ pub struct Services {
     pub telemetry: Telemetry,
 }
 
+/// Why serving ends.
+pub enum Leave {
+    /// The process is to stop.
+    Stop,
+    /// Another process has [taken over](Listener::take_over) the socket, and accepts connections by now.
+    HandedOver {
+        /// What is still in flight when this ends is cut off.
+        until: BoxFuture<'static, ()>,
+    },
+}
+
 /// Serves clients until `shutdown` is ready, and ends in three steps.
 ///
 /// Streams that never end by themselves end at once, with UNAVAILABLE. Calls in flight have `drain` to end;
@@ -63,13 +76,16 @@ pub struct Services {
 /// pull is long. Then the socket file is removed, clients are asked to make no new calls (GOAWAY), and
 /// what is left after `drain` is cut off.
 ///
+/// Where the socket was [handed over](Leave::HandedOver) the file stays, nothing new is accepted, and clients are asked
+/// to make no new calls at once: their next connection is the other process's.
+///
 /// Must run inside a tokio runtime; it and its calls run as tasks of that runtime, which is best a
 /// current-thread one: passing a call between threads costs more than the call.
 pub async fn serve(
     listener: Listener,
     upstream: Upstream,
     services: Services,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Leave>,
     drain: Duration,
 ) {
     let (phase, phases) = watch::channel(Phase::Serving);
@@ -94,33 +110,59 @@ pub async fn serve(
                 sharing.as_mut()
             )
         });
-        tokio::select! {
+        let leave = tokio::select! {
             biased;
-            () = shutdown => {}
-            _ = serving.as_mut() => {}
+            leave = shutdown => leave,
+            _ = serving.as_mut() => Leave::Stop,
+        };
+        match leave {
+            Leave::HandedOver { until } => Err(until),
+            Leave::Stop => {
+                let deadline = Instant::now() + drain;
+                phase.send_replace(Phase::Stopping);
+                tokio::select! {
+                    biased;
+                    () = service.wait_for_calls(drain) => {}
+                    () = tokio::time::sleep_until(deadline.into()) => {}
+                    _ = serving.as_mut() => {}
+                }
+                Ok(deadline)
+            }
         }
-        let deadline = Instant::now() + drain;
-        phase.send_replace(Phase::Stopping);
-        tokio::select! {
-            biased;
-            () = service.wait_for_calls(drain) => {}
-            () = tokio::time::sleep_until(deadline.into()) => {}
-            _ = serving.as_mut() => {}
-        }
-        deadline
     };
-    // Whoever connected before the file was gone was let in.
-    for stream in listener.retire() {
-        connections.spawn(Arc::clone(&service).connection(stream));
-    }
-    phase.send_replace(Phase::Closing);
-    let deadline = deadline.max(Instant::now() + CLOSE_TIMEOUT);
-    let closed = tokio::time::timeout_at(deadline.into(), async {
-        while connections.join_next().await.is_some() {}
-    });
-    if closed.await.is_err() {
+    let cut_off: BoxFuture<'static, ()> = match deadline {
+        Err(until) => {
+            listener.leave();
+            phase.send_replace(Phase::HandedOver);
+            match service.in_flight.to_string() {
+                calls if calls.is_empty() => {
+                    tracing::info!("handed over: no call is in flight");
+                }
+                calls => {
+                    tracing::info!("handed over: waiting for calls in flight: {calls}");
+                }
+            }
+            until
+        }
+        Ok(deadline) => {
+            // Whoever connected before the file was gone was let in.
+            for stream in listener.retire() {
+                connections.spawn(Arc::clone(&service).connection(stream));
+            }
+            phase.send_replace(Phase::Closing);
+            let deadline = deadline.max(Instant::now() + CLOSE_TIMEOUT);
+            Box::pin(tokio::time::sleep_until(deadline.into()))
+        }
+    };
+    let closed = async { while connections.join_next().await.is_some() {} };
+    let in_time = tokio::select! {
+        biased;
+        () = closed => true,
+        () = cut_off => false,
+    };
+    if !in_time {
         tracing::warn!(
-            "calls were still in flight after {drain:?}; cutting them off: {}",
+            "calls were still in flight when their time was up; cutting them off: {}",
             service.in_flight
         );
         connections.shutdown().await;
@@ -184,14 +226,18 @@ impl Service {
         let mut phases = self.phases.clone();
         let mut closing = pin!(async move {
             // An error is the end of the server itself.
-            let _ = phases.wait_for(|phase| *phase == Phase::Closing).await;
+            let phase = phases.wait_for(|phase| phase.is_closing()).await;
+            match phase.is_ok_and(|phase| *phase == Phase::HandedOver) {
+                true => PATIENT_HELLO_TIMEOUT,
+                false => HELLO_TIMEOUT,
+            }
         });
         let handshake = http2.handshake::<_, Bytes>(AuthorityFix::new(stream));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
             // A client that connected just before gets its answer, one that only connected does not
             // hold up the end.
-            () = closing.as_mut().then(|()| tokio::time::sleep(HELLO_TIMEOUT)) => return,
+            () = closing.as_mut().then(tokio::time::sleep) => return,
         };
         let mut connection = match handshake {
             Ok(connection) => connection,
@@ -203,7 +249,7 @@ impl Service {
             _share: share,
             service: self,
         });
-        let mut notified = *client.service.phases.borrow() == Phase::Closing;
+        let mut notified = client.service.phases.borrow().is_closing();
         if notified {
             connection.graceful_shutdown();
         }

@@ -25,6 +25,15 @@ pub(crate) enum Phase {
     Stopping,
     /// Nothing new is taken.
     Closing,
+    /// The same, and another process takes what is new: there is time.
+    HandedOver,
+}
+
+impl Phase {
+    /// Whether clients are asked to go.
+    pub(crate) fn is_closing(self) -> bool {
+        matches!(self, Self::Closing | Self::HandedOver)
+    }
 }
 
 /// The calls in flight, by method. Clones share them.
@@ -183,7 +192,7 @@ impl Ending {
     pub(crate) fn status() -> Status {
         Status::new(
             Code::UNAVAILABLE,
-            "image-cri-shim is stopping and ends streams that would not end by themselves",
+            "image-cri-shim is stopping or handing over, and ends streams that would not end by themselves",
         )
     }
 }

@@ -7,11 +7,13 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::cache::CacheArgs;
 use crate::commands::config::ConfigCommand;
 use crate::commands::doctor::DoctorArgs;
+use crate::commands::handover::HandOverArgs;
 use crate::commands::history::HistoryArgs;
 use crate::commands::install::{InstallArgs, UninstallArgs};
 use crate::commands::resolve::ResolveArgs;
 use crate::commands::status::StatusArgs;
 use crate::options::ServeArgs;
+use crate::process::handover::starter::StarterArgs;
 use crate::process::logging::LogFormat;
 use crate::roles::webhook::WebhookArgs;
 
@@ -60,6 +62,11 @@ pub(crate) enum Command {
     Resolve(ResolveArgs),
     Status(StatusArgs),
     History(HistoryArgs),
+    #[command(name = "handover")]
+    HandOver(HandOverArgs),
+    /// What a running shim starts, to start another
+    #[command(name = "handover-start", hide = true)]
+    HandOverStart(StarterArgs),
     Install(InstallArgs),
     Uninstall(UninstallArgs),
     Doctor(DoctorArgs),
@@ -119,8 +126,10 @@ impl Cli {
             Some(Command::Status(status)) => status.config.file.as_ref(),
             Some(Command::History(history)) => history.config.file.as_ref(),
             Some(Command::Doctor(doctor)) => doctor.config.file.as_ref(),
+            Some(Command::HandOver(handover)) => handover.config.file.as_ref(),
             Some(
-                Command::Install(_)
+                Command::HandOverStart(_)
+                | Command::Install(_)
                 | Command::Uninstall(_)
                 | Command::Completions { .. }
                 | Command::Man { .. },
@@ -174,6 +183,7 @@ mod tests {
             "-f x history nginx",
             "history -f x",
             "-f x resolve nginx",
+            "handover -f x --socket y",
             "resolve --file x nginx",
             "-f y serve -f x",
         ] {

@@ -6,7 +6,7 @@
 //! | [`args`], [`options`] | the command line |
 //! | [`roles`] | what the process can be: the node shim, the webhook, the node cache |
 //! | [`commands`] | commands for people: they look, print and end |
-//! | [`process`] | signals, logs, systemd |
+//! | [`process`] | signals, logs, systemd, the process that takes over |
 
 mod args;
 mod commands;
@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 use clap::CommandFactory;
 use commands::manual;
+use process::handover::starter;
 use process::logging;
 use roles::{cache, node, webhook};
 
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
         Some(Command::Resolve(args)) => return commands::resolve::run(&file, &args),
         Some(Command::Status(args)) => return commands::status::run(&file, &args),
         Some(Command::History(args)) => return commands::history::run(&file, &args),
+        Some(Command::HandOver(args)) => return commands::handover::run(&file, &args),
+        Some(Command::HandOverStart(args)) => starter::run(&args),
         Some(Command::Install(args)) => return commands::install::install(&args),
         Some(Command::Uninstall(args)) => return commands::install::uninstall(&args),
         Some(Command::Doctor(args)) => return commands::doctor::run(&file, &args),

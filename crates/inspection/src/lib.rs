@@ -51,13 +51,17 @@ pub trait Inspected: Send + Sync + 'static {
     fn ready(&self) -> BoxFuture<'_, Result<(), String>>;
 }
 
-/// Answers until it is dropped. Nothing that comes from outside ends it.
-pub async fn serve(listener: TcpListener, source: Arc<dyn Inspected>) {
+/// Answers until `shutdown` ends; answers under way are then finished. Nothing that comes from outside ends it.
+pub async fn serve(
+    listener: TcpListener,
+    source: Arc<dyn Inspected>,
+    shutdown: impl Future<Output = ()>,
+) {
     let routes = Arc::new(Routes::new(listener.local_addr().ok(), source));
     let options = Options::new("metrics and status", Protocols::Http1);
     let service = service_fn(move |request| {
         let routes = Arc::clone(&routes);
         async move { Ok::<_, Infallible>(routes.answer(request).await) }
     });
-    listener::serve(vec![listener], options, service, std::future::pending()).await;
+    listener::serve(vec![listener], options, service, shutdown).await;
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 pub use journal::MAX_ALIASES;
 use journal::{Journal, Record};
 use parking_lot::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// From a canonical name to what the runtime knows the image as. Cheap to clone; clones share all.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,17 @@ struct Inner {
     /// The file, and the records that still have to get there, in order.
     journal: Mutex<Option<Journal>>,
     pending: Mutex<Vec<Record>>,
+    /// The process that has the file now, while this one's last calls end.
+    successor: Mutex<Option<UnboundedSender<Learned>>>,
+}
+
+/// What a call has taught about one name, on its way to the process that has the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The name, canonical.
+    pub name: String,
+    /// What it was pulled as; `None` is: as it was written.
+    pub image: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -68,12 +80,58 @@ impl Aliases {
     /// the map works; [`Opened`] says what to tell the operator.
     pub fn open(dir: &Path) -> (Self, Opened) {
         let aliases = Self::default();
-        let opened = match aliases.read(dir) {
+        let opened = aliases.open_later(dir);
+        (aliases, opened)
+    }
+
+    /// Reads the file in `dir` into a map that has none yet, as [`Self::open`] does.
+    pub fn open_later(&self, dir: &Path) -> Opened {
+        match self.read(dir) {
             Ok((read, 0)) => Opened::Read(read),
             Ok((read, lost)) => Opened::Damaged { read, lost },
             Err((path, error)) => Opened::Unusable { path, error },
-        };
-        (aliases, opened)
+        }
+    }
+
+    /// Writes what is pending and lets go of the file, since another process takes it over. What is learnt from now on
+    /// comes out of the receiver, for that process. Blocks on the disk.
+    pub fn give_up(&self) -> UnboundedReceiver<Learned> {
+        let (sender, receiver) = unbounded_channel();
+        *self.inner.successor.lock() = Some(sender);
+        // What can't be written is lost, as it would be at a restart: names are still found as candidates.
+        let _ = self.save();
+        *self.inner.journal.lock() = None;
+        receiver
+    }
+
+    /// Lets the receiver of [`Self::give_up`] end: nothing more will be learnt.
+    pub fn forget_successor(&self) {
+        *self.inner.successor.lock() = None;
+    }
+
+    /// Takes the file in `dir` back, since the other process has not taken it over. It is written whole. Blocks on the
+    /// disk.
+    ///
+    /// # Errors
+    /// The file can't be used; aliases live as long as the process.
+    pub fn take_back(&self, dir: &Path) -> Result<(), (PathBuf, io::Error)> {
+        let mut opened = self.inner.journal.lock();
+        let (mut journal, ..) = Journal::open(dir)?;
+        *self.inner.successor.lock() = None;
+        self.inner.pending.lock().clear();
+        journal
+            .rewrite(&self.live())
+            .map_err(|error| (dir.to_owned(), error))?;
+        *opened = Some(journal);
+        Ok(())
+    }
+
+    /// Notes what the process before this one has still learnt. True when that is news, and [`Self::save`] is due.
+    pub fn learn(&self, learned: &Learned) -> bool {
+        match &learned.image {
+            Some(image) => self.set(&learned.name, image),
+            None => self.remove(&learned.name),
+        }
     }
 
     /// How many aliases the file had, and how many of its lines could not be read. It is left without
@@ -162,6 +220,16 @@ impl Aliases {
 
     fn record(&self, record: Record) {
         self.apply(record.clone());
+        // Held to the end: nothing may become pending after the file was given up.
+        let successor = self.inner.successor.lock();
+        if let Some(successor) = &*successor {
+            // It is gone where this fails, and the file with it.
+            let _ = successor.send(Learned {
+                name: record.name,
+                image: record.image,
+            });
+            return;
+        }
         let mut pending = self.inner.pending.lock();
         // A disk that stays full must not fill the memory too; the next rewrite has it all anyway.
         if pending.len() < MAX_ALIASES {

@@ -166,3 +166,39 @@ fn a_hundred_thousand_and_no_more() {
     assert!(aliases.get("one.io/more:1").is_some());
     assert!(aliases.get("a.io/x:99999").is_some());
 }
+
+#[test]
+fn a_successor_has_the_file_and_hears_what_is_learnt_late() {
+    let dir = dir();
+    let old = open(dir.path());
+    old.set(NAME, IMAGE);
+    let mut late = old.give_up();
+    let new = Aliases::default();
+    assert!(matches!(new.open_later(dir.path()), Opened::Read(1)));
+    assert!(old.set("a.io/b:1", "c.io/b:1"));
+    assert!(old.remove(NAME));
+    old.save().unwrap();
+    while let Ok(learned) = late.try_recv() {
+        assert!(new.learn(&learned));
+        assert!(!new.learn(&learned), "no news");
+    }
+    new.save().unwrap();
+    assert_eq!(
+        open(dir.path()).all(),
+        [("a.io/b:1".into(), "c.io/b:1".into())]
+    );
+}
+
+#[test]
+fn a_file_that_nobody_took_over_is_taken_back_with_all_that_was_learnt() {
+    let dir = dir();
+    let aliases = open(dir.path());
+    aliases.set(NAME, IMAGE);
+    let late = aliases.give_up();
+    aliases.set("a.io/b:1", "c.io/b:1");
+    aliases.take_back(dir.path()).unwrap();
+    drop(late);
+    aliases.set("x.io/b:1", "y.io/b:1");
+    aliases.save().unwrap();
+    assert_eq!(open(dir.path()).all().len(), 3);
+}

@@ -28,6 +28,8 @@ impl Code {
     pub const PERMISSION_DENIED: Self = Self(7);
     /// A limit was reached.
     pub const RESOURCE_EXHAUSTED: Self = Self(8);
+    /// It can't be done in the state that things are in.
+    pub const FAILED_PRECONDITION: Self = Self(9);
     /// The method does not exist.
     pub const UNIMPLEMENTED: Self = Self(12);
     /// The peer broke the protocol or itself.

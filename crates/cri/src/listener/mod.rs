@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::fs::Mode;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 
 /// Connections that may wait to be accepted. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
@@ -38,6 +41,12 @@ pub enum ListenError {
         /// The path.
         path: PathBuf,
     },
+    /// What another process has handed over is no listening unix socket.
+    #[error("cannot listen on {}: what the running shim has handed over is not a listening unix socket", path.display())]
+    NotListening {
+        /// The socket's path, as the other process has named it.
+        path: PathBuf,
+    },
     /// Anything else that the system refused.
     #[error("cannot listen on {}: {action}: {source}", path.display())]
     System {
@@ -57,6 +66,22 @@ pub struct Listener {
     file: SocketFile,
     /// The runtime's socket, whose owner and mode ours is to have.
     runtime: PathBuf,
+    /// Connections that are served before any other.
+    first: Mutex<Vec<UnixStream>>,
+    /// Whether others are accepted; `None` is at once.
+    opened: Option<watch::Receiver<bool>>,
+}
+
+/// A listening socket on its way from one process to the next: the same socket, so that a client that connects in
+/// between waits and is not refused.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Its path.
+    pub path: PathBuf,
+    /// Device and inode of its file.
+    pub identity: (u64, u64),
 }
 
 impl Listener {
@@ -95,6 +120,7 @@ impl Listener {
         let file = SocketFile {
             identity: identity(&metadata),
             path: path.clone(),
+            is_ours: AtomicBool::new(true),
         };
         let socket = UnixListener::from_std(socket.into())
             .map_err(|e| system("registering the socket", e))?;
@@ -102,6 +128,64 @@ impl Listener {
             socket,
             file,
             runtime: runtime.into(),
+            first: Mutex::default(),
+            opened: None,
+        })
+    }
+
+    /// Listens on the socket that another process still listens on. `first` are connections that are served at once;
+    /// others are accepted as soon as `opened` says true. From then on the file is ours, and before that it is the
+    /// other process's.
+    ///
+    /// Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ListenError::NotListening`], or what the system refuses.
+    pub fn take_over(
+        from: HandedOver,
+        runtime: impl Into<PathBuf>,
+        first: Vec<UnixStream>,
+        opened: watch::Receiver<bool>,
+    ) -> Result<Self, ListenError> {
+        let HandedOver {
+            socket,
+            path,
+            identity,
+        } = from;
+        let listens = sockopt::socket_domain(&socket) == Ok(AddressFamily::UNIX)
+            && sockopt::socket_acceptconn(&socket) == Ok(true);
+        if !listens {
+            return Err(ListenError::NotListening { path });
+        }
+        let system = |source| ListenError::System {
+            path: path.clone(),
+            action: "registering the socket",
+            source,
+        };
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|error| system(error.into()))?;
+        let socket = UnixListener::from_std(socket.into()).map_err(system)?;
+        Ok(Self {
+            socket,
+            file: SocketFile {
+                path,
+                identity,
+                is_ours: AtomicBool::new(false),
+            },
+            runtime: runtime.into(),
+            first: Mutex::new(first),
+            opened: Some(opened),
+        })
+    }
+
+    /// The socket for another process, which is to [take it over](Self::take_over).
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn copy(&self) -> io::Result<HandedOver> {
+        Ok(HandedOver {
+            socket: self.socket.as_fd().try_clone_to_owned()?,
+            path: self.file.path.clone(),
+            identity: self.file.identity,
         })
     }
 
@@ -128,13 +212,31 @@ impl Listener {
     }
 
     pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        if let Some(first) = self.first.lock().pop() {
+            return Ok(first);
+        }
+        if let Some(opened) = &self.opened {
+            // An error is the end of whoever opens it; then nobody else serves.
+            let _ = opened.clone().wait_for(|opened| *opened).await;
+            self.file.is_ours.store(true, Ordering::Relaxed);
+        }
         self.socket.accept().await.map(|(stream, _)| stream)
+    }
+
+    /// Stops listening, and leaves the socket, its file and connections that nobody has accepted yet to the process
+    /// that has taken it over.
+    pub(crate) fn leave(self) {
+        self.file.is_ours.store(false, Ordering::Relaxed);
     }
 
     /// Stops listening: removes the file, and gives the connections that nobody has accepted yet.
     pub(crate) fn retire(self) -> Vec<UnixStream> {
-        self.file.remove();
         let mut waiting = Vec::new();
+        if !self.file.is_ours.load(Ordering::Relaxed) {
+            // Another process serves it still.
+            return waiting;
+        }
+        self.file.remove();
         // Asked of the kernel and not of tokio, which knows of them only once it has polled again.
         while let Ok(stream) =
             rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
@@ -157,6 +259,8 @@ struct SocketFile {
     path: PathBuf,
     /// Device and inode: another process may have put its own socket in our place.
     identity: (u64, u64),
+    /// Whether we are the ones who remove it.
+    is_ours: AtomicBool,
 }
 
 /// Who may connect to a socket: owner, group and permission bits.
@@ -207,7 +311,8 @@ impl SocketFile {
     }
 
     fn remove(&self) {
-        if self.metadata().is_ok()
+        if self.is_ours.load(Ordering::Relaxed)
+            && self.metadata().is_ok()
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");

@@ -93,3 +93,51 @@ async fn connections_are_accepted() {
     let _client = StdUnixStream::connect(&path).unwrap();
     until("a connection", || async { listener.accept().await.ok() }).await;
 }
+
+#[tokio::test]
+async fn a_socket_changes_hands_and_nobody_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shim.sock");
+    let old = Listener::bind(&path, "/none").unwrap();
+    let (open, opened) = watch::channel(false);
+    let (_first, first) = UnixStream::pair().unwrap();
+    let new = Listener::take_over(old.copy().unwrap(), "/none", vec![first], opened).unwrap();
+    new.accept().await.unwrap();
+    let _client = StdUnixStream::connect(&path).unwrap();
+    assert!(
+        futures_util::poll!(std::pin::pin!(new.accept())).is_pending(),
+        "it is the old one's"
+    );
+    old.accept().await.unwrap();
+    // Who connects while nobody accepts waits.
+    old.leave();
+    let _client = StdUnixStream::connect(&path).unwrap();
+    open.send_replace(true);
+    until("a connection", || async { new.accept().await.ok() }).await;
+    drop(new);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_socket_that_was_not_taken_over_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shim.sock");
+    let old = Listener::bind(&path, "/none").unwrap();
+    for retires in [false, true] {
+        let (_open, opened) = watch::channel(false);
+        let new = Listener::take_over(old.copy().unwrap(), "/none", Vec::new(), opened).unwrap();
+        let _client = StdUnixStream::connect(&path).unwrap();
+        match retires {
+            true => assert!(new.retire().is_empty()),
+            false => drop(new),
+        }
+        assert!(path.exists());
+        until("a connection", || async { old.accept().await.ok() }).await;
+    }
+    // What is no such socket is an error.
+    let (_open, opened) = watch::channel(false);
+    let mut other = old.copy().unwrap();
+    other.socket = UnixStream::pair().unwrap().0.into_std().unwrap().into();
+    let error = Listener::take_over(other, "/none", Vec::new(), opened).unwrap_err();
+    assert!(matches!(error, ListenError::NotListening { .. }), "{error}");
+}

@@ -54,6 +54,18 @@ impl Upstream {
         Self::with_window(socket.into(), Http2Tuning::SHIM.connection_window)
     }
 
+    /// Whoever is at the other end of `stream`, on that one connection.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Http2`] when it ends before anything was said.
+    pub async fn on(stream: UnixStream) -> Result<Self, UpstreamError> {
+        // No file has that name, so that nobody else is connected to when it ends.
+        let upstream = Self::new(PathBuf::new());
+        let connection = upstream.shake_hands(stream).await?;
+        *upstream.shared.current.lock() = Some(connection);
+        Ok(upstream)
+    }
+
     /// The same runtime by a connection of its own, on which this many bytes may wait unread: whoever
     /// doesn't read his answers then holds up nobody else's.
     pub(crate) fn separate(&self, connection_window: u32) -> Self {
@@ -156,6 +168,10 @@ impl Upstream {
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| self.connect_error(error))?;
+        self.shake_hands(stream).await
+    }
+
+    async fn shake_hands(&self, stream: UnixStream) -> Result<SendRequest<Bytes>, UpstreamError> {
         let (sender, connection) = self
             .shared
             .http2

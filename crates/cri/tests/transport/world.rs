@@ -11,7 +11,7 @@ use cri::grpc::Status;
 use cri::inspect::{Inspect, unknown};
 use cri::listener::Listener;
 use cri::upstream::Upstream;
-use cri::{Services, serve};
+use cri::{Leave, Services, serve};
 use futures_util::future::{BoxFuture, join, poll_fn};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -57,6 +57,7 @@ impl World {
             },
             async {
                 let _ = stopped.await;
+                Leave::Stop
             },
             drain,
         ));

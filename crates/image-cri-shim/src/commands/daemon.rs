@@ -12,10 +12,15 @@ use serde::de::DeserializeOwned;
 use telemetry::report::{Decision, Explanation, Status};
 use tokio::runtime::Runtime;
 
-use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
+use crate::requests::{
+    ExplainRequest, HandOverAnswer, HandOverRequest, HistoryRequest, StatusRequest,
+};
 
 /// How long a shim that is well may take to answer. It asks the runtime meanwhile.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Above what a running shim takes to hand over or to give that up.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the running shim gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +91,19 @@ impl Daemon {
             probe,
         };
         self.ask(ExplainRequest::METHOD, &request).await
+    }
+
+    /// Lets the program that stands in the place of its own by now take over. It may take some seconds, for which it has
+    /// its own limits.
+    pub(crate) async fn hand_over(
+        &self,
+        request: &HandOverRequest,
+    ) -> Result<HandOverAnswer, DaemonError> {
+        let asked = self.ask(HandOverRequest::METHOD, request);
+        match tokio::time::timeout(HAND_OVER_TIMEOUT, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.failed(format!("no answer within {HAND_OVER_TIMEOUT:?}"))),
+        }
     }
 
     /// Pulls `image` through it, as a kubelet does, without credentials of a Pod.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`resolve`] | where images would come from and why |
 //! | [`status`], [`history`] | the running shim, and what it decided |
+//! | [`handover`] | letting a newer program take over from the running shim |
 //! | [`install`] | leading a node's kubelet to the shim, and back |
 //! | [`doctor`] | what is wrong on this node |
 //! | [`cache`] | the node cache's images |
@@ -19,6 +20,7 @@ pub(crate) mod cache;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod handover;
 pub(crate) mod history;
 pub(crate) mod inputs;
 pub(crate) mod install;

@@ -1,10 +1,21 @@
 //! What systemd wants to be told: ready, stopping, and that we are alive.
 
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, sendmsg, socket_with, sockopt,
+};
 use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
 
@@ -56,6 +67,54 @@ pub(crate) async fn watchdog(probe: impl AsyncFn(Duration) -> bool) {
             );
         }
     }
+}
+
+/// Tells systemd that the process `pid` of this service is the one to look after from now on, and waits until systemd
+/// has heard it. Nothing to do where systemd waits for nobody. Blocks, at most `limit` for each of the two.
+///
+/// # Errors
+/// systemd does not read what it is told.
+pub(crate) fn main_pid(pid: u32, limit: Duration) -> anyhow::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    let told = || -> anyhow::Result<()> {
+        let socket = notify_socket(path, limit)?;
+        let state = NotifyState::MainPid(pid).to_string();
+        rustix::net::send(&socket, state.as_bytes(), SendFlags::NOSIGNAL)?;
+        barrier(&socket, limit)
+    };
+    told().context("systemd does not hear which process is the main one")
+}
+
+fn notify_socket(path: OsString, limit: Duration) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit))?;
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+        None => SocketAddrUnix::new(path)?,
+    };
+    connect(&socket, &address)?;
+    Ok(socket)
+}
+
+/// Waits until systemd has handled what it was told before (sd_notify_barrier(3)): it closes what comes with this.
+fn barrier(socket: &OwnedFd, limit: Duration) -> anyhow::Result<()> {
+    let (reader, writer) = io::pipe()?;
+    let fds = [writer.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    let message = [IoSlice::new(b"BARRIER=1")];
+    sendmsg(socket, &message, &mut control, SendFlags::NOSIGNAL)?;
+    drop(writer);
+    let limit = Timespec::try_from(limit)?;
+    let mut closed = [PollFd::new(&reader, PollFlags::empty())];
+    if rustix::io::retry_on_intr(|| poll(&mut closed, Some(&limit)))? == 0 {
+        bail!("it has not answered in time");
+    }
+    Ok(())
 }
 
 fn once(state: NotifyState<'static>) {

@@ -13,5 +13,6 @@
 mod cache;
 mod doctor;
 mod faults;
+mod handover;
 mod hardening;
 mod node;

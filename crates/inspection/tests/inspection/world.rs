@@ -102,6 +102,7 @@ impl World {
             serving: AbortOnDropHandle::new(tokio::spawn(inspection::serve(
                 listener,
                 Arc::clone(&daemon) as _,
+                std::future::pending(),
             ))),
             daemon,
         }
@@ -392,6 +393,7 @@ fn status() -> Status {
                 ..registry("https://eu.azurecr.io/mirror", Place::Redirect, None)
             },
         ],
+        restart_needed: Vec::new(),
         image_calls: 7,
         caches: CacheStatus {
             image_hits: 79,

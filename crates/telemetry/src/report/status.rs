@@ -26,6 +26,10 @@ pub struct Status {
     /// Whether kubelet is led past the shim; none where the packages' units do not start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bypass: Option<BypassStatus>,
+    /// Files of the unit and of its environment that have changed since systemd started the shim, or the first of those
+    /// that have handed over to it: only a restart brings them into force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart_needed: Vec<String>,
     /// Registries and redirect targets of the config, in the order in which they are asked.
     pub registries: Vec<RegistryStatus>,
     /// Calls of the image service that have ended since the start, forwarded ones included. Kubelet makes some when it

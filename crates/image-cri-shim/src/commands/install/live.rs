@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use installer::{Change, LINK, Node, Root};
 
-use crate::commands::daemon::{Daemon, ask, one_thread};
+use crate::commands::daemon::{Daemon, DaemonError, ask, one_thread};
 use crate::commands::terminal;
+use crate::requests::{HandOverAnswer, HandOverRequest};
 
 /// The sockets behind [`LINK`].
 const SHIM: &str = "/run/image-cri-shim/shim.sock";
@@ -57,8 +58,8 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Starts the bypass and the shim, or the shim anew where its files have changed, and waits until it
-    /// answers.
+    /// Starts the bypass and the shim, and waits until it answers. Where a shim runs and its files have changed, the new
+    /// program takes over from it without a lost call; one that knows no hand-over is started anew.
     pub(super) fn start_the_shim(&self, changes: &[Change]) -> anyhow::Result<()> {
         self.relabel(changes);
         self.reload_units()?;
@@ -72,7 +73,7 @@ impl<'a> Live<'a> {
             .iter()
             .any(|change| change.path.to_string_lossy().contains("image-cri-shim"));
         if is_active && ours {
-            run("systemctl", &["restart", "image-cri-shim.service"])?;
+            self.replace_the_shim()?;
         } else {
             run("systemctl", &["start", "image-cri-shim.service"])?;
         }
@@ -80,6 +81,32 @@ impl<'a> Live<'a> {
             self.image_calls().map(|_| ())
         })
         .context("the shim does not serve, so kubelet goes past it; `journalctl -u image-cri-shim` says why")
+    }
+
+    fn replace_the_shim(&self) -> anyhow::Result<()> {
+        let daemon = Daemon::new(Path::new(SHIM));
+        let request = HandOverRequest::default();
+        match one_thread()?.block_on(daemon.hand_over(&request)) {
+            Ok(HandOverAnswer { pid, version, .. }) => {
+                terminal::print(&format!(
+                    "image-cri-shim {version} has taken over as process {pid}\n"
+                ))?;
+                let status = one_thread()?.block_on(ask(daemon.status(0)))?;
+                for path in status.restart_needed {
+                    terminal::print(&format!(
+                        "{path} has changed, which only a restart brings into force: systemctl restart image-cri-shim\n"
+                    ))?;
+                }
+                Ok(())
+            }
+            // It serves on: a restart would replace a shim that works by one that does not.
+            Err(DaemonError::Failed { why, .. }) => {
+                bail!("the new program can't take over from the running shim: {why}")
+            }
+            Err(DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. }) => {
+                run("systemctl", &["restart", "image-cri-shim.service"])
+            }
+        }
     }
 
     /// Restarts what starts kubelet, and waits until kubelet says that it is well, and with `through_the_shim`

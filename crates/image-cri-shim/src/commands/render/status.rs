@@ -35,6 +35,13 @@ pub(crate) fn status(page: &mut Page, status: &Status, now: SystemTime) {
         bypass(page, seen, now);
     }
     config(page, &status.config, now);
+    if !status.restart_needed.is_empty() {
+        let changed = status.restart_needed.join(", ");
+        let text = format!(
+            "needed: {changed} changed since systemd started the shim, and `systemctl restart image-cri-shim` brings that into force"
+        );
+        page.field("restart", &[Cell::styled(text, style::WARN)]);
+    }
     page.section("Registries");
     if status.registries.is_empty() {
         page.field("", &[Cell::new("none: every pull goes to its origin")]);

@@ -31,7 +31,8 @@ use telemetry::report::{
 use tokio::runtime::Handle;
 
 use super::bypass;
-use crate::requests::{ExplainRequest, HistoryRequest, StatusRequest};
+use super::handover::give::HandOver;
+use crate::requests::{ExplainRequest, HandOverRequest, HistoryRequest, StatusRequest};
 
 /// How long the runtime may take to say who it is.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,6 +60,7 @@ struct Shared {
     /// Where metrics and the page are; none where nothing listens.
     metrics_address: ArcSwap<Option<String>>,
     leads_past: bool,
+    hand_over: HandOver,
 }
 
 /// What an [`Inspection`] looks at.
@@ -73,6 +75,7 @@ pub(crate) struct Parts {
     pub(crate) background: Handle,
     /// Whether a script of the packages leads kubelet past the socket while nobody serves it.
     pub(crate) leads_past: bool,
+    pub(crate) hand_over: HandOver,
 }
 
 impl Inspection {
@@ -89,8 +92,14 @@ impl Inspection {
                 started: (SystemTime::now(), Instant::now()),
                 metrics_address: ArcSwap::default(),
                 leads_past: parts.leads_past,
+                hand_over: parts.hand_over,
             }),
         }
+    }
+
+    /// What this shim has to hand over.
+    pub(crate) fn hand_over(&self) -> &HandOver {
+        &self.shared.hand_over
     }
 
     /// Notes where metrics and the page are.
@@ -118,6 +127,7 @@ impl Inspection {
             config: shared.config.status(),
             runtime: self.runtime().await,
             bypass: self.bypass().map(|seen| bypass::status(&seen, &settings)),
+            restart_needed: shared.hand_over.restart_needed().await,
             registries: self.registries(&settings),
             image_calls: shared.telemetry.metrics().image_calls(),
             caches: self.caches(),
@@ -331,6 +341,13 @@ impl Inspect for Inspection {
                                 "no answer of the shim's background work within {EXPLAIN_TIMEOUT:?}; its log may say what it waits for"
                             ),
                         )),
+                    }
+                }
+                HandOverRequest::METHOD => {
+                    let request: HandOverRequest = read(&message)?;
+                    match this.shared.hand_over.hand_over(request).await {
+                        Ok(answer) => written(&answer),
+                        Err(why) => Err(GrpcStatus::new(Code::FAILED_PRECONDITION, why)),
                     }
                 }
                 other => Err(unknown(other)),

@@ -5,6 +5,7 @@
 //! | [`bypass`] | whether kubelet may be led past the shim, and was |
 //! | [`detect`] | the runtime's socket |
 //! | [`dry_run`] | what serving would find |
+//! | [`handover`] | one shim takes over from another |
 //! | [`inspection`] | what the running shim can be asked |
 //! | [`runtime_files`] | the runtime's own files, beside each config |
 //! | [`self_probe`] | whether it serves |
@@ -17,6 +18,7 @@
 mod bypass;
 mod detect;
 pub(crate) mod dry_run;
+mod handover;
 mod inspection;
 pub(crate) mod runtime_files;
 mod self_probe;
@@ -32,26 +34,35 @@ use arc_swap::ArcSwap;
 use cluster::{ClientProvider, KubeconfigCandidates};
 use config::start::Start;
 use config::{ConfigMapUse, ConfigState, Follower, Source};
-use cri::Services;
 use cri::alias::{Aliases, Opened};
 use cri::image_calls::ImageService;
 use cri::listener::Listener;
 use cri::upstream::Upstream;
+use cri::{Leave, Services};
 use policy::config::Settings;
 use resolver::Resolver;
 use telemetry::Telemetry;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
+use self::handover::give::{self, HandOver};
+use self::handover::metrics_socket::MetricsSocket;
+use self::handover::take::{Inherited, TakeOver};
 use self::inspection::{Inspection, Parts};
 use self::runtime_files::RuntimeFiles;
 use super::resolving;
+use crate::process::handover::predecessor::Predecessor;
+use crate::process::handover::successor::CommandLine;
 use crate::process::logging::{self, LogFormat, LogLevel};
-use crate::process::{limits, signals, systemd};
+use crate::process::{limits, signals, systemd, unit};
 
 /// How long calls in flight may take to finish after SIGTERM. Below systemd's and Kubernetes' own
 /// limits of 90 and 30 seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long calls in flight may take to finish after another process has taken over. A pull may take a quarter of an hour;
+/// nobody waits for this process.
+const HANDED_OVER_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// How long background work may take to end after the proxy has.
 const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -66,21 +77,42 @@ pub(crate) struct Launch {
     pub(crate) no_telemetry: bool,
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, or until another process has taken over.
 ///
 /// # Errors
 /// The config can't be used and nothing may take its place, the runtime is not there, or the socket can't be had.
 pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
+    let Some((predecessor, protocol)) = Predecessor::from_environment() else {
+        return serve(launch, None);
+    };
+    let served = predecessor.offer(&protocol).and_then(|inheritance| {
+        let take_over = TakeOver {
+            predecessor: &predecessor,
+            inheritance,
+        };
+        serve(launch, Some(take_over))
+    });
+    if let Err(error) = &served {
+        predecessor.failed(error);
+    }
+    served
+}
+
+/// Serves; with `take_over`, as soon as the process that serves now lets us.
+fn serve(launch: Launch, take_over: Option<TakeOver<'_>>) -> anyhow::Result<()> {
+    let command = CommandLine::own()?;
     let Launch {
         file,
         listen,
         log_format,
         no_telemetry,
     } = launch;
+    // A shim that still serves has a config that can be used.
+    let must_serve = take_over.is_none() && systemd::waits_for_us();
     let Start {
         loaded,
         broken_file,
-    } = config::start::load(&file, systemd::waits_for_us())?;
+    } = config::start::load(&file, must_serve)?;
     let settings = loaded.settings.clone();
     let level = logging::start(log_format, settings.debug)?;
     for warning in &loaded.warnings {
@@ -97,7 +129,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     if !detect::is_socket(&runtime_socket) {
         let shown = runtime_socket.display();
         // Distributions start their runtime after us, and kubelet needs our socket before that.
-        if !settings.force && !systemd::runs_us() {
+        if !settings.force && !systemd::runs_us() && take_over.is_none() {
             bail!(
                 "the container runtime's socket {shown} is not there; start the runtime, set `cri:`, or set `force: true` to start without it"
             );
@@ -130,10 +162,33 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<()> {
     let config = ConfigState::new(source.name(), telemetry.clone());
     let handle = background.handle().clone();
     let marks_bypass = listen.is_some();
-    let socket = listen.unwrap_or_else(|| settings.shim_socket.clone());
-    let mut node = Node::new(settings, socket, runtime_socket, level, handle, telemetry);
+    let wanted = listen.unwrap_or_else(|| settings.shim_socket.clone());
+    let socket = match &take_over {
+        Some(take_over) => take_over.socket(),
+        None => wanted.clone(),
+    };
+    if socket != wanted {
+        tracing::warn!(
+            "the socket stays {} until the next restart; the config names {}",
+            socket.display(),
+            wanted.display()
+        );
+    }
+    let aliases = Aliases::default();
+    if take_over.is_none() {
+        open_aliases(&aliases, &settings.state_dir);
+    }
+    let mut node = Node::new(
+        settings,
+        socket,
+        runtime_socket,
+        level,
+        handle,
+        telemetry,
+        aliases,
+    );
     node.marks_bypass = marks_bypass;
-    let served = proxy.block_on(node.serve(source, config, runtime_files));
+    let served = proxy.block_on(node.serve(source, config, runtime_files, command, take_over));
     background.shutdown_timeout(BACKGROUND_TIMEOUT);
     served
 }
@@ -153,6 +208,9 @@ struct Node {
     /// Where probes, files and reloads run.
     background: Handle,
     resolver: Resolver,
+    aliases: Aliases,
+    /// Where they are kept; fixed at start.
+    state_dir: PathBuf,
     service: ImageService,
     upstream: Upstream,
     telemetry: Telemetry,
@@ -166,7 +224,9 @@ impl Node {
         level: LogLevel,
         background: Handle,
         telemetry: Telemetry,
+        aliases: Aliases,
     ) -> Self {
+        let state_dir = settings.state_dir.clone();
         let resolver = resolving::resolver(
             &settings,
             Some(&runtime_socket),
@@ -176,7 +236,7 @@ impl Node {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let service = ImageService::new(
             resolver.clone(),
-            open_aliases(&settings.load().state_dir),
+            aliases.clone(),
             Arc::clone(&settings),
             background.clone(),
             telemetry.clone(),
@@ -190,12 +250,14 @@ impl Node {
             level,
             background,
             resolver,
+            aliases,
+            state_dir,
             service,
             telemetry,
         }
     }
 
-    fn inspection(&self, config: ConfigState) -> Inspection {
+    fn inspection(&self, config: ConfigState, hand_over: HandOver) -> Inspection {
         Inspection::new(Parts {
             settings: Arc::clone(&self.settings),
             socket: self.socket.clone(),
@@ -206,6 +268,7 @@ impl Node {
             upstream: Upstream::new(&self.runtime_socket),
             background: self.background.clone(),
             leads_past: self.marks_bypass,
+            hand_over,
         })
     }
 
@@ -214,20 +277,38 @@ impl Node {
         self,
         source: Source,
         config: ConfigState,
-        mut runtime_files: RuntimeFiles,
+        runtime_files: RuntimeFiles,
+        command: CommandLine,
+        take_over: Option<TakeOver<'_>>,
     ) -> anyhow::Result<()> {
-        let socket = self.socket.clone();
-        let listener = Listener::bind(&socket, &self.runtime_socket)?;
-        let shutdown = signals::shutdown()?;
+        let runtime = self.runtime_socket.clone();
+        let (listener, turnover, metrics, unit) = match take_over {
+            None => {
+                let listener = Listener::bind(&self.socket, &runtime)?;
+                (listener, None, MetricsSocket::default(), unit::files())
+            }
+            Some(take_over) => {
+                let (Inherited { listener, turnover }, kept) = take_over.inherit(runtime)?;
+                (listener, Some(turnover), kept.metrics, kept.unit)
+            }
+        };
+        let hand_over = HandOver::new(give::Parts {
+            command,
+            background: self.background.clone(),
+            runtime: self.runtime_socket.clone(),
+            aliases: self.aliases.clone(),
+            state_dir: self.state_dir.clone(),
+            metrics,
+            unit,
+        });
+        let left = hand_over.serves(listener.copy()?);
+        let mut shutdown = Box::pin(signals::shutdown()?);
         let wake = Arc::new(Notify::new());
         let resolver = self.resolver.clone();
         let on_hangup = move || resolver.close_circuits();
         let level = self.level.clone();
         tokio::spawn(signals::follow(Arc::clone(&wake), level, on_hangup)?);
-        let inspection = self.inspection(config.clone());
-        let (metrics, metrics_address) = watch::channel(self.settings.load().metrics_address);
-        self.background
-            .spawn(surface::follow(metrics_address, inspection.clone()));
+        let inspection = self.inspection(config.clone(), hand_over.clone());
         let follower = Follower {
             source,
             link: Arc::new(ClientProvider::new(KubeconfigCandidates::from_environment())),
@@ -237,59 +318,139 @@ impl Node {
             is_applied: true,
             keeps_last_good: systemd::waits_for_us(),
         };
-        self.background.spawn(follower.run({
-            let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
-            let resolver = self.resolver.clone();
-            let mark = self.marks_bypass.then(|| socket.clone());
+        let alone = self.alone(follower, runtime_files, inspection.clone(), &hand_over);
+        let serving = self.serving(&hand_over);
+        let predecessor = match turnover {
+            None => {
+                alone();
+                serving();
+                systemd::ready();
+                if self.marks_bypass {
+                    let socket = self.socket.clone();
+                    self.background
+                        .spawn(async move { bypass::announce(&socket).await });
+                }
+                None
+            }
+            Some(turnover) => {
+                let (is_alone, told) = oneshot::channel();
+                tokio::spawn(async move {
+                    if told.await.is_ok() {
+                        alone();
+                    }
+                });
+                let dir = self.state_dir.clone();
+                let open = move |aliases: &Aliases| open_aliases(aliases, &dir);
+                let (aliases, background) = (self.aliases.clone(), self.background.clone());
+                let followed = turnover.follow(aliases, open, background, serving, is_alone);
+                Some(tokio::spawn(followed))
+            }
+        };
+        let time_is_up = CancellationToken::new();
+        let leave = {
+            let (hand_over, time_is_up) = (hand_over.clone(), time_is_up.clone());
+            async move {
+                tokio::select! {
+                    () = shutdown.as_mut() => {
+                        hand_over.stop();
+                        systemd::stopping();
+                        Leave::Stop
+                    }
+                    () = handed_over(left) => {
+                        let until = Box::pin(time_is_up.clone().cancelled_owned());
+                        tokio::spawn(async move {
+                            let told_to_stop = async {
+                                shutdown.await;
+                                tokio::time::sleep(DRAIN_TIMEOUT).await;
+                            };
+                            // Either is the end.
+                            let _ = tokio::time::timeout(HANDED_OVER_TIMEOUT, told_to_stop).await;
+                            time_is_up.cancel();
+                        });
+                        Leave::HandedOver { until }
+                    }
+                }
+            }
+        };
+        let services = Services {
+            calls: Arc::new(self.service),
+            inspection: Arc::new(inspection),
+            telemetry: self.telemetry,
+        };
+        cri::serve(listener, self.upstream, services, leave, DRAIN_TIMEOUT).await;
+        if hand_over.is_done() {
+            // What its calls still learn goes by us to the next.
+            if let Some(predecessor) = predecessor {
+                tokio::select! {
+                    _ = predecessor => {}
+                    () = time_is_up.cancelled() => {}
+                }
+            }
+            hand_over.finish().await;
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// What only one process may do of those that serve a socket together: follow the config, which may be written, and
+    /// answer at `metricsAddress`.
+    fn alone(
+        &self,
+        follower: Follower,
+        mut runtime_files: RuntimeFiles,
+        inspection: Inspection,
+        hand_over: &HandOver,
+    ) -> impl FnOnce() + Send + use<> {
+        let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
+        let (resolver, background) = (self.resolver.clone(), self.background.clone());
+        let mark = self.marks_bypass.then(|| self.socket.clone());
+        let hand_over = hand_over.clone();
+        move || {
+            let (metrics, metrics_address) = watch::channel(settings.load().metrics_address);
+            background.spawn(surface::follow(metrics_address, inspection));
             if let Some(socket) = &mark {
                 bypass::mark(socket, &settings.load());
             }
-            move |new| {
+            let interval_of = Arc::clone(&settings);
+            let stats = background.spawn(stats::log_periodically(resolver.clone(), move || {
+                interval_of.load().cache.stats_log_interval
+            }));
+            let followed = background.spawn(follower.run(move |new| {
                 let new = runtime_files.applied_to(new);
                 metrics.send_replace(new.metrics_address);
                 if let Some(socket) = &mark {
                     bypass::mark(socket, &new);
                 }
                 apply(new, &settings, &level, &resolver);
-            }
-        }));
-        let settings = Arc::clone(&self.settings);
-        self.background
-            .spawn(stats::log_periodically(self.resolver.clone(), move || {
-                settings.load().cache.stats_log_interval
             }));
-        tokio::spawn({
-            let (own, runtime) = (socket.clone(), self.runtime_socket.clone());
-            systemd::watchdog(async move |limit| self_probe::serves(&own, &runtime, limit).await)
-        });
-        tracing::info!(
-            "serving on {} in front of {}",
-            socket.display(),
-            self.runtime_socket.display()
-        );
-        systemd::ready();
-        if self.marks_bypass {
-            let socket = socket.clone();
-            self.background
-                .spawn(async move { bypass::announce(&socket).await });
+            for task in [stats, followed] {
+                hand_over.alone(task.abort_handle());
+            }
         }
-        cri::serve(
-            listener,
-            self.upstream,
-            Services {
-                calls: Arc::new(self.service),
-                inspection: Arc::new(inspection),
-                telemetry: self.telemetry,
-            },
-            async {
-                shutdown.await;
-                systemd::stopping();
-            },
-            DRAIN_TIMEOUT,
-        )
-        .await;
-        tracing::info!("stopped");
-        Ok(())
+    }
+
+    /// What begins when this process accepts connections.
+    fn serving(&self, hand_over: &HandOver) -> impl FnOnce() + Send + use<> {
+        let (own, runtime) = (self.socket.clone(), self.runtime_socket.clone());
+        let hand_over = hand_over.clone();
+        move || {
+            tracing::info!(
+                "serving on {} in front of {}",
+                own.display(),
+                runtime.display()
+            );
+            let watched = tokio::spawn(systemd::watchdog(async move |limit| {
+                self_probe::answers(&Upstream::new(&own), &runtime, limit).await
+            }));
+            hand_over.alone(watched.abort_handle());
+        }
+    }
+}
+
+/// Ends when another process has taken over.
+async fn handed_over(left: oneshot::Receiver<()>) {
+    if left.await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -321,9 +482,8 @@ fn announce_restart(old: &Settings, new: &Settings) {
     }
 }
 
-fn open_aliases(dir: &Path) -> Aliases {
-    let (aliases, opened) = Aliases::open(dir);
-    match opened {
+fn open_aliases(aliases: &Aliases, dir: &Path) {
+    match aliases.open_later(dir) {
         Opened::Read(count) => tracing::debug!("read {count} aliases from {}", dir.display()),
         Opened::Damaged { read, lost } => tracing::warn!(
             "{lost} lines of the alias file in {} are damaged and left out; {read} aliases are kept",
@@ -334,5 +494,4 @@ fn open_aliases(dir: &Path) -> Aliases {
             path.display()
         ),
     }
-    aliases
 }

@@ -1,4 +1,4 @@
-//! Whether this shim serves: it calls itself as kubelet does.
+//! Whether a shim serves: it is called as kubelet calls it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,12 +10,11 @@ use tokio::time::timeout;
 /// Part of the time for a probe that each of its calls gets.
 const CALLS: u32 = 3;
 
-/// Makes one CRI call on a new connection to the shim's own `socket`. Where none comes back it asks who is to
-/// blame: a runtime that answers nobody is no reason to restart the shim.
-pub(super) async fn serves(socket: &Path, runtime: &Path, limit: Duration) -> bool {
+/// Makes one CRI call to the `shim`. Where no answer comes back it asks who is to blame: a runtime that answers nobody
+/// is no fault of the shim.
+pub(super) async fn answers(shim: &Upstream, runtime: &Path, limit: Duration) -> bool {
     let each = limit / CALLS;
-    let own = Upstream::new(socket);
-    if matches!(timeout(each, cri::runtime_version(&own)).await, Ok(Ok(_))) {
+    if matches!(timeout(each, cri::runtime_version(shim)).await, Ok(Ok(_))) {
         return true;
     }
     let straight = Upstream::new(runtime);
@@ -24,6 +23,6 @@ pub(super) async fn serves(socket: &Path, runtime: &Path, limit: Duration) -> bo
         Ok(Ok(_))
     );
     // Its own service needs no runtime. Any answer will do, so nothing is asked.
-    let answers = timeout(each, inspect::ask(&own, "Ping", b"{}")).await;
+    let answers = timeout(each, inspect::ask(shim, "Ping", b"{}")).await;
     !runtime_answers && matches!(answers, Ok(Ok(_)))
 }

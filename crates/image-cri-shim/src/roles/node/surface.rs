@@ -24,7 +24,10 @@ pub(super) async fn follow(
         let serving = async {
             match now {
                 Some(address) => serve(address, inspection.clone()).await,
-                None => inspection.not_listening(),
+                None => {
+                    inspection.hand_over().metrics().clear();
+                    inspection.not_listening();
+                }
             }
             // Until there is another address.
             std::future::pending::<()>().await;
@@ -47,7 +50,12 @@ pub(super) async fn follow(
 
 /// Listens on `address` and answers. An address that can't be had is a warning: the shim does without.
 async fn serve(address: SocketAddr, inspection: Inspection) {
-    let listener = match TcpListener::bind(address).await {
+    let handed_on = inspection.hand_over().metrics().clone();
+    let bound = match handed_on.take(address) {
+        Some(listener) => Ok(listener),
+        None => TcpListener::bind(address).await,
+    };
+    let listener = match bound {
         Ok(listener) => listener,
         Err(error) => {
             tracing::warn!(
@@ -57,11 +65,13 @@ async fn serve(address: SocketAddr, inspection: Inspection) {
             return;
         }
     };
+    handed_on.keep(address, &listener);
     // Port 0 is whichever is free.
     let bound = listener.local_addr().unwrap_or(address);
     tracing::info!("metrics and the page are on http://{bound}/");
     inspection.listening_on(bound.to_string());
-    ::inspection::serve(listener, Arc::new(inspection)).await;
+    let hand_over = inspection.hand_over().clone();
+    ::inspection::serve(listener, Arc::new(inspection), hand_over.gone()).await;
 }
 
 impl Inspected for Inspection {
