@@ -133,6 +133,7 @@ pub struct Reply {
 pub struct CriClient {
     socket: Arc<Path>,
     version: ApiVersion,
+    resends: bool,
     connection: Arc<Mutex<Option<SendRequest<Full<Bytes>>>>>,
 }
 
@@ -152,6 +153,7 @@ impl CriClient {
         Self {
             socket: path.into().into(),
             version: ApiVersion::V1,
+            resends: false,
             connection: Arc::default(),
         }
     }
@@ -160,6 +162,15 @@ impl CriClient {
     #[must_use]
     pub fn with_version(mut self, version: ApiVersion) -> Self {
         self.version = version;
+        self
+    }
+
+    /// The same, which sends a call once more on a new connection where the old one has ended before the call was
+    /// sent, as kubelet's client does when it is asked to connect anew (GOAWAY). A call that was sent is never
+    /// sent again.
+    #[must_use]
+    pub fn that_connects_anew(mut self) -> Self {
+        self.resends = true;
         self
     }
 
@@ -277,15 +288,27 @@ impl CriClient {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.extend(metadata);
 
-        let mut connection = self.connection().await?;
-        connection
-            .ready()
-            .await
-            .map_err(|error| transport("connection lost", &error))?;
-        let response = connection
-            .send_request(request)
-            .await
-            .map_err(|error| transport("no response", &error))?;
+        let mut resends = self.resends;
+        let response = loop {
+            let mut connection = self.connection().await?;
+            if let Err(error) = connection.ready().await {
+                if std::mem::take(&mut resends) {
+                    *self.connection.lock().await = None;
+                    continue;
+                }
+                return Err(transport("connection lost", &error));
+            }
+            match connection.try_send_request(request).await {
+                Ok(response) => break response,
+                Err(mut unsent) => match unsent.take_message() {
+                    Some(message) if std::mem::take(&mut resends) => {
+                        *self.connection.lock().await = None;
+                        request = message;
+                    }
+                    _ => return Err(transport("no response", &unsent.into_error())),
+                },
+            }
+        };
         let (head, body) = response.into_parts();
         if let Some(status) = status_of(&head.headers) {
             // "Trailers-only": the status came in the one and only header block.

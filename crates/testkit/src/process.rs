@@ -4,13 +4,14 @@ use parking_lot::Mutex;
 use std::fs::{self, File};
 use std::future::ready;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::wait;
 
@@ -22,6 +23,17 @@ const END_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct Process {
     name: String,
     child: Child,
+    /// The process that has taken over from it.
+    successor: Option<Successor>,
+}
+
+/// A process that a child has started, and that became ours when that child ended.
+#[derive(Debug)]
+struct Successor {
+    pid: Pid,
+    ended: Option<ExitStatus>,
+    /// Those before it; each ends with its last call.
+    before: Vec<Pid>,
 }
 
 impl Process {
@@ -50,11 +62,43 @@ impl Process {
         configure(&mut command);
         let child = spawn_on_lasting_thread(command)
             .with_context(|| format!("starting {}", program.display()))?;
-        Ok(Self { name, child })
+        Ok(Self {
+            name,
+            child,
+            successor: None,
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        match &self.successor {
+            Some(successor) => u32::try_from(successor.pid.as_raw_nonzero().get()).unwrap_or(0),
+            None => self.child.id(),
+        }
+    }
+
+    /// Another process, which it has started, has taken over from it. What is asked of it is that one's from now on.
+    pub(crate) fn succeeded_by(&mut self, pid: u32) -> Result<()> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.context("a process ID that is none")?;
+        let mut before = Vec::new();
+        if let Some(last) = self.successor.take() {
+            before = last.before;
+            before.push(last.pid);
+        }
+        // Those that have ended meanwhile.
+        before.retain(|pid| {
+            !matches!(
+                waitpid(Some(*pid), WaitOptions::NOHANG),
+                Ok(Some(_)) | Err(_)
+            )
+        });
+        let _ = self.child.try_wait();
+        self.successor = Some(Successor {
+            pid,
+            ended: None,
+            before,
+        });
+        Ok(())
     }
 
     /// What is left to read of its stdout and stderr, where they are pipes; once.
@@ -69,7 +113,10 @@ impl Process {
 
     /// The exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+        match &mut self.successor {
+            Some(successor) => successor.ended(WaitOptions::NOHANG),
+            None => self.child.try_wait().ok().flatten(),
+        }
     }
 
     /// SIGTERM, then waits for the end.
@@ -91,6 +138,19 @@ impl Process {
 
     /// SIGKILL, and waits for the end, which is at once.
     pub(crate) fn kill(&mut self) -> Result<()> {
+        if let Some(successor) = &mut self.successor {
+            for pid in successor.before.drain(..) {
+                let _ = kill_process(pid, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+            }
+            if successor.ended(WaitOptions::NOHANG).is_none() {
+                kill_process(successor.pid, Signal::KILL)?;
+                successor.ended(WaitOptions::empty());
+            }
+            let _ = self.child.kill();
+            self.child.wait()?;
+            return Ok(());
+        }
         let killed = self.child.kill();
         self.child.wait()?;
         killed.with_context(|| format!("killing {}", self.name))
@@ -105,6 +165,18 @@ impl Process {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         let pid = pid.context("a process ID that is none")?;
         kill_process(pid, signal).with_context(|| format!("sending {signal:?} to {}", self.name))
+    }
+}
+
+impl Successor {
+    /// Its exit status, once it has ended.
+    fn ended(&mut self, how: WaitOptions) -> Option<ExitStatus> {
+        if self.ended.is_none()
+            && let Ok(Some((_, status))) = waitpid(Some(self.pid), how)
+        {
+            self.ended = Some(ExitStatus::from_raw(status.as_raw()));
+        }
+        self.ended
     }
 }
 

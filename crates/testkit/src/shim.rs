@@ -305,6 +305,27 @@ impl Shim {
         self.start_again().await
     }
 
+    /// Lets the program at [`Options::binary`] take over from the running process, without a lost call. What is
+    /// asked of the shim from now on is asked of the new process.
+    ///
+    /// Processes whose parent has ended become children of this one from now on.
+    pub async fn hand_over(&mut self) -> Result<()> {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let config = self.config_file();
+        let mut command = tokio::process::Command::new(&self.options.binary);
+        command.arg("handover").arg("--file").arg(config);
+        command.kill_on_drop(true).stdin(Stdio::null());
+        let output = command.output().await?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let pid = text.split("serves as process ").nth(1);
+        let pid = pid.and_then(|rest| rest.split(';').next()?.trim().parse().ok());
+        let (Some(pid), true) = (pid, output.status.success()) else {
+            bail!("the hand-over failed: {output:?}\n{}", self.log());
+        };
+        let process = self.process.as_mut().context("the shim is not running")?;
+        process.succeeded_by(pid)
+    }
+
     /// Whether the process is there.
     pub fn is_running(&mut self) -> bool {
         self.process

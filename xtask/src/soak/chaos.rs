@@ -68,6 +68,12 @@ async fn happen(world: &World, event: &Event) -> Result<()> {
             shim.start_again().await?;
             world.mend(Part::Shim);
         }
+        // Nothing is disturbed: every call has to succeed meanwhile.
+        What::HandOver => {
+            let mut shim = world.shim.lock().await;
+            begins(world, event);
+            shim.hand_over().await?;
+        }
         What::CacheKilled | What::CacheRestarted => {
             let mut cache = world.cache.lock().await;
             begins(world, event);

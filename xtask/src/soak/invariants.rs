@@ -175,7 +175,7 @@ impl<'a> Watch<'a> {
         }
         let path: PathBuf = self.logs.join(format!("{name}.log"));
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        writeln!(file, "{text}")?;
+        writeln!(file, "{}", text.trim_end())?;
         Ok(())
     }
 

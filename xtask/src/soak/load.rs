@@ -95,7 +95,7 @@ impl<'a> Puller<'a> {
         Self {
             world,
             random,
-            client: CriClient::new(&world.shim_socket),
+            client: CriClient::new(&world.shim_socket).that_connects_anew(),
             own: &world.own_images[client],
         }
     }
@@ -165,7 +165,7 @@ impl<'a> Puller<'a> {
 }
 
 async fn lists(world: &World, end: Duration) {
-    let client = CriClient::new(&world.shim_socket);
+    let client = CriClient::new(&world.shim_socket).that_connects_anew();
     while world.now() < end {
         let from = world.now();
         let listed = within(CALL_TIMEOUT, client.list()).await;
@@ -176,7 +176,7 @@ async fn lists(world: &World, end: Duration) {
 }
 
 async fn statuses(world: &World, mut random: Random, end: Duration) {
-    let client = CriClient::new(&world.shim_socket);
+    let client = CriClient::new(&world.shim_socket).that_connects_anew();
     let all: Vec<&Held> = world.own_images.iter().flatten().collect();
     while world.now() < end {
         if let Some(held) = random.one_of(&all) {

@@ -42,6 +42,8 @@ pub(crate) enum What {
     RuntimeRestarted,
     ShimKilled,
     ShimRestarted,
+    /// Another process of the same program takes over. That may cost no call.
+    HandOver,
     CacheKilled,
     CacheRestarted,
     WebhookRestarted,
@@ -162,6 +164,7 @@ fn processes(random: &mut Random, length: Duration, end: Duration) -> Vec<Event>
     let mut restarts = vec![
         What::ShimKilled,
         What::ShimRestarted,
+        What::HandOver,
         What::CacheKilled,
         What::CacheRestarted,
         What::WebhookRestarted,
@@ -242,6 +245,7 @@ impl What {
             Self::RuntimeRestarted => "containerd restarted",
             Self::ShimKilled => "shim killed",
             Self::ShimRestarted => "shim restarted",
+            Self::HandOver => "hand-over of the shim",
             Self::CacheKilled => "cache killed",
             Self::CacheRestarted => "cache restarted",
             Self::WebhookRestarted => "webhook restarted",
@@ -334,7 +338,7 @@ mod tests {
                 .collect::<BTreeSet<_>>()
         };
         assert_eq!(kinds(10), kinds(600));
-        assert_eq!(kinds(10).len(), 23);
+        assert_eq!(kinds(10).len(), 24);
     }
 
     #[test]
@@ -351,6 +355,7 @@ mod tests {
                     event.what,
                     What::ShimKilled
                         | What::ShimRestarted
+                        | What::HandOver
                         | What::CacheKilled
                         | What::CacheRestarted
                         | What::WebhookRestarted
