@@ -310,6 +310,7 @@ pub(crate) fn judge_lives(world: &World) {
             ("memory (KiB)", life.memory()),
             ("descriptors", life.descriptors()),
             ("threads", life.threads()),
+            ("threads of the pool", life.pool()),
         ] {
             if course.settled.is_some() {
                 ledger.check(Invariant::Flat);

@@ -11,7 +11,7 @@ use http::StatusCode;
 use http::header::{ACCEPT, RANGE};
 use testkit::admission;
 use testkit::cri_client::{CriClient, kubelet_auth};
-use testkit::images::{Blob, digest};
+use testkit::images::Blob;
 use tokio::time::timeout;
 
 use super::health::{Need, Part};
@@ -247,8 +247,16 @@ struct CacheClient<'a> {
     random: Random,
     http: Option<reqwest::Client>,
     images: Vec<&'a Held>,
-    /// Since when the cache must have an image, whatever happens upstream.
-    stored: RefCell<HashMap<&'a str, Duration>>,
+    /// Since when the cache must have an image, whatever happens upstream: by its digest, and by its tag. What was
+    /// fetched by digest says nothing of the tag.
+    stored: RefCell<HashMap<(&'a str, Known), Duration>>,
+}
+
+/// As what the cache knows an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Known {
+    Digest,
+    Tag,
 }
 
 impl<'a> CacheClient<'a> {
@@ -271,79 +279,80 @@ impl<'a> CacheClient<'a> {
     }
 
     /// Whether the cache has had the image all the time since it was fetched.
-    fn is_stored(&self, held: &Held) -> bool {
-        let stored = self.stored.borrow().get(held.name.as_str()).copied();
-        stored.is_some_and(|since| {
-            let (health, now) = (self.world.health(), self.world.now());
-            health.was_well(Part::CacheDisk, since, now)
-        })
+    fn is_stored(&self, held: &Held, known: Known) -> bool {
+        let stored = self.stored.borrow();
+        stored
+            .get(&(held.name.as_str(), known))
+            .is_some_and(|since| {
+                let (health, now) = (self.world.health(), self.world.now());
+                health.was_well(Part::CacheDisk, *since, now)
+            })
+    }
+
+    /// The cache has the image since `began`, unless it has had it for longer.
+    fn note_stored(&self, held: &'a Held, known: Known, began: Duration) {
+        let health = self.world.health();
+        let mut stored = self.stored.borrow_mut();
+        let since = stored.entry((&held.name, known)).or_insert(began);
+        if !health.was_well(Part::CacheDisk, *since, began) {
+            *since = began;
+        }
     }
 
     async fn fetch(&mut self, held: &'a Held) {
         let world = self.world;
         let began = world.now();
-        let by_digest = self.random.chance(1, 4);
-        let reference = if by_digest {
-            &held.image.manifest_digest
-        } else {
-            TAG
+        let (known, reference) = match self.random.chance(1, 4) {
+            true => (Known::Digest, held.image.manifest_digest.as_str()),
+            false => (Known::Tag, TAG),
         };
         let url = format!("manifests/{reference}");
-        let manifest = digest(&held.image.manifest);
-        let mut complete = self
-            .get(
-                Call::CacheManifest,
-                held,
-                &url,
-                None,
-                &manifest,
-                &held.image.manifest,
-            )
-            .await;
+        let stored = self.is_stored(held, known);
+        let manifest = Blob {
+            digest: held.image.manifest_digest.clone(),
+            content: held.image.manifest.clone(),
+        };
+        let asking = self.get(Call::CacheManifest, held, stored, &url, None, &manifest);
+        let mut complete = asking.await;
         for blob in &held.image.blobs {
-            let Blob { digest, content } = blob;
-            let from = match content.len() {
+            let from = match blob.content.len() {
                 large if large > 4096 && self.random.chance(1, 3) => Some(self.random.below(large)),
                 _ => None,
             };
-            let url = format!("blobs/{digest}");
-            complete &= self
-                .get(Call::CacheBlob, held, &url, from, digest, content)
-                .await;
+            let url = format!("blobs/{}", blob.digest);
+            let stored = self.is_stored(held, Known::Digest);
+            let asking = self.get(Call::CacheBlob, held, stored, &url, from, blob);
+            complete &= asking.await;
         }
         if complete && world.health().was_well(Part::CacheDisk, began, world.now()) {
-            let mut stored = self.stored.borrow_mut();
-            stored
-                .entry(&held.name)
-                .and_modify(|since| {
-                    if !world.health().was_well(Part::CacheDisk, *since, began) {
-                        *since = began;
-                    }
-                })
-                .or_insert(began);
+            self.note_stored(held, Known::Digest, began);
+            if known == Known::Tag {
+                self.note_stored(held, Known::Tag, began);
+            }
         }
     }
 
-    /// One request; whether it brought what it should.
+    /// One request; whether it brought what it should. Nobody upstream is needed for what is stored.
     async fn get(
         &self,
         call: Call,
         held: &Held,
+        is_stored: bool,
         url: &str,
         start: Option<usize>,
-        name: &str,
-        expected: &[u8],
+        expected: &Blob,
     ) -> bool {
         let world = self.world;
         let need = Need {
             all: vec![Part::Cache],
-            source: (!self.is_stored(held)).then(|| held.by.to_vec()),
+            source: (!is_stored).then(|| held.by.to_vec()),
         };
         let subject = format!("{CACHED_HOST}/{}/{url}", held.repository);
         let from = world.now();
         let answer = within(CALL_TIMEOUT, self.ask(&subject, start)).await;
         let outcome = answer.map(|content| {
-            let expected = &expected[start.unwrap_or(0)..];
+            let name = &expected.digest;
+            let expected = &expected.content[start.unwrap_or(0)..];
             let mut ledger = world.ledger();
             ledger.check(Invariant::Right);
             if content != expected {

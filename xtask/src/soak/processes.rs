@@ -16,6 +16,11 @@ const RSS_SLACK_PERCENT: u64 = 10;
 /// Growth of descriptors and of threads, by their lowest numbers. Load and faults move these all the time; a
 /// leak lifts the lowest.
 const COUNT_SLACK: u64 = 3;
+/// The cache's threads that wait for the disk, and those that run its tasks, have this name. As many stay as were
+/// ever needed at once, so that their number says nothing but whether it is bounded.
+const POOL: &str = "cache";
+/// 64 that wait for the disk, and two that run tasks.
+const POOL_SIZE: u64 = 66;
 
 /// What a process used at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +29,10 @@ pub(crate) struct Sample {
     pub(crate) at: Duration,
     pub(crate) rss_kib: u64,
     pub(crate) fds: u64,
+    /// Without those of the pool.
     pub(crate) threads: u64,
+    /// Threads of the pool.
+    pub(crate) pool: u64,
 }
 
 /// One process from its start to its end.
@@ -50,13 +58,20 @@ pub(crate) struct Course {
 
 /// Reads what a process uses.
 pub(crate) fn sample(pid: u32, at: Duration) -> Result<Sample> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count();
+    let (mut threads, mut pool) = (0, 0);
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // One that has ended meanwhile has no name any more.
+        let name = fs::read_to_string(thread?.path().join("comm")).unwrap_or_default();
+        let is_pool = name.trim_end() == POOL;
+        *if is_pool { &mut pool } else { &mut threads } += 1;
+    }
     let fds = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
     Ok(Sample {
         at,
         rss_kib: testkit::shim::rss_kib(pid)?,
         fds: fds as u64,
-        threads: threads as u64,
+        threads,
+        pool,
     })
 }
 
@@ -98,6 +113,13 @@ impl Life {
     pub(crate) fn threads(&self) -> Course {
         let course = self.course(|sample| sample.threads, lowest);
         course.judged(|_| COUNT_SLACK)
+    }
+
+    /// Threads of the pool: as many as were needed at once, and no more than it may have.
+    pub(crate) fn pool(&self) -> Course {
+        let mut course = self.course(|sample| sample.pool, lowest);
+        course.grows = course.highest > POOL_SIZE;
+        course
     }
 
     fn course(&self, of: impl Fn(&Sample) -> u64, typical: impl Fn(&[u64]) -> u64) -> Course {
@@ -154,6 +176,7 @@ mod tests {
                 rss_kib: rss_kib(seconds) + noise,
                 fds: fds(seconds) + noise % 40,
                 threads: 12,
+                pool: 2 + seconds / 60,
             }
         });
         Life {
@@ -181,6 +204,14 @@ mod tests {
         assert!(leaking.descriptors().grows, "{:?}", leaking.descriptors());
         let moving = life(18, |_| 30_000, |seconds| 20 + seconds % 90);
         assert!(!moving.descriptors().grows, "{:?}", moving.descriptors());
+    }
+
+    #[test]
+    fn a_pool_may_fill_and_has_an_end() {
+        let within = life(60, |_| 30_000, |_| 20);
+        assert!(!within.pool().grows, "{:?}", within.pool());
+        let beyond = life(70, |_| 30_000, |_| 20);
+        assert!(beyond.pool().grows, "{:?}", beyond.pool());
     }
 
     #[test]

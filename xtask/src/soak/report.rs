@@ -101,6 +101,7 @@ fn lives(text: &mut String, lives: &[Life]) {
             ("RSS, KiB", life.memory()),
             ("descriptors", life.descriptors()),
             ("threads", life.threads()),
+            ("pool of threads", life.pool()),
         ] {
             let Course {
                 first,
@@ -109,6 +110,9 @@ fn lives(text: &mut String, lives: &[Life]) {
                 settled,
                 grows,
             } = course;
+            if highest == 0 {
+                continue;
+            }
             let (settled, end) = settled.unwrap_or_default();
             let _ = writeln!(
                 text,

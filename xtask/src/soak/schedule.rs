@@ -181,6 +181,10 @@ fn processes(random: &mut Random, length: Duration, end: Duration) -> Vec<Event>
         };
         let Some(what) = drawn else { return events };
         let lasting = match what {
+            What::HandOver
+            | What::ShimRestarted
+            | What::CacheRestarted
+            | What::WebhookRestarted => Duration::ZERO,
             What::DiskFull | What::ClockStep(_) => random.between(6_000, 15_000),
             _ => random.between(200, 3_000),
         };
