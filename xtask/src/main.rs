@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `fuzz`, `soak`, `fleet`, `deny` and `screenshot`.
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `fuzz`, `soak`, `fleet`, `deny`, `package` and
+//! `screenshot`.
 
 mod bench;
 mod check;
@@ -6,6 +7,7 @@ mod demo;
 mod deny;
 mod fleet;
 mod fuzz;
+mod package;
 mod screenshot;
 mod soak;
 mod step;
@@ -85,6 +87,18 @@ enum Command {
     Fleet(fleet::Options),
     /// Check only what is in the dependency tree: licences, bans, sources, known flaws
     Deny,
+    /// Write a .deb, an .rpm, a tarball and an image, with their checksums, to target/package
+    Package {
+        /// Package the debug build: quick, for tests. It needs the libraries of this machine's release
+        #[arg(long)]
+        debug: bool,
+        /// How often this version was packaged, for package managers
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        revision: u32,
+        /// Write them here [default: target/package]
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
     /// Take the pictures of the page that are in docs/
     Screenshot {
         /// Show this binary instead of building one
@@ -114,6 +128,11 @@ fn main() -> ExitCode {
         } => soak::run(minutes, seed, binary),
         Command::Fleet(options) => fleet::run(&options),
         Command::Deny => deny::run(),
+        Command::Package {
+            debug,
+            revision,
+            output,
+        } => package::run(debug, revision, output),
         Command::Screenshot { binary } => screenshot::run(binary),
     };
     match done {

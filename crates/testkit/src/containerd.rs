@@ -85,6 +85,12 @@ impl Containerd {
         &self.tools
     }
 
+    /// What it keeps file systems of containers with, where none is named.
+    #[must_use]
+    pub fn snapshotter() -> &'static str {
+        snapshotter()
+    }
+
     /// Its process ID; `None` while it is stopped.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

@@ -24,6 +24,8 @@
 //! | [`admission`] | what an API server does with a webhook |
 //! | [`browser`] | a real headless Chromium, for pages that people look at |
 //! | [`systemd`] | a real systemd in namespaces of its own |
+//! | [`rpm`] | the real rpm, for a systemd's machine |
+//! | [`calls`] | a client that never stops calling |
 //! | [`recording`] | what a registry was asked |
 //! | [`netns`] | a network of a test's own, with a host that drops every packet |
 //! | [`wait`] | waiting for a condition with a deadline |
@@ -31,6 +33,7 @@
 pub mod admission;
 mod background;
 pub mod browser;
+pub mod calls;
 pub mod certs;
 pub mod containerd;
 pub mod cri_api;
@@ -45,6 +48,7 @@ pub mod netns;
 pub mod node_cache;
 mod process;
 pub mod recording;
+pub mod rpm;
 pub mod seaweedfs;
 mod server;
 pub mod shim;

@@ -2,24 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
+use testkit::calls::Calls;
 use testkit::containerd::Containerd;
-use testkit::cri_client::CriClient;
 use testkit::systemd::Machine;
 use testkit::wait;
-use tokio::task::JoinHandle;
 
 /// What kubelet dials.
 pub(crate) const LINK: &str = "/run/image-cri-shim.sock";
-/// How long no call may wait.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between a refused call and the next: less than the second that kubelet's gRPC waits.
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-const CALL_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(crate) struct Node {
     pub(crate) machine: Machine,
@@ -101,73 +92,8 @@ impl Node {
 
     /// Starts calling by the link, each time on a new connection, until [`Calls::end`].
     pub(crate) fn call_on(&self) -> Calls {
-        let socket = self.machine.path(LINK);
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(calls(socket, Arc::clone(&stop)));
-        Calls { stop, task }
+        Calls::on(self.machine.path(LINK))
     }
-}
-
-/// Calls that go on in the background.
-pub(crate) struct Calls {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<CallStats>,
-}
-
-/// What came of them.
-#[derive(Debug, Default)]
-pub(crate) struct CallStats {
-    pub(crate) calls: u32,
-    pub(crate) refused: u32,
-    pub(crate) longest_wait: Duration,
-    /// Refused calls one after another, at most.
-    pub(crate) refused_in_a_row: u32,
-    /// What the last refused call said.
-    pub(crate) last: String,
-}
-
-impl Calls {
-    /// Ends them and gives what came of them, without judging it.
-    pub(crate) async fn seen(self) -> CallStats {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap()
-    }
-
-    /// Ends them; none waited long, and none was refused twice in a row.
-    pub(crate) async fn end(self) -> CallStats {
-        let seen = self.seen().await;
-        assert!(seen.calls > 0, "{seen:?}");
-        assert!(seen.longest_wait < CALL_TIMEOUT, "{seen:?}");
-        assert!(seen.refused_in_a_row <= 1, "{seen:?}");
-        seen
-    }
-}
-
-async fn calls(socket: PathBuf, stop: Arc<AtomicBool>) -> CallStats {
-    let mut seen = CallStats::default();
-    let mut in_a_row = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let started = Instant::now();
-        let client = CriClient::new(&socket);
-        let called = tokio::time::timeout(2 * CALL_TIMEOUT, client.version()).await;
-        seen.calls += 1;
-        seen.longest_wait = seen.longest_wait.max(started.elapsed());
-        let pause = match called {
-            Ok(Ok(_)) => {
-                in_a_row = 0;
-                CALL_INTERVAL
-            }
-            refused => {
-                in_a_row += 1;
-                seen.refused += 1;
-                seen.last = format!("{refused:?}");
-                seen.refused_in_a_row = seen.refused_in_a_row.max(in_a_row);
-                RETRY_INTERVAL
-            }
-        };
-        tokio::time::sleep(pause).await;
-    }
-    seen
 }
 
 /// What the package puts on a node.

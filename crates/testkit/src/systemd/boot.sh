@@ -13,6 +13,7 @@ if [ "${IN_CGROUP:-}" != 1 ]; then
     # What is mounted from here on shows that cgroup as the root: units of two tests never meet.
     IN_CGROUP=1 exec unshare --cgroup sh "$work/boot.sh" "$base" "$work" "$cgroup" "$@"
 fi
+if [ "${OWN_NETWORK:-}" = 1 ]; then ip link set lo up; fi
 mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/changes,workdir=$work/index" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"

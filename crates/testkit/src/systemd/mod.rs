@@ -2,7 +2,7 @@
 //!
 //! A minimal Debian of this machine's own release is unpacked once, by debootstrap, below the target directory. Each
 //! [`Machine`] boots on a copy of it that is dropped with it, with its own processes, mounts and cgroups. The
-//! network is this machine's, so what listens there must take random ports.
+//! network is this machine's, so what listens there must take random ports, unless it is asked for one of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,26 @@ impl Machine {
         prepare: impl FnOnce(&Path) -> Result<()>,
         mounts: &[(&Path, &str)],
     ) -> Result<Self> {
+        Self::boot_in(prepare, mounts, false).await
+    }
+
+    /// As [`Self::boot`], with a network of its own that has loopback only: what the kernel lists of sockets is then
+    /// this machine's alone, also of unix sockets. Needs `ip` of iproute2.
+    ///
+    /// # Errors
+    /// As [`Self::boot`].
+    pub async fn boot_alone(
+        prepare: impl FnOnce(&Path) -> Result<()>,
+        mounts: &[(&Path, &str)],
+    ) -> Result<Self> {
+        Self::boot_in(prepare, mounts, true).await
+    }
+
+    async fn boot_in(
+        prepare: impl FnOnce(&Path) -> Result<()>,
+        mounts: &[(&Path, &str)],
+        own_network: bool,
+    ) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         ensure!(
             rustix::process::geteuid().is_root(),
@@ -56,6 +76,9 @@ impl Machine {
         let log = work.path().join("log");
         let unshare = find("unshare").context("`unshare` of util-linux is not on this machine")?;
         let mut process = Process::spawn(&unshare, |command| {
+            if own_network {
+                command.arg("--net").env("OWN_NETWORK", "1");
+            }
             command
                 .args(["--mount", "--pid", "--uts", "--ipc", "--fork"])
                 .args(["--kill-child", "--mount-proc", "--", "sh"])
@@ -215,7 +238,7 @@ fn inside(pid: u32, command: &[&str]) -> Command {
     let mut nsenter = Command::new("nsenter");
     nsenter
         .args(["--target", &pid.to_string()])
-        .args(["--mount", "--pid", "--uts", "--ipc", "--cgroup"])
+        .args(["--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup"])
         .args(["--root", "--wd=/", "--", "env", "-i"])
         .arg("PATH=/usr/sbin:/usr/bin:/sbin:/bin")
         .args(command)
