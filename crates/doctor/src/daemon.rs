@@ -131,6 +131,15 @@ pub(crate) fn judge(facts: &Facts, beside: &Beside<'_>) -> Vec<Line> {
             "systemctl reload image-cri-shim   # hands over to the installed program, no call is lost",
         ));
     }
+    if !status.restart_needed.is_empty() {
+        let changed = status.restart_needed.join(", ");
+        lines.push(Line::warn(
+            Area::Shim,
+            "daemon.unit",
+            format!("a restart is needed: {changed} changed since systemd started the shim"),
+            "systemctl restart image-cri-shim",
+        ));
+    }
     lines.extend(stranger(facts, beside));
     lines.extend(facts.descriptors.and_then(of_descriptors));
     lines.extend(calls(status));
@@ -138,7 +147,7 @@ pub(crate) fn judge(facts: &Facts, beside: &Beside<'_>) -> Vec<Line> {
 }
 
 /// Another shim than systemd's: one that somebody has started by hand. Who listens there is told by the kernel; after a
-/// hand-over that is a process which has ended.
+/// hand-over it is the one that has taken over.
 fn stranger(facts: &Facts, beside: &Beside<'_>) -> Option<Line> {
     let (pid, main) = (facts.pid?, beside.main_pid?);
     let program = facts.program.as_ref()?;
@@ -251,6 +260,16 @@ mod tests {
             ..status()
         };
         assert_eq!(worst(&facts(Ok(Ok(quiet)))).check, "daemon.calls");
+        let changed = Status {
+            restart_needed: vec!["/etc/default/image-cri-shim".to_owned()],
+            ..status()
+        };
+        let line = worst(&facts(Ok(Ok(changed))));
+        assert_eq!(line.check, "daemon.unit");
+        assert!(
+            line.text.contains("/etc/default/image-cri-shim"),
+            "{line:?}"
+        );
         let old = Status {
             version: "0".to_owned(),
             ..status()

@@ -218,7 +218,10 @@ impl Listener {
         if let Some(opened) = &self.opened {
             // An error is the end of whoever opens it; then nobody else serves.
             let _ = opened.clone().wait_for(|opened| *opened).await;
-            self.file.is_ours.store(true, Ordering::Relaxed);
+            if !self.file.is_ours.swap(true, Ordering::Relaxed) {
+                // It listens already. From now on clients are told by the kernel that it is we who do (SO_PEERCRED).
+                rustix::net::listen(&self.socket, BACKLOG)?;
+            }
         }
         self.socket.accept().await.map(|(stream, _)| stream)
     }

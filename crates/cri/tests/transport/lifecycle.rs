@@ -59,6 +59,51 @@ async fn calls_in_flight_finish_and_others_are_served_meanwhile() {
     drop(silent);
 }
 
+/// The socket is another process's: its file stays, and nobody is let in any more.
+#[tokio::test]
+async fn after_a_hand_over_calls_in_flight_end_and_clients_are_asked_to_go() {
+    let mut world = World::start().await;
+    world.runtime.hang("PullImage");
+    let client = world.client().await;
+    let mut pull = client.open(PULL, &[]).await;
+    pull.send(frame(false, b""), true).await;
+    arrived(&world, "PullImage", 1).await;
+    let mut events = client.open(EVENTS, &[]).await;
+    events.send(frame(false, b""), true).await;
+    arrived(&world, "GetContainerEvents", 1).await;
+    // It had connected before, and has said nothing yet.
+    let silent = UnixStream::connect(&world.socket).await.unwrap();
+    let _idle = world.client().await;
+    let cut_off = world.hand_over();
+    let ended = patiently("the end of the events", events.reply()).await;
+    assert_eq!(ended.unwrap().code(), "14");
+    until("the client to be asked to go", || async {
+        client.0.clone().ready().await.is_err().then_some(())
+    })
+    .await;
+    world.runtime.answer("PullImage");
+    let reply = patiently("the answer", pull.reply()).await.unwrap();
+    assert_eq!(reply.code(), "0");
+    // It is not waited for without end.
+    drop(silent);
+    patiently("the end", &mut world.server).await.unwrap();
+    assert!(world.socket.exists());
+    drop(cut_off);
+}
+
+#[tokio::test]
+async fn what_is_left_after_a_hand_over_is_cut_off_when_its_time_is_up() {
+    let mut world = World::start().await;
+    world.runtime.hang("PullImage");
+    let client = world.client().await;
+    let mut pull = client.open(PULL, &[]).await;
+    pull.send(frame(false, b""), true).await;
+    arrived(&world, "PullImage", 1).await;
+    drop(world.hand_over());
+    patiently("the end", &mut world.server).await.unwrap();
+    assert!(patiently("the cut", pull.reply()).await.is_err());
+}
+
 /// Nothing but the drain's time, an hour here, would end these.
 #[tokio::test]
 async fn streams_that_never_end_by_themselves_end_with_the_server() {

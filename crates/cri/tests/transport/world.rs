@@ -29,7 +29,7 @@ pub(crate) struct World {
     pub(crate) runtime: FakeRuntime,
     pub(crate) socket: PathBuf,
     pub(crate) telemetry: Telemetry,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Leave>>,
     pub(crate) server: JoinHandle<()>,
     _dir: TempDir,
 }
@@ -46,7 +46,7 @@ impl World {
         let listener = Listener::bind(&socket, runtime.socket()).unwrap();
         let upstream = Upstream::new(runtime.socket());
         let telemetry = Telemetry::new();
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(serve(
             listener,
             upstream,
@@ -55,10 +55,7 @@ impl World {
                 inspection: Arc::new(Echo),
                 telemetry: telemetry.clone(),
             },
-            async {
-                let _ = stopped.await;
-                Leave::Stop
-            },
+            async { stopped.await.unwrap_or(Leave::Stop) },
             drain,
         ));
         Self {
@@ -78,6 +75,17 @@ impl World {
     /// Begins the shutdown.
     pub(crate) fn stop(&mut self) {
         drop(self.stop.take());
+    }
+
+    /// Another process has taken over. What is still in flight is cut off when what is given back is used or dropped.
+    pub(crate) fn hand_over(&mut self) -> oneshot::Sender<()> {
+        let (cut_off, until) = oneshot::channel();
+        let until = Box::pin(async move {
+            let _ = until.await;
+        });
+        let told = self.stop.take().unwrap().send(Leave::HandedOver { until });
+        assert!(told.is_ok(), "it has stopped");
+        cut_off
     }
 
     pub(crate) async fn cancellations(&self, count: usize) {

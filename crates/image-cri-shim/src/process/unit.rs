@@ -61,16 +61,19 @@ fn differing(before: &Files, now: &Files) -> Vec<PathBuf> {
     paths.into_iter().cloned().collect()
 }
 
-/// The service that a process belongs to, by its `/proc/self/cgroup`.
+/// The service that a process belongs to, by its `/proc/self/cgroup`. systemd may use the old hierarchy or the unified
+/// one, and the other one may be there as well.
 fn service(cgroups: &str) -> Option<String> {
-    let of_systemd = cgroups.lines().find_map(|line| {
+    cgroups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        (controllers == "name=systemd" || (number == "0" && controllers.is_empty())).then_some(path)
-    })?;
-    let mut parts = of_systemd.rsplit('/');
-    let unit = parts.find(|part| part.ends_with(".service"))?;
-    Some(unit.to_owned())
+        let is_unified = number == "0" && controllers.is_empty();
+        if !is_unified && controllers != "name=systemd" {
+            return None;
+        }
+        let unit = path.rsplit('/').find(|part| part.ends_with(".service"))?;
+        Some(unit.to_owned())
+    })
 }
 
 fn files_below(root: &Path, unit: &str) -> Files {
@@ -157,6 +160,10 @@ mod tests {
             ("0::/system.slice/image-cri-shim.service/main\n", Some(UNIT)),
             (
                 "12:memory:/x.service\n1:name=systemd:/system.slice/image-cri-shim.service\n0::/\n",
+                Some(UNIT),
+            ),
+            (
+                "9:name=systemd:/\n0::/system.slice/image-cri-shim.service\n",
                 Some(UNIT),
             ),
             ("0::/user.slice/user-0.slice/session-1.scope\n", None),

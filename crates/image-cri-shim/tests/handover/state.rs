@@ -153,6 +153,24 @@ async fn a_socket_that_the_config_renames_stays_until_a_restart() {
     assert!(!other.exists());
 }
 
+/// As `doctor` and `ss` see it.
+#[tokio::test]
+async fn the_socket_is_the_new_one_s_while_the_old_one_still_has_calls() {
+    let world = World::start("").await;
+    world.runtime.hang("PullImage");
+    let late = pull(&world, IMAGE);
+    arrived(&world, 1).await;
+    let new = world.hand_over().await;
+    until("the kernel to name the new one", async || {
+        let stream = tokio::net::UnixStream::connect(world.shim.socket());
+        let owner = stream.await.unwrap().peer_cred().unwrap().pid();
+        (owner == Some(new.pid.as_raw_nonzero().get())).then_some(())
+    })
+    .await;
+    world.runtime.answer("PullImage");
+    late.await.unwrap();
+}
+
 #[tokio::test]
 async fn systemd_s_own_word_about_the_main_process_counts() {
     let world = World::start("").await;

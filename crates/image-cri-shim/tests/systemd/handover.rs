@@ -192,7 +192,8 @@ async fn the_old_one_is_killed_right_after_the_reload() {
     .await;
     let old = node.main_pid();
     let new = reload(&node);
-    node.machine.run(&["kill", "-KILL", &old]).unwrap();
+    let kill = format!("kill -KILL {old}");
+    node.machine.run(&["sh", "-c", &kill]).unwrap();
     pull.await.unwrap().unwrap_err();
     let calls = node.call_on();
     wait::until("the old one to be gone", || async {
