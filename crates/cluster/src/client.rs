@@ -1,6 +1,7 @@
 //! One connection to the API server that everything shares, made when it is first needed and made
 //! anew when it fails: a node's kubeconfig appears, and its certificates change, while we run.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use parking_lot::Mutex;
+use policy::jitter::Jitter;
 use secrecy::{ExposeSecret, SecretString};
 use tower::util::MapRequestLayer;
 
@@ -20,19 +22,28 @@ use crate::token::TokenFile;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long making a client may take, a program of the kubeconfig included.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a watch may be silent. The server ends every watch within five minutes.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// How often an object is asked for although its watch stands: once in a time from this range, so that a
-/// cluster's nodes don't ask as one. A watch can be dead without anybody noticing.
+/// How long a watch may be silent. Who ends it is the server, when it has lasted for as long as was asked.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(630);
+/// How long one watch lasts: a time from this range, so that a cluster's nodes don't open theirs as one. The next
+/// one begins with the object as it is, because a watch can be dead without anybody noticing.
 const CHECK_INTERVAL: Range<Duration> = Duration::from_secs(300)..Duration::from_secs(600);
 
 /// Gives out the shared client.
 pub struct ClientProvider {
-    candidates: KubeconfigCandidates,
+    origin: Origin,
+    jitter: Jitter,
     check_interval: Range<Duration>,
     state: Mutex<State>,
     /// Only one task builds a client at a time.
     building: tokio::sync::Mutex<()>,
+}
+
+/// Where clients come from.
+enum Origin {
+    /// Kubeconfigs and service accounts.
+    Candidates(KubeconfigCandidates),
+    /// The caller.
+    Made(Box<dyn Fn() -> Client + Send + Sync>),
 }
 
 #[derive(Default)]
@@ -53,15 +64,36 @@ struct Reported {
 impl ClientProvider {
     /// Looks at `candidates` when it is first asked.
     pub fn new(candidates: KubeconfigCandidates) -> Self {
+        Self::of(Origin::Candidates(candidates))
+    }
+
+    /// Takes each client from `make`: for servers that are reached by no address, as simulated ones.
+    pub fn connected_by(make: impl Fn() -> Client + Send + Sync + 'static) -> Self {
+        Self::of(Origin::Made(Box::new(make)))
+    }
+
+    fn of(origin: Origin) -> Self {
         Self {
-            candidates,
+            origin,
+            jitter: Jitter::from_seed(RandomState::new().hash_one(())),
             check_interval: CHECK_INTERVAL,
             state: Mutex::default(),
             building: tokio::sync::Mutex::default(),
         }
     }
 
-    /// How often an object is asked for although its watch stands. Default: every 5 to 10 minutes.
+    /// Spreads tries and watches by these numbers, for runs that are to be repeated.
+    #[must_use]
+    pub fn spread_by(self, jitter: Jitter) -> Self {
+        Self { jitter, ..self }
+    }
+
+    /// A number from 0 to 1, another one each time and on each node.
+    pub(crate) fn random(&self) -> f64 {
+        self.jitter.next()
+    }
+
+    /// How long one watch lasts; the next one is a check, too. Default: 5 to 10 minutes.
     #[must_use]
     pub fn with_check_interval(self, check_interval: Range<Duration>) -> Self {
         Self {
@@ -86,7 +118,11 @@ impl ClientProvider {
         if let Some(client) = self.current() {
             return Ok(client);
         }
-        let discovered = self.candidates.discover().await;
+        let candidates = match &self.origin {
+            Origin::Candidates(candidates) => candidates,
+            Origin::Made(make) => return Ok(self.keep(make())),
+        };
+        let discovered = candidates.discover().await;
         self.report(
             &discovered.warnings,
             discovered.found.as_ref().map(|f| &f.1),
@@ -100,11 +136,15 @@ impl ClientProvider {
         let client = build(config).await.map_err(|failure| {
             Failure::new(failure.kind, format!("{place}: {}", failure.message))
         })?;
+        Ok(self.keep(client))
+    }
+
+    fn keep(&self, client: Client) -> (Client, u64) {
         let mut state = self.state.lock();
         state.generation += 1;
         let made = (client, state.generation);
         state.client = Some(made.clone());
-        Ok(made)
+        made
     }
 
     /// Drops the client with this number, if it still is the current one: the next call makes another.

@@ -2,8 +2,8 @@
 //!
 //! Nothing here can keep a node from serving. Whoever asks gets a [`WatchedObject`] at once; what the
 //! server says arrives there, and an API server that can't be reached, is slow or refuses is only a
-//! [`LastSync`]. Requests are few: one watch per object, one check every few minutes while the watch
-//! stands, one question every `reloadInterval` while it doesn't, and growing pauses while the server fails.
+//! [`LastSync`]. Requests are few: one watch per object, opened anew every 5 to 10 minutes, one question
+//! every `reloadInterval` where the server lets no watch through, and tries that are spread while it fails.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | `token` | a token that stands in a file |
 //! | [`client`] | the one client that all share |
 //! | [`watched`] | following one object |
+//! | `retry` | when a watch is opened again |
 //! | [`objects`] | the ConfigMap and the Secrets |
 //! | [`lease`] | a Lease that several processes share |
 //! | [`failure`] | why the server gave no answer |
@@ -22,6 +23,7 @@ pub mod failure;
 mod kubeconfig;
 pub mod lease;
 pub mod objects;
+mod retry;
 mod token;
 pub mod watched;
 

@@ -1,10 +1,15 @@
 //! Following one object: by a watch, so that a change is seen at once.
 //!
-//! While no watch stands, the object is asked for every `reloadInterval`. While one stands, a check every
-//! few minutes is enough: ten thousand nodes that asked every 15 seconds would be a load of their own.
+//! A watch begins with the object as it is (`resourceVersion=0`), so that opening one is also a check: while
+//! all goes well, a node sends one request every 5 to 10 minutes and no other. The object is asked for by itself
+//! only where a new watch shows nothing that can be believed, and every `reloadInterval` where the server lets
+//! no watch through.
+//!
+//! Ten thousand nodes lose their watches in the same moment when the API server restarts. Each opens its own
+//! again at some moment of the next twelve `reloadInterval`s, once in each such time (`retry`), and goes on by
+//! what it knows until then.
 
 use std::fmt::Debug;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,29 +17,25 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, Resource, ResourceExt};
-use policy::backoff::Backoff;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::ClientProvider;
 use crate::failure::{Failure, FailureKind};
+use crate::retry::Retry;
 
 /// How long one question may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The shortest time between two questions, however small `reloadInterval` is.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-/// Pauses between tries of a server that fails.
-const BACKOFF: Backoff = Backoff {
-    first: SHORTEST_INTERVAL,
-    longest: Duration::from_secs(60),
-};
-/// How long a watch must be without an error to count as standing again. A watch that fails is tried
-/// again at most 30 seconds later, so one that still fails says so within this time.
-const QUIET_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the object may take to come by a watch that was just opened.
+const FIRST_EVENT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How much longer than it asked for a watch is waited for: who ends it is the server.
+const WATCH_MARGIN: Duration = Duration::from_secs(10);
 
 /// What is known about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,113 +129,214 @@ where
     }
 
     async fn run(self, sender: watch::Sender<Snapshot<T>>) {
-        let mut failures = 0;
+        let mut retry = Retry::default();
+        let mut version = Version::default();
         loop {
-            // A new client begins with a new question and a new watch.
-            match self.clients.client().await {
+            // A new client begins with a new watch.
+            let failure = match self.clients.client().await {
                 Ok((client, generation)) => {
                     let api = Api::namespaced(client, self.namespace);
-                    let failure = self.follow(&api, &sender, &mut failures).await;
+                    let following = Following {
+                        target: &self,
+                        api,
+                        sender: &sender,
+                        version: &mut version,
+                    };
+                    let failure = following.run(&mut retry).await;
                     // A server that knows us and says no would say no to the next client too.
                     if failure.kind != FailureKind::Forbidden {
                         self.clients.failed(generation);
                     }
-                    set(&sender, None, LastSync::Failed(failure));
+                    failure
                 }
-                Err(failure) => set(&sender, None, LastSync::Failed(failure)),
-            }
-            failures = failures.saturating_add(1);
-            tokio::time::sleep(BACKOFF.spread_pause(failures, random())).await;
+                Err(failure) => failure,
+            };
+            set(&sender, None, LastSync::Failed(failure));
+            let pause = retry.failed(Instant::now(), self.interval(), self.clients.random());
+            tokio::time::sleep(pause).await;
         }
     }
 
-    /// Asks and watches until a question fails.
-    async fn follow(
-        &self,
-        api: &Api<K>,
-        sender: &watch::Sender<Snapshot<T>>,
-        failures: &mut u32,
-    ) -> Failure {
-        let only = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-        let mut events: BoxStream<'_, _> = watcher(api.clone(), only).default_backoff().boxed();
-        let mut version = Version::default();
-        let mut watch = WatchState::default();
+    fn interval(&self) -> Duration {
+        (self.interval)().max(SHORTEST_INTERVAL)
+    }
+}
+
+/// Following through one client.
+struct Following<'a, K, T> {
+    target: &'a Target<K, T>,
+    api: Api<K>,
+    sender: &'a watch::Sender<Snapshot<T>>,
+    version: &'a mut Version,
+}
+
+impl<K, T> Following<'_, K, T>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+    T: Clone + PartialEq + Send + Sync + 'static,
+{
+    /// Opens one watch after another until the server gives no answer.
+    async fn run(mut self, retry: &mut Retry) -> Failure {
         loop {
-            match self.ask(api).await {
-                Ok(object) => {
-                    *failures = 0;
-                    self.apply(object, sender, &mut version);
+            let length = between(&self.target.clients.check_interval(), self.random());
+            match self.open(length).await {
+                Ok(events) => {
+                    let opened = Instant::now();
+                    let deadline = opened + length + WATCH_MARGIN;
+                    match self.follow(events, deadline, retry).await {
+                        Ok(true) => {}
+                        Ok(false) => match self.poll(retry).await {
+                            Ok(()) => continue,
+                            Err(failure) => return failure,
+                        },
+                        Err(failure) => return failure,
+                    }
+                    let interval = self.target.interval();
+                    let pause = retry.ended(opened, length, interval, self.random());
+                    tokio::time::sleep(pause).await;
                 }
-                Err(failure) => return failure,
-            }
-            let asked = Instant::now();
-            let check_interval = between(&self.clients.check_interval());
-            loop {
-                let interval = if watch.stands(Instant::now()) {
-                    check_interval
-                } else {
-                    (self.interval)().max(SHORTEST_INTERVAL)
-                };
-                let due = asked + interval;
-                if Instant::now() >= due {
-                    break;
+                Err(error) if is_watch_refused(&error) => {
+                    if let Err(failure) = self.poll(retry).await {
+                        return failure;
+                    }
                 }
-                tokio::select! {
-                    event = events.next() => match event {
-                        Some(Ok(event)) => {
-                            watch.note(&event);
-                            self.event(event, sender, &mut version);
-                        }
-                        // It comes back by itself; whether the server is well, the next question tells.
-                        Some(Err(_)) | None => watch.failed(Instant::now()),
-                    },
-                    () = sleep_until(due) => {}
-                }
+                Err(error) => return failure(&error),
             }
         }
     }
 
-    async fn ask(&self, api: &Api<K>) -> Result<Option<K>, Failure> {
-        match timeout(ANSWER_TIMEOUT, api.get_opt(&self.name)).await {
+    /// Opens a watch that the server is to end after `length`.
+    async fn open(&self, length: Duration) -> Result<Events<K>, OpenError> {
+        let seconds = u32::try_from(length.as_secs()).unwrap_or(u32::MAX).max(1);
+        let only = WatchParams::default()
+            .fields(&format!("metadata.name={}", self.target.name))
+            .timeout(seconds);
+        let opening = self.api.watch(&only, FROM_NOW);
+        match timeout(ANSWER_TIMEOUT, opening).await {
+            Ok(Ok(events)) => Ok(events.boxed()),
+            Ok(Err(error)) => Err(Some(error)),
+            Err(_late) => Err(None),
+        }
+    }
+
+    /// Takes what a watch says until it ends. False where it has ended before it said anything.
+    async fn follow(
+        &mut self,
+        mut events: Events<K>,
+        deadline: Instant,
+        retry: &mut Retry,
+    ) -> Result<bool, Failure> {
+        let first = timeout(FIRST_EVENT_TIMEOUT, events.next()).await;
+        let is_believed = match &first {
+            Ok(Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)))) => {
+                self.version.admits(object)
+            }
+            Ok(None | Some(Ok(WatchEvent::Error(_)))) => return Ok(false),
+            Ok(Some(Err(error))) => return Err(Failure::from_kube(error)),
+            // Nothing is there; that is no news where it was so before.
+            Ok(Some(Ok(WatchEvent::Bookmark(_) | WatchEvent::Deleted(_)))) | Err(_) => {
+                self.sender.borrow().last_sync == LastSync::Absent
+            }
+        };
+        if !is_believed {
+            let object = self.ask().await?;
+            self.apply(object);
+        }
+        retry.succeeded();
+        let mut next = first.ok().flatten();
+        loop {
+            match next {
+                Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+                    if self.version.admits(&object) {
+                        self.apply(Some(object));
+                    }
+                }
+                Some(Ok(WatchEvent::Deleted(object))) => {
+                    if self.version.admits(&object) {
+                        self.apply(None);
+                    }
+                }
+                Some(Ok(WatchEvent::Bookmark(_))) | None => {}
+                Some(Ok(WatchEvent::Error(_)) | Err(_)) => return Ok(true),
+            }
+            next = match timeout_at(deadline, events.next()).await {
+                Ok(Some(event)) => Some(event),
+                Ok(None) | Err(_) => return Ok(true),
+            };
+        }
+    }
+
+    /// Asks for the object itself, every `reloadInterval`, until it is time to try a watch again.
+    async fn poll(&mut self, retry: &mut Retry) -> Result<(), Failure> {
+        let until = Instant::now() + retry.refused(self.random());
+        loop {
+            let object = self.ask().await?;
+            self.apply(object);
+            retry.answered();
+            let next = Instant::now() + self.target.interval();
+            if next >= until {
+                sleep_until(until).await;
+                return Ok(());
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    async fn ask(&self) -> Result<Option<K>, Failure> {
+        match timeout(ANSWER_TIMEOUT, self.api.get_opt(&self.target.name)).await {
             Ok(Ok(object)) => Ok(object),
             Ok(Err(error)) => Err(Failure::from_kube(&error)),
-            Err(_) => Err(Failure::new(
-                FailureKind::Unavailable,
-                format!("no answer within {ANSWER_TIMEOUT:?}"),
-            )),
+            Err(_late) => Err(failure(&None)),
         }
     }
 
-    fn event(
-        &self,
-        event: watcher::Event<K>,
-        sender: &watch::Sender<Snapshot<T>>,
-        version: &mut Version,
-    ) {
-        match event {
-            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-                // A watch may run behind what an answer has shown already.
-                if version.admits(&object) {
-                    self.apply(Some(object), sender, version);
-                }
-            }
-            watcher::Event::Delete(object) => {
-                if version.admits(&object) {
-                    self.apply(None, sender, version);
-                }
-            }
-            watcher::Event::Init | watcher::Event::InitDone => {}
-        }
-    }
-
-    fn apply(&self, object: Option<K>, sender: &watch::Sender<Snapshot<T>>, version: &mut Version) {
+    fn apply(&mut self, object: Option<K>) {
         match object {
             Some(object) => {
-                *version = Version::of(&object);
-                set(sender, Some((self.extract)(object)), LastSync::Present);
+                *self.version = Version::of(&object);
+                let value = (self.target.extract)(object);
+                set(self.sender, Some(value), LastSync::Present);
             }
-            None => set(sender, None, LastSync::Absent),
+            None => set(self.sender, None, LastSync::Absent),
         }
+    }
+
+    fn random(&self) -> f64 {
+        self.target.clients.random()
+    }
+}
+
+/// What a watch says.
+type Events<K> = BoxStream<'static, kube::Result<WatchEvent<K>>>;
+
+/// Why a watch was not opened; `None` is: no answer in time.
+type OpenError = Option<kube::Error>;
+
+/// Version that a watch begins from: the object as it is, then what becomes of it.
+const FROM_NOW: &str = "0";
+
+fn failure(error: &OpenError) -> Failure {
+    match error {
+        Some(error) => Failure::from_kube(error),
+        None => Failure::new(
+            FailureKind::Unavailable,
+            format!("no answer within {ANSWER_TIMEOUT:?}"),
+        ),
+    }
+}
+
+/// Whether the server has answered, and may still give the object itself: where a role allows no watch, or
+/// something on the way lets no stream through. A server that is overloaded or broken is not asked twice.
+fn is_watch_refused(error: &OpenError) -> bool {
+    match error {
+        Some(kube::Error::Api(status)) => !matches!(status.code, 429 | 500 | 503),
+        _ => false,
     }
 }
 
@@ -252,38 +354,6 @@ impl Version {
             (Some(known), Some(new)) => new >= known,
             _ => true,
         }
-    }
-}
-
-/// What is known of the watch.
-#[derive(Default)]
-struct WatchState {
-    /// Whether it has told all that there is.
-    is_complete: bool,
-    last_error: Option<Instant>,
-}
-
-impl WatchState {
-    fn note<K>(&mut self, event: &watcher::Event<K>) {
-        match event {
-            watcher::Event::Init => self.is_complete = false,
-            watcher::Event::InitDone => {
-                self.is_complete = true;
-                self.last_error = None;
-            }
-            // What comes by the watch comes by one that stands.
-            watcher::Event::Apply(_) | watcher::Event::Delete(_) => self.last_error = None,
-            watcher::Event::InitApply(_) => {}
-        }
-    }
-
-    fn failed(&mut self, now: Instant) {
-        self.last_error = Some(now);
-    }
-
-    fn stands(&self, now: Instant) -> bool {
-        let is_quiet = |error| now.saturating_duration_since(error) >= QUIET_INTERVAL;
-        self.is_complete && self.last_error.is_none_or(is_quiet)
     }
 }
 
@@ -308,54 +378,21 @@ fn set<T: Clone + PartialEq>(
     });
 }
 
-/// A time from `range`.
-fn between(range: &Range<Duration>) -> Duration {
+/// A time from `range`; `random` is from 0 to 1.
+fn between(range: &Range<Duration>, random: f64) -> Duration {
     let width = range.end.saturating_sub(range.start);
-    range.start + width.mul_f64(random())
-}
-
-/// A number from 0 to 1, another one each time and on each node.
-fn random() -> f64 {
-    // Each state has keys of its own.
-    let bits = RandomState::new().hash_one(());
-    f64::from((bits >> 32) as u32) / f64::from(u32::MAX)
+    range.start + width.mul_f64(random)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_stands_when_it_is_complete_and_quiet() {
-        let mut watch = WatchState::default();
-        let stands = |watch: &WatchState| watch.stands(Instant::now());
-        assert!(!stands(&watch));
-        watch.note(&watcher::Event::<()>::Init);
-        assert!(!stands(&watch));
-        watch.note(&watcher::Event::<()>::InitDone);
-        assert!(stands(&watch));
-        watch.failed(Instant::now());
-        assert!(!stands(&watch));
-        tokio::time::advance(QUIET_INTERVAL).await;
-        assert!(stands(&watch), "no further error came");
-        watch.failed(Instant::now());
-        watch.note(&watcher::Event::Apply(()));
-        assert!(stands(&watch), "it has told something");
-        // It begins from the start, as after 410 Gone.
-        watch.note(&watcher::Event::<()>::Init);
-        assert!(!stands(&watch));
-    }
-
     #[test]
-    fn checks_are_spread() {
+    fn watches_of_a_fleet_end_at_different_times() {
         let range = Duration::from_secs(300)..Duration::from_secs(600);
-        let times: Vec<_> = (0..100).map(|_| between(&range)).collect();
-        assert!(
-            times
-                .iter()
-                .all(|time| *time >= range.start && *time <= range.end)
-        );
-        assert!(times.iter().any(|time| *time < Duration::from_secs(400)));
-        assert!(times.iter().any(|time| *time > Duration::from_secs(500)));
+        assert_eq!(between(&range, 0.0), range.start);
+        assert_eq!(between(&range, 0.5), Duration::from_secs(450));
+        assert_eq!(between(&range, 1.0), range.end);
     }
 }

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use fleet::scenario::{Behaviour, run};
-use fleet::{report, scenarios};
+use fleet::following::{self, Following};
+use fleet::report::{self, Section};
+use fleet::scenario::{self, Behaviour, Scenario};
+use fleet::scenarios;
 
 /// Simulate a fleet, beside the predecessor's
 #[derive(Parser)]
@@ -39,35 +41,73 @@ fn main() -> ExitCode {
     }
 }
 
+/// A scenario of either kind.
+enum Run {
+    Pulling(Scenario),
+    Following(Following),
+}
+
+impl Run {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Pulling(scenario) => scenario.name,
+            Self::Following(following) => following.name,
+        }
+    }
+
+    fn section(&self, seed: u64) -> Result<Section> {
+        match self {
+            Self::Pulling(scenario) => {
+                let ours = scenario::run(scenario, Behaviour::Ours, seed)?;
+                let before = scenario::run(scenario, Behaviour::Predecessor, seed)?;
+                report::pulling(scenario, &ours, &before)
+            }
+            Self::Following(following) => {
+                let ours = following::run(following, Behaviour::Ours, seed)?;
+                let before = following::run(following, Behaviour::Predecessor, seed)?;
+                report::following(following, &ours, &before)
+            }
+        }
+    }
+}
+
 fn simulate(cli: &Cli) -> Result<()> {
-    let all = scenarios::all(cli.nodes, cli.images);
-    let is_wanted = |name: &str| cli.scenario.as_ref().is_none_or(|wanted| wanted == name);
-    if !all.iter().any(|scenario| is_wanted(scenario.name)) {
-        let names: Vec<_> = all.iter().map(|scenario| scenario.name).collect();
-        bail!("there is no such scenario; there are {}", names.join(", "));
+    let pulling = scenarios::all(cli.nodes, cli.images).into_iter();
+    let following = scenarios::all_following(cli.nodes).into_iter();
+    let mut runs: Vec<Run> = pulling.map(Run::Pulling).collect();
+    runs.extend(following.map(Run::Following));
+    if let Some(wanted) = &cli.scenario {
+        let names: Vec<_> = runs.iter().map(Run::name).collect();
+        if !names.contains(&wanted.as_str()) {
+            bail!(
+                "there is no scenario {wanted:?}; there are {}",
+                names.join(", ")
+            );
+        }
+        runs.retain(|run| run.name() == wanted);
     }
     let mut tables = String::new();
-    for scenario in all.iter().filter(|scenario| is_wanted(scenario.name)) {
+    for run in &runs {
         let began = Instant::now();
-        let ours = run(scenario, Behaviour::Ours, cli.seed)?;
-        let took = began.elapsed();
-        let before = run(scenario, Behaviour::Predecessor, cli.seed)?;
-        eprintln!(
-            "{}: {took:.1?} for ours, {:.1?} in all",
-            scenario.name,
-            began.elapsed()
-        );
-        let table = report::table(scenario, &ours, &before);
-        println!("{table}");
-        tables.push_str(&table);
+        let section = run.section(cli.seed)?;
+        eprintln!("{}: simulated in {:.0?}", run.name(), began.elapsed());
+        println!("{}", section.tables);
+        tables.push_str(&section.tables);
         tables.push('\n');
-    }
-    if let Some(directory) = &cli.directory {
-        let file = directory.join("tables.md");
-        std::fs::create_dir_all(directory)
-            .and_then(|()| std::fs::write(&file, tables))
-            .with_context(|| format!("writing {}", file.display()))?;
-        eprintln!("written to {}", directory.display());
+        for plot in &section.plots {
+            write(cli, &plot.file, &plot.svg)?;
+        }
+        write(cli, "tables.md", &tables)?;
     }
     Ok(())
+}
+
+fn write(cli: &Cli, file: &str, text: &str) -> Result<()> {
+    let Some(directory) = &cli.directory else {
+        return Ok(());
+    };
+    let file = directory.join(file);
+    std::fs::create_dir_all(directory)
+        .and_then(|()| std::fs::write(&file, text))
+        .with_context(|| format!("writing {}", file.display()))
 }

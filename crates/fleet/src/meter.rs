@@ -78,6 +78,14 @@ pub struct Waits {
 }
 
 impl Waits {
+    /// This many that have not ended.
+    pub fn of(unfinished: u64) -> Self {
+        Self {
+            unfinished,
+            seconds: Vec::new(),
+        }
+    }
+
     /// One pod has its image.
     pub fn note(&mut self, wait: Duration) {
         self.seconds.push(wait.as_secs_f32());

@@ -71,7 +71,8 @@ impl Span {
         }
     }
 
-    fn holds(&self, at: Duration) -> bool {
+    /// Whether it is one of them.
+    pub fn holds(&self, at: Duration) -> bool {
         self.from <= at && at < self.to
     }
 }

@@ -53,6 +53,17 @@ fn path(image: usize) -> String {
     format!("team{}/app{repository}:v{tag}", repository % 7)
 }
 
+/// The candidate of [`CONFIG`] that an image is pulled from when all places are up.
+pub fn best(image: usize) -> usize {
+    if image % 5 != 4 {
+        0
+    } else if image % REPOSITORIES != REPOSITORIES - 1 {
+        1
+    } else {
+        2
+    }
+}
+
 /// The registries of a site of `nodes` nodes: the offline one has four of five repositories, the company's
 /// all but one of 25.
 pub fn places(nodes: usize, images: usize) -> Vec<PlaceModel> {
@@ -74,8 +85,8 @@ pub fn places(nodes: usize, images: usize) -> Vec<PlaceModel> {
         wants_tokens: true,
         ..own(hosts, 40, images)
     };
-    let offline = holding(&|n| n % 5 != 4);
-    let harbor = holding(&|n| n % REPOSITORIES != REPOSITORIES - 1);
+    let offline = holding(&|n| best(n) == 0);
+    let harbor = holding(&|n| best(n) != 2);
     let hub = holding(&|n| host(n) == DOCKER_HUB);
     let ghcr = holding(&|n| host(n) == GHCR);
     const HUB_HOSTS: &[&str] = &["docker.io", "registry-1.docker.io", "auth.docker.io"];

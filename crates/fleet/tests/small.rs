@@ -8,8 +8,8 @@
 )]
 
 use fleet::scenario::{Behaviour, Outcome, Scenario, run};
-use fleet::scenarios;
 use fleet::sites::{DOCKER_HUB, HARBOR, OFFLINE};
+use fleet::{following, scenarios};
 
 const NODES: usize = 40;
 const IMAGES: usize = 50;
@@ -70,4 +70,34 @@ fn a_registry_that_limits_its_callers_is_left_alone() {
     assert_eq!(ours.waits.unfinished, 0);
     let runtime = |outcome: &Outcome| outcome.place(DOCKER_HUB).unwrap().runtime.total() as f64;
     assert!(runtime(ours) <= 1.05 * runtime(before));
+}
+
+#[test]
+fn a_site_that_boots_asks_nobody_for_images_that_are_there() {
+    let outcomes = both(&scenarios::power_cut(NODES));
+    let (ours, before) = &outcomes;
+    assert_eq!(ours.waits.unfinished, 0);
+    assert!(asked(HARBOR, &outcomes) <= 0.1);
+    let all = |outcome: &Outcome| outcome.place(HARBOR).unwrap().runtime.total() as f64;
+    assert!(all(ours) <= 0.1 * all(before), "nothing is pulled again");
+}
+
+#[test]
+fn an_api_server_that_restarts_is_not_run_down() {
+    let scenario = scenarios::api_server_restarts(100);
+    let ours = following::run(&scenario, Behaviour::Ours, SEED).unwrap();
+    let before = following::run(&scenario, Behaviour::Predecessor, SEED).unwrap();
+    let (load, old) = (ours.load.all(), before.load.all());
+    assert!(load.total() as f64 <= 0.06 * old.total() as f64);
+    // With so few nodes a peak is chance in part; with ten thousand it is a tenth.
+    assert!(load.peak_from(1230) <= 0.25 * old.peak());
+    let lags = &ours.lags;
+    assert!(lags.iter().all(|change| change.unfinished == 0));
+    // While watches stand, a change is there at once; after a restart when each node's turn has come.
+    assert!(lags[0].quantile(1.0) < 1.0 && lags[2].quantile(1.0) < 1.0);
+    assert!(lags[1].quantile(1.0) <= 2.0 * 180.0 + 1.0);
+    assert_eq!(
+        ours,
+        following::run(&scenario, Behaviour::Ours, SEED).unwrap()
+    );
 }

@@ -108,7 +108,7 @@ async fn a_change_comes_by_the_watch() {
 async fn a_watch_that_is_cut_off_or_too_old_comes_back() {
     let world = World::new();
     world.server.apply_config_map("one: 1");
-    let followed = world.follow(NEVER_INTERVAL);
+    let followed = world.follow(Duration::from_secs(1));
     text(&followed, "one: 1").await;
     wait::until("a watch", || async { (world.watches() > 0).then_some(()) }).await;
     for (n, cut) in [FakeApiServer::disconnect_watches, FakeApiServer::compact]

@@ -169,7 +169,20 @@ async fn watch_events(
     mut from: u64,
 ) -> Result<(), http_body_util::channel::SendError> {
     let mut wake = shared.wake.subscribe();
-    let epoch = shared.lock().epoch;
+    let (epoch, present) = {
+        let state = shared.lock();
+        let mut present = Vec::new();
+        // A watch from version 0 begins with what there is.
+        if from == 0 && !state.frozen {
+            let objects = state.objects.iter().filter(|(key, _)| scope.holds(key));
+            present.extend(objects.map(|(_, object)| json!({"type": "ADDED", "object": object})));
+            from = state.version;
+        }
+        (state.epoch, present)
+    };
+    for event in present {
+        sender.send_data(Bytes::from(format!("{event}\n"))).await?;
+    }
     loop {
         wake.borrow_and_update();
         let (events, ended) = {
