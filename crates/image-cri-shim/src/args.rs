@@ -15,6 +15,7 @@ use crate::commands::status::StatusArgs;
 use crate::options::ServeArgs;
 use crate::process::handover::starter::StarterArgs;
 use crate::process::logging::LogFormat;
+use crate::roles::node_installer::NodeInstallerArgs;
 use crate::roles::webhook::WebhookArgs;
 
 /// Decides where every container image on this node comes from, and makes sure it can be pulled
@@ -69,6 +70,7 @@ pub(crate) enum Command {
     HandOverStart(StarterArgs),
     Install(InstallArgs),
     Uninstall(UninstallArgs),
+    NodeInstaller(Box<NodeInstallerArgs>),
     Doctor(DoctorArgs),
     /// Print completions of this command line for a shell
     #[command(hide = true)]
@@ -113,6 +115,9 @@ impl Cli {
             self.dry_run |= service.dry_run;
             self.log_format = service.log_format.unwrap_or(self.log_format);
         }
+        if let Some(Command::NodeInstaller(installer)) = &self.command {
+            self.log_format = installer.log_format.unwrap_or(self.log_format);
+        }
         let file = match &self.command {
             Some(Command::Serve(_) | Command::Webhook(_)) => {
                 service.and_then(|service| service.config.file.as_ref())
@@ -131,6 +136,7 @@ impl Cli {
                 Command::HandOverStart(_)
                 | Command::Install(_)
                 | Command::Uninstall(_)
+                | Command::NodeInstaller(_)
                 | Command::Completions { .. }
                 | Command::Man { .. },
             )

@@ -4,7 +4,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`args`], [`options`] | the command line |
-//! | [`roles`] | what the process can be: the node shim, the webhook, the node cache |
+//! | [`roles`] | what the process can be: the node shim, the webhook, the node cache, the node installer |
 //! | [`commands`] | commands for people: they look, print and end |
 //! | [`process`] | signals, logs, systemd, the process that takes over |
 
@@ -22,7 +22,7 @@ use clap::CommandFactory;
 use commands::manual;
 use process::handover::starter;
 use process::logging;
-use roles::{cache, node, webhook};
+use roles::{cache, node, node_installer, webhook};
 
 fn main() -> ExitCode {
     let Cli {
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             Some(command) => return commands::cache::run(&file, &args.socket, command),
             None => cache::run(&file, dry_run, log_format, &args.socket),
         },
+        Some(Command::NodeInstaller(args)) => node_installer::run(log_format, &args),
         Some(Command::Webhook(args)) => webhook::run(&file, dry_run, log_format, &args),
         None | Some(Command::Serve(_)) if dry_run => node::dry_run::run(&file),
         None => node::run(node::Launch {

@@ -41,9 +41,22 @@ pub(crate) struct Entry {
     pub(crate) before: Option<Saved>,
     /// SHA-256 of what was put there. Something else by now is somebody's edit.
     pub(crate) after: String,
+    /// SHA-256 of what an earlier run had put there, which [`Self::after`] takes the place of: a run that was killed may
+    /// have left it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replaced: Option<String>,
     /// Whether kubelet would dial the shim by this file: undone first, and nothing else is removed
     /// while it can't be.
     pub(crate) wiring: bool,
+}
+
+impl Entry {
+    /// Whether what stands there is what a run of ours has put there.
+    pub(crate) fn is_ours(&self, current: &State) -> bool {
+        current
+            .digest()
+            .is_some_and(|digest| digest == self.after || Some(&digest) == self.replaced.as_ref())
+    }
 }
 
 /// What stood somewhere before.

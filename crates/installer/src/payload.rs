@@ -58,6 +58,9 @@ pub struct Payload {
     pub program: Vec<u8>,
     /// Where program and script go on a node without a package: `/usr/local`.
     pub prefix: PathBuf,
+    /// The config of a node that has none of its own; `None` is one that routes nothing. It is followed by later runs
+    /// as long as nobody edits the file.
+    pub config: Option<Vec<u8>>,
 }
 
 impl Payload {
@@ -97,7 +100,11 @@ impl Payload {
         wanted.push(file(Path::new(DEFAULTS), runtime.into_bytes(), 0o644));
         wanted.push(Wanted {
             keep_existing: true,
-            ..file(Path::new(CONFIG), NEW_CONFIG.into(), 0o600)
+            ..file(
+                Path::new(CONFIG),
+                self.config.clone().unwrap_or_else(|| NEW_CONFIG.into()),
+                0o600,
+            )
         });
         wanted
     }
@@ -115,7 +122,7 @@ fn file(path: &Path, bytes: Vec<u8>, mode: u32) -> Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transaction::{install, uninstall};
+    use crate::transaction::{install, install_by_steps, uninstall, uninstall_by_steps};
     use crate::trees;
     use crate::wiring::{self, Scope};
 
@@ -124,6 +131,7 @@ mod tests {
         let payload = Payload {
             program: b"program".to_vec(),
             prefix: PathBuf::from("/usr/local"),
+            config: None,
         };
         let mut wanted = payload.wanted(&tree.root(), &node);
         wanted.extend(wiring::wanted(&tree.root(), &node, Scope::Images).unwrap());
@@ -132,13 +140,8 @@ mod tests {
 
     #[test]
     fn everything_comes_and_goes() {
-        for tree in [
-            trees::kubeadm_deb(),
-            trees::k3s(),
-            trees::k0s(),
-            trees::bare(),
-            trees::predecessor(),
-        ] {
+        for (_, tree) in trees::all() {
+            let tree = tree();
             let before = tree.snapshot();
             install(&tree.root(), &whole(&tree)).unwrap();
             let unit = tree.text("/etc/systemd/system/image-cri-shim.service");
@@ -188,5 +191,92 @@ mod tests {
             .unwrap(),
             Path::new("/usr/lib/systemd/system/image-cri-shim.service")
         );
+    }
+
+    /// `kill -9` at every step of both commands, on each kind of node: finished by the next run, or undone.
+    #[test]
+    fn a_crash_at_any_step_on_any_kind_of_node() {
+        for (name, tree) in trees::all() {
+            let tree = tree();
+            tree.mark("/etc/default/kubelet");
+            tree.mark("/etc/sysconfig/kubelet");
+            let before = tree.snapshot();
+            let all = whole(&tree);
+            let count = |run: &mut dyn FnMut(&mut Steps<'_>)| {
+                let mut steps = 0;
+                run(&mut |_| {
+                    steps += 1;
+                    Ok(())
+                });
+                steps
+            };
+            let steps = count(&mut |step| {
+                install_by_steps(&tree.root(), &all, step).unwrap();
+            });
+            let installed = tree.snapshot();
+            let back = count(&mut |step| {
+                uninstall_by_steps(&tree.root(), step).unwrap();
+            });
+            assert_eq!(tree.snapshot(), before, "{name}");
+            assert!(steps > 10 && back > 10, "{name}: {steps} and {back}");
+            for at in 0..steps {
+                install_by_steps(&tree.root(), &all, &mut crash_at(at)).unwrap_err();
+                if at % 2 == 0 {
+                    install(&tree.root(), &whole(&tree)).unwrap();
+                    assert_eq!(tree.snapshot(), installed, "{name}: {at}");
+                }
+                uninstall(&tree.root()).unwrap();
+                assert_eq!(tree.snapshot(), before, "{name}: {at}");
+            }
+            for at in 0..back {
+                install(&tree.root(), &all).unwrap();
+                uninstall_by_steps(&tree.root(), &mut crash_at(at)).unwrap_err();
+                if at % 2 == 0 {
+                    install(&tree.root(), &whole(&tree)).unwrap();
+                    assert_eq!(tree.snapshot(), installed, "{name}: {at}");
+                }
+                uninstall(&tree.root()).unwrap();
+                assert_eq!(tree.snapshot(), before, "{name}: {at}");
+            }
+        }
+    }
+
+    type Steps<'s> = dyn FnMut(&str) -> Result<(), crate::Error> + 's;
+
+    fn crash_at(at: usize) -> impl FnMut(&str) -> Result<(), crate::Error> {
+        let mut step = 0;
+        move |what| {
+            step += 1;
+            if step > at {
+                return Err(crate::Error::Unsupported(format!("crash before: {what}")));
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_config_that_is_given_is_for_nodes_without_one_and_is_followed_until_somebody_edits_it() {
+        let with = |tree: &trees::Tree, config: &str| {
+            let node = Node::look(&tree.root()).unwrap();
+            let payload = Payload {
+                program: b"program".to_vec(),
+                prefix: PathBuf::from("/usr/local"),
+                config: Some(config.into()),
+            };
+            install(&tree.root(), &payload.wanted(&tree.root(), &node)).unwrap();
+            tree.text(CONFIG)
+        };
+        let tree = trees::kubeadm_deb();
+        let before = tree.snapshot();
+        assert_eq!(with(&tree, "one"), "one");
+        assert_eq!(with(&tree, "two"), "two");
+        uninstall(&tree.root()).unwrap();
+        assert_eq!(tree.snapshot(), before);
+        assert_eq!(with(&tree, "one"), "one");
+        tree.write(CONFIG, "mine");
+        assert_eq!(with(&tree, "two"), "mine");
+        let tree = trees::kubeadm_deb();
+        tree.write(CONFIG, "mine");
+        assert_eq!(with(&tree, "one"), "mine");
     }
 }

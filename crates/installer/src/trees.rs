@@ -46,6 +46,18 @@ impl Tree {
         fs::set_permissions(self.place(path), fs::Permissions::from_mode(mode)).unwrap();
     }
 
+    /// Gives a file that is there a mode, an owner and an attribute that nobody gives by himself.
+    pub(crate) fn mark(&self, path: &str) {
+        let place = self.place(path);
+        if !place.exists() {
+            return;
+        }
+        self.chmod(path, 0o640);
+        std::os::unix::fs::chown(&place, Some(12), Some(34)).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(place, "user.note", b"kept", flags).unwrap();
+    }
+
     /// Everything in the tree: files with content, mode, owner and attributes; directories with mode and owner.
     pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, (u32, u32, u32, Option<State>)> {
         let mut all = BTreeMap::new();
@@ -95,6 +107,20 @@ pub(crate) fn kubeadm_deb() -> Tree {
         ),
         ("/etc/default/kubelet", "KUBELET_EXTRA_ARGS=\n"),
     ])
+}
+
+/// A Debian node as kubeadm 1.32 and 1.33 leave it: `config.yaml` has fields for both endpoints, which are empty.
+pub(crate) fn kubeadm_132() -> Tree {
+    let tree = kubeadm_deb();
+    tree.write(
+        "/var/lib/kubelet/config.yaml",
+        "apiVersion: kubelet.config.k8s.io/v1beta1\ncontainerRuntimeEndpoint: \"\"\nimageServiceEndpoint: \"\"\nkind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n",
+    );
+    tree.write(
+        "/etc/default/kubelet",
+        "# Ours.\nKUBELET_EXTRA_ARGS='--node-labels=\"a=b\"'\n",
+    );
+    tree
 }
 
 /// A Red Hat node as kubeadm from 1.34 leaves it: the endpoint stands in a file of the instance.
@@ -164,6 +190,58 @@ pub(crate) fn bare() -> Tree {
         "/etc/systemd/system/kubelet.service",
         "[Service]\nExecStart=/opt/bin/kubelet --config=/etc/kubelet.yaml \\\n  --container-runtime-endpoint unix:///var/run/crio/crio.sock\n",
     )])
+}
+
+/// A node with CRI-O, whose kubelet is told of it by the administrator's variable.
+pub(crate) fn crio() -> Tree {
+    Tree::new(&[
+        (
+            "/usr/lib/systemd/system/kubelet.service",
+            "[Unit]\nAfter=crio.service\n[Service]\nEnvironmentFile=-/etc/sysconfig/kubelet\nExecStart=/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml $KUBELET_EXTRA_ARGS\n",
+        ),
+        (
+            "/usr/lib/systemd/system/crio.service",
+            "[Service]\nExecStart=/usr/bin/crio\n",
+        ),
+        ("/etc/crio/crio.conf.d/10-crio.conf", "[crio.image]\n"),
+        (
+            "/etc/sysconfig/kubelet",
+            "KUBELET_EXTRA_ARGS=\"--container-runtime-endpoint=unix:///var/run/crio/crio.sock \\\n  --runtime-request-timeout=10m\"\n",
+        ),
+    ])
+}
+
+/// A node with Docker behind cri-dockerd, as kubeadm leaves it.
+pub(crate) fn cri_dockerd() -> Tree {
+    let tree = kubeadm_deb();
+    tree.write(
+        "/var/lib/kubelet/kubeadm-flags.env",
+        "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///var/run/cri-dockerd.sock\"\n",
+    );
+    tree.write(
+        "/lib/systemd/system/cri-docker.service",
+        "[Service]\nExecStart=/usr/bin/cri-dockerd --container-runtime-endpoint fd://\n",
+    );
+    tree
+}
+
+/// How a tree is made, by its name.
+pub(crate) type Named = (&'static str, fn() -> Tree);
+
+/// Every kind of node, by the name under which its expected diff is kept.
+pub(crate) fn all() -> [Named; 10] {
+    [
+        ("kubeadm-to-1.31", kubeadm_deb),
+        ("kubeadm-1.32-1.33", kubeadm_132),
+        ("kubeadm-from-1.34", kubeadm_rpm),
+        ("k3s", k3s),
+        ("rke2", rke2),
+        ("k0s", k0s),
+        ("bare", bare),
+        ("cri-o", crio),
+        ("cri-dockerd", cri_dockerd),
+        ("predecessor", predecessor),
+    ]
 }
 
 /// What sealos leaves: its shim, and a kubelet that dials it.

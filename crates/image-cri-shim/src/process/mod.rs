@@ -3,6 +3,7 @@
 pub(crate) mod handover;
 pub(crate) mod limits;
 pub(crate) mod logging;
+pub(crate) mod pod;
 pub(crate) mod signals;
 pub(crate) mod systemd;
 pub(crate) mod unit;

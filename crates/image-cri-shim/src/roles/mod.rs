@@ -5,9 +5,11 @@
 //! | [`node`] | the shim between kubelet and the runtime |
 //! | [`webhook`] | the admission webhook |
 //! | [`cache`] | the node cache |
+//! | [`node_installer`] | the node installer |
 //! | [`resolving`] | the client and resolver that roles and commands ask with |
 
 pub(crate) mod cache;
 pub(crate) mod node;
+pub(crate) mod node_installer;
 pub(crate) mod resolving;
 pub(crate) mod webhook;

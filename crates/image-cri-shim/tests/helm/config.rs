@@ -32,9 +32,11 @@ fn the_config_is_the_values_and_nothing_is_wrong_with_it() {
                 assert_eq!(written[field], *value, "{set}: {field}");
             }
         }
+        // One for each part that is enabled and wants one.
         let expected = match set.as_str() {
-            "nothing" | "cert-manager" => 0,
-            "defaults" | "everything" | "registries-with-secrets" => 2,
+            "nothing" | "cert-manager" | "node-installer-k3s" => 0,
+            "defaults" | "node-uninstall" | "registries-with-secrets" => 2,
+            "everything" => 3,
             _ => 1,
         };
         assert_eq!(maps.len(), expected, "{set}");
@@ -130,4 +132,23 @@ fn pods_restart_for_changed_variables_and_for_nothing_else() {
         ])
     );
     assert_eq!(before, template(&["--set", "config.nodeCache.maxSize=1Gi"]));
+}
+
+/// The installer reads the config once, so its Pods are made anew, and one node after another gets it.
+#[test]
+fn installers_restart_for_another_config() {
+    let template = |more: &[&str]| {
+        let text = world::rendered(&value_set("node-installer"), more);
+        let objects = world::documents(&text);
+        find(&objects, "DaemonSet", "image-cri-shim-installer").unwrap()["spec"]["template"].clone()
+    };
+    let before = template(&[]);
+    let change = [
+        "--set",
+        "config.registries[0].address=https://other.example",
+    ];
+    assert_ne!(before, template(&change));
+    let unwritten = ["--set", "nodeInstaller.writeConfig=false"];
+    let more = [unwritten, change].concat();
+    assert_eq!(template(&unwritten), template(&more));
 }

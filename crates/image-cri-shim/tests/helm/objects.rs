@@ -100,8 +100,10 @@ fn namespaces_are_the_release_s_or_made_by_the_chart_or_named_by_the_values() {
         {
             known.insert(object["metadata"]["name"].as_str().unwrap().to_owned());
         }
-        let named = &values["cache"]["namespace"]["name"];
-        known.extend(named.as_str().map(str::to_owned));
+        for part in ["cache", "nodeInstaller"] {
+            let named = &values[part]["namespace"]["name"];
+            known.extend(named.as_str().map(str::to_owned));
+        }
         for object in &objects {
             let kind = object["kind"].as_str().unwrap();
             let namespace = object["metadata"]["namespace"].as_str();
@@ -201,6 +203,11 @@ fn the_image_is_what_the_values_say() {
         image("everything"),
         format!("harbor.corp.example:8443/infra/image-cri-shim:1.2.3@{digest}")
     );
+    // The installer's alone, past a tag or a digest of the others.
+    assert_eq!(
+        image("node-installer-k3s"),
+        "public.example.org/image-cri-shim:1.2.3"
+    );
     assert_eq!(
         image("high-availability"),
         format!("registry.example.com/image-cri-shim@{digest}")
@@ -265,6 +272,17 @@ fn each_switch_takes_away_what_it_names() {
         only.iter().all(|name| name == "image-cri-shim-cache"),
         "{only:?}"
     );
+    let only = names("node-installer");
+    assert!(
+        only.iter().all(|name| name == "image-cri-shim-installer"),
+        "{only:?}"
+    );
+    let only = names("node-installer-k3s");
+    assert_eq!(only.len(), 4, "{only:?}");
+    for set in ["defaults", "high-availability"] {
+        let names = names(set);
+        assert!(names.iter().all(|name| !name.contains("installer")));
+    }
     let only = names("webhook-only");
     assert!(only.iter().all(|name| !name.contains("cache")), "{only:?}");
     let objects = world::objects("webhook-only");
@@ -314,4 +332,64 @@ fn an_old_cluster_gets_no_field_that_it_does_not_know() {
         let text = rendered(&value_set("webhook-only"), &["--kube-version", version]);
         assert_eq!(text.contains("matchConditions:"), has, "{version}");
     }
+}
+
+/// What makes the installer what it is, in every set of values.
+#[test]
+fn the_installer_can_do_its_work_and_its_end_undoes_nothing() {
+    let mut seen = 0;
+    for (set, values, objects) in all() {
+        let Some(object) = find(&objects, "DaemonSet", "image-cri-shim-installer") else {
+            continue;
+        };
+        seen += 1;
+        let spec = &object["spec"]["template"]["spec"];
+        let container = &spec["containers"][0];
+        assert_eq!(spec["hostPID"], true);
+        assert_eq!(spec["hostNetwork"], true);
+        assert_eq!(spec["automountServiceAccountToken"], true);
+        assert_eq!(container["securityContext"]["privileged"], true);
+        assert_eq!(container["securityContext"]["runAsUser"], 0);
+        for absent in ["lifecycle", "livenessProbe"] {
+            assert!(container[absent].is_null(), "{set}: {absent}");
+        }
+        assert_eq!(
+            object["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"],
+            "100%"
+        );
+        if values["nodeInstaller"]["tolerations"].is_null() {
+            assert_eq!(spec["tolerations"], json!([{"operator": "Exists"}]));
+        }
+        let arguments: Vec<&str> = list(&container["args"])
+            .iter()
+            .map(|argument| argument.as_str().unwrap())
+            .collect();
+        let has = |argument: &str| arguments.contains(&argument);
+        let is_k3s = set == "node-installer-k3s";
+        assert_eq!(has("--mode=uninstall"), set == "node-uninstall");
+        assert_eq!(has("--restart-kubelet"), set != "node-uninstall");
+        assert_eq!(has("--yes-restart-k3s"), is_k3s);
+        assert_eq!(has("--both"), set == "everything");
+        assert_eq!(has("--prefix=/opt"), is_k3s);
+        assert_eq!(has("--runtime=/run/k3s/containerd/containerd.sock"), is_k3s);
+        // A Lease by its name, and nothing else.
+        let role = find(&objects, "Role", "image-cri-shim-installer").unwrap();
+        assert_eq!(
+            role["rules"],
+            json!([
+                {
+                    "apiGroups": ["coordination.k8s.io"],
+                    "resources": ["leases"],
+                    "resourceNames": ["image-cri-shim-node-installer"],
+                    "verbs": ["get", "update"],
+                },
+                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+            ])
+        );
+        assert_eq!(
+            find(&objects, "ClusterRole", "image-cri-shim-installer"),
+            None
+        );
+    }
+    assert_eq!(seen, 4);
 }

@@ -92,6 +92,21 @@ fn wrong_values_are_refused_and_named() {
             "cache.maxUnavailable=10x",
             "at '/cache/maxUnavailable': '10x' does not match",
         ),
+        (
+            "node-installer",
+            "nodeInstaller.mode=remove",
+            "at '/nodeInstaller/mode': value must be one of 'install', 'uninstall'",
+        ),
+        (
+            "node-installer",
+            "nodeInstaller.timeout=2 minutes",
+            "at '/nodeInstaller/timeout': '2 minutes' does not match pattern",
+        ),
+        (
+            "node-installer",
+            "nodeInstaller.prefix=usr/local",
+            "at '/nodeInstaller/prefix': 'usr/local' does not match pattern",
+        ),
         // What only the templates can see.
         (
             "shared-cache",

@@ -1,5 +1,6 @@
 //! What kubelet is told of its endpoints, and where: flags win over files.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::{Kind, Unit};
@@ -16,6 +17,8 @@ pub struct Kubelet {
     pub runtime_endpoint: Option<(String, String)>,
     /// The image service's endpoint and where it stands.
     pub image_endpoint: Option<(String, String)>,
+    healthz_port: Option<String>,
+    healthz_address: Option<String>,
 }
 
 impl Kubelet {
@@ -38,18 +41,36 @@ impl Kubelet {
         }
     }
 
+    /// Where it says on `/healthz` that it is well; `None` where it is told not to.
+    pub(super) fn healthz(&self) -> Option<SocketAddr> {
+        let told = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
+        let port = told(&self.healthz_port).unwrap_or(10248);
+        let address = self.healthz_address.as_deref();
+        let address = address.and_then(|text| text.parse().ok());
+        let mut address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        if address.is_unspecified() {
+            // On all of them: this one is nearest.
+            address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        }
+        (port != 0).then(|| SocketAddr::new(address, port))
+    }
+
     fn under_systemd(root: &Root, unit: &Unit) -> Result<Self, Error> {
         let mut kubelet = Self::default();
         // Files first, flags after: the later one wins.
         for path in [
-            "/var/lib/kubelet/config.yaml",
-            "/var/lib/kubelet/instance-config.yaml",
+            config_file(unit),
+            PathBuf::from("/var/lib/kubelet/instance-config.yaml"),
         ] {
-            let text = read(root, path)?.unwrap_or_default();
+            let text = read(root, &path)?.unwrap_or_default();
             kubelet.take(
                 top_level(&text, "containerRuntimeEndpoint"),
                 top_level(&text, "imageServiceEndpoint"),
-                path,
+                &path.display().to_string(),
+            );
+            kubelet.take_healthz(
+                top_level(&text, "healthzPort"),
+                top_level(&text, "healthzBindAddress"),
             );
         }
         for start in unit.values("ExecStart") {
@@ -130,6 +151,15 @@ impl Kubelet {
             flags::values(arguments, "image-service-endpoint").pop(),
             place,
         );
+        self.take_healthz(
+            flags::values(arguments, "healthz-port").pop(),
+            flags::values(arguments, "healthz-bind-address").pop(),
+        );
+    }
+
+    fn take_healthz(&mut self, port: Option<String>, address: Option<String>) {
+        self.healthz_port = port.or(self.healthz_port.take());
+        self.healthz_address = address.or(self.healthz_address.take());
     }
 
     fn take(&mut self, runtime: Option<String>, image: Option<String>, place: &str) {
@@ -141,6 +171,24 @@ impl Kubelet {
         self.runtime_endpoint = told(runtime).or(self.runtime_endpoint.take());
         self.image_endpoint = told(image).or(self.image_endpoint.take());
     }
+}
+
+/// The config that the unit names, in its command or in one of its variables; else kubeadm's.
+fn config_file(unit: &Unit) -> PathBuf {
+    let variables = unit
+        .values("Environment")
+        .into_iter()
+        .flat_map(flags::words);
+    let variables: Vec<String> = variables
+        .filter_map(|word| Some(word.split_once('=')?.1.to_owned()))
+        .collect();
+    let starts = unit.values("ExecStart");
+    let told = starts
+        .into_iter()
+        .chain(variables.iter().map(String::as_str))
+        .flat_map(|arguments| flags::values(arguments, "config"))
+        .next_back();
+    PathBuf::from(told.unwrap_or_else(|| "/var/lib/kubelet/config.yaml".to_owned()))
 }
 
 /// The files that a unit takes variables from, without the `-` that lets them be absent.

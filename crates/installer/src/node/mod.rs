@@ -1,10 +1,12 @@
 //! What stands on a node: which distribution of Kubernetes, how its kubelet is started, which runtime it
 //! talks to, and whether the predecessor is there.
 
+pub(crate) mod k3s;
 pub(crate) mod kubelet;
 mod unit;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::root::Root;
@@ -53,6 +55,8 @@ pub struct Node {
     pub runtime_from: String,
     /// Where kubelet is told to find the image service, when it is told: the value and the place.
     pub image_endpoint: Option<(String, String)>,
+    /// Where kubelet answers `/healthz` on this machine; `None` where it is told not to.
+    pub healthz: Option<SocketAddr>,
     /// Whether the Go program of the same name is installed.
     pub predecessor: bool,
     /// Whether a package of ours is installed: its files are not written again.
@@ -113,6 +117,7 @@ impl Node {
             unit: unit.name,
             runtime,
             runtime_from,
+            healthz: kubelet.healthz(),
             image_endpoint: kubelet.image_endpoint,
             predecessor: root.exists("/etc/systemd/system/image-cri-shim.service")
                 && root.exists("/usr/bin/image-cri-shim")

@@ -9,6 +9,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+mod revert;
+
+pub use self::revert::revert;
+
 use crate::Error;
 use crate::file::{self, Attributes, State};
 use crate::ledger::{self, Entry, Ledger, Saved};
@@ -112,7 +116,7 @@ pub fn changes(root: &Root, wanted: &[Wanted]) -> Result<Vec<Change>, Error> {
     }
     for (path, entry) in obsolete(root, &ledger, wanted)? {
         let current = read(root, path)?;
-        if current.digest().as_deref() == Some(entry.after.as_str()) {
+        if entry.is_ours(&current) {
             let new = before(root, entry)?;
             changes.push(Change {
                 path: path.clone(),
@@ -157,13 +161,11 @@ pub(crate) fn install_by_steps(
         if is_done(file, known, &current) {
             continue;
         }
+        let is_ours = known.is_some_and(|entry| entry.is_ours(&current));
         let before = match known {
             // Ours from an earlier run: what stood there first is what counts. An edit since is not: it
             // is saved as what stood there.
-            Some(entry) if current.digest().as_deref() == Some(entry.after.as_str()) => {
-                entry.before.clone()
-            }
-            Some(entry) if is_before(entry, &current) => entry.before.clone(),
+            Some(entry) if is_ours || is_before(entry, &current) => entry.before.clone(),
             _ => {
                 step("save an old file")?;
                 Saved::of(root, &current)?
@@ -176,6 +178,7 @@ pub(crate) fn install_by_steps(
             Entry {
                 before,
                 after: file.content.digest(),
+                replaced: current.digest().filter(|_| is_ours),
                 wiring: file.wiring,
             },
         );
@@ -229,7 +232,7 @@ pub fn undo_changes(root: &Root) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
     for (path, entry) in in_order(&ledger) {
         let current = read(root, path)?;
-        if current.digest().as_deref() != Some(entry.after.as_str()) {
+        if !entry.is_ours(&current) {
             continue;
         }
         let new = before(root, entry)?;
@@ -326,12 +329,16 @@ pub fn is_installed(root: &Root) -> Result<bool, Error> {
 
 /// Whether a file that somebody edited still names the shim's socket.
 fn leads_to_the_shim(root: &Root, path: &Path) -> Result<bool, Error> {
-    Ok(match read(root, path)? {
+    Ok(names_the_shim(&read(root, path)?))
+}
+
+fn names_the_shim(state: &State) -> bool {
+    match state {
         State::File { content, .. } => content
             .windows(crate::LINK.len())
             .any(|window| window == crate::LINK.as_bytes()),
         State::Absent | State::Link { .. } => false,
-    })
+    }
 }
 
 /// What came of putting one file back.
@@ -345,7 +352,7 @@ fn put_back(root: &Root, path: &Path, entry: &Entry) -> Result<Back, Error> {
     let place = root.on_host(path);
     file::sweep(&place).map_err(|e| Error::at("remove a temporary file beside", path, e))?;
     let current = read(root, path)?;
-    if current.digest().as_deref() != Some(entry.after.as_str()) {
+    if !entry.is_ours(&current) {
         return Ok(if is_before(entry, &current) {
             Back::Already
         } else {
@@ -417,10 +424,9 @@ fn is_done(file: &Wanted, known: Option<&Entry>, current: &State) -> bool {
     if *current == State::Absent {
         return false;
     }
-    let digest = current.digest();
     // Somebody's own is left alone, unless it is ours from an earlier run and was not edited.
-    let somebodys = known.is_none_or(|entry| digest.as_deref() != Some(entry.after.as_str()));
-    (file.keep_existing && somebodys) || digest == Some(file.content.digest())
+    let somebodys = known.is_none_or(|entry| !entry.is_ours(current));
+    (file.keep_existing && somebodys) || current.digest() == Some(file.content.digest())
 }
 
 /// Recorded files that are not wanted any more.

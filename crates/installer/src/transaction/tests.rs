@@ -152,6 +152,94 @@ fn an_upgrade_keeps_what_stood_there_first() {
     assert_eq!(tree.snapshot(), before);
 }
 
+/// A newer version of everything: other contents, one file more, one less.
+fn newer(all: &[Wanted]) -> Vec<Wanted> {
+    let mut newer = all.to_vec();
+    newer[0] = wanted("/usr/local/bin/program", "newer bytes", false);
+    newer[1] = wanted("/etc/default/kubelet", "A=3\n", true);
+    newer[2] = wanted("/etc/new/other/file", "z", true);
+    newer
+}
+
+#[test]
+fn a_crash_at_any_step_of_an_upgrade_can_be_finished_or_undone_or_taken_back() {
+    let (tree, all) = some();
+    install(&tree.root(), &all).unwrap();
+    let mut steps = 0;
+    install_by_steps(&tree.root(), &newer(&all), &mut |_| {
+        steps += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert!(steps >= 8, "{steps}");
+    for at in 0..steps {
+        let crashed = || {
+            let (tree, all) = some();
+            let before = tree.snapshot();
+            install(&tree.root(), &all).unwrap();
+            let mut step = 0;
+            install_by_steps(&tree.root(), &newer(&all), &mut |what| {
+                step += 1;
+                if step > at {
+                    return Err(Error::Unsupported(format!("crash before: {what}")));
+                }
+                Ok(())
+            })
+            .unwrap_err();
+            (tree, all, before)
+        };
+        let (tree, _, before) = crashed();
+        let undone = uninstall(&tree.root()).unwrap();
+        assert_eq!(undone.left, Vec::<PathBuf>::new(), "crash at {at}");
+        assert_eq!(tree.snapshot(), before, "crash at {at}");
+        // Finished, or by yet another version: what stood there first is what comes back.
+        for next in [newer, |all: &[Wanted]| all.to_vec()] {
+            let (tree, all, before) = crashed();
+            install(&tree.root(), &next(&all)).unwrap();
+            assert_eq!(changes(&tree.root(), &next(&all)).unwrap(), []);
+            uninstall(&tree.root()).unwrap();
+            assert_eq!(tree.snapshot(), before, "crash at {at}");
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_is_taken_back_to_the_version_before_it() {
+    let (tree, all) = some();
+    let before = tree.snapshot();
+    install(&tree.root(), &all).unwrap();
+    let installed = tree.snapshot();
+    let files = |seen: &std::collections::BTreeMap<PathBuf, _>| {
+        let record = tree.place("/var/lib/image-cri-shim");
+        let made = tree.place("/etc/new/other");
+        let all = seen
+            .iter()
+            .filter(|(path, _): &(&PathBuf, &(u32, u32, u32, Option<State>))| {
+                !path.starts_with(&record) && !path.starts_with(&made)
+            })
+            .map(|(path, seen)| (path.clone(), seen.clone()));
+        all.collect::<Vec<_>>()
+    };
+    let made = install(&tree.root(), &newer(&all)).unwrap();
+    assert_ne!(files(&tree.snapshot()), files(&installed));
+    let undone = revert(&tree.root(), &made).unwrap();
+    assert_eq!(undone.left, Vec::<PathBuf>::new());
+    assert_eq!(files(&tree.snapshot()), files(&installed));
+    assert_eq!(changes(&tree.root(), &all).unwrap(), []);
+    // Again is no change, and forward works as before.
+    assert_eq!(
+        revert(&tree.root(), &made).unwrap().restored,
+        Vec::<PathBuf>::new()
+    );
+    let made = install(&tree.root(), &newer(&all)).unwrap();
+    tree.write("/etc/default/kubelet", "mine\n");
+    let undone = revert(&tree.root(), &made).unwrap();
+    assert_eq!(undone.left, [PathBuf::from("/etc/default/kubelet")]);
+    tree.write("/etc/default/kubelet", "A=2\n");
+    uninstall(&tree.root()).unwrap();
+    assert_eq!(tree.snapshot(), before);
+}
+
 #[test]
 fn a_damaged_record_stops_everything_and_is_named() {
     let (tree, all) = some();

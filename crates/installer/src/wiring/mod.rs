@@ -73,6 +73,16 @@ fn k3s(root: &Root, node: &Node) -> Result<Vec<Wanted>, Error> {
         texts.extend(root.read(&path).map_err(|e| Error::at("read", &path, e))?);
     }
     let unit = Unit::load(root, &node.unit)?;
+    let version = match &unit {
+        Some(unit) => node::k3s::version(root, unit)
+            .map_err(|e| Error::at("read the program of", Path::new(&node.unit), e))?,
+        None => None,
+    };
+    if let Some(version) = version.filter(|version| !version.has_image_service_endpoint()) {
+        return Err(Error::Unsupported(format!(
+            "k3s {version} has no setting for kubelet's image service; it needs 1.25.15, 1.26.10, 1.27.7, 1.28.3 or newer. Upgrade k3s, or leave this node to the webhook"
+        )));
+    }
     let started_with = unit.iter().flat_map(|unit| unit.values("ExecStart"));
     let stargz = started_with
         .flat_map(|start| flags::values(start, "snapshotter"))
@@ -123,15 +133,15 @@ fn under_systemd(root: &Root, node: &Node, scope: Scope) -> Result<Vec<Wanted>, 
             node.unit
         )));
     };
+    // `${…}` would hand all of it to kubelet as one argument (systemd.service(5)): one flag more would break it.
     let variable = format!("${}", kubelet::EXTRA_ARGS);
-    let braced = format!("${{{}}}", kubelet::EXTRA_ARGS);
     let starts = unit.values("ExecStart");
     let start = starts.last().copied().unwrap_or_default();
     let extra_file = kubelet::environment_files(&unit)
         .into_iter()
         .rfind(|file| !file.ends_with("kubeadm-flags.env"));
     match extra_file {
-        Some(path) if start.contains(&variable) || start.contains(&braced) => {
+        Some(path) if start.contains(&variable) => {
             let text = root
                 .read(&path)
                 .map_err(|e| Error::at("read", &path, e))?

@@ -59,6 +59,24 @@ fn each_kind_is_recognised_with_its_runtime() {
             "/var/run/crio/crio.sock",
         ),
         (
+            trees::kubeadm_132(),
+            Kind::Kubeadm,
+            "kubelet.service",
+            "/run/containerd/containerd.sock",
+        ),
+        (
+            trees::crio(),
+            Kind::Kubelet,
+            "kubelet.service",
+            "/var/run/crio/crio.sock",
+        ),
+        (
+            trees::cri_dockerd(),
+            Kind::Kubeadm,
+            "kubelet.service",
+            "/var/run/cri-dockerd.sock",
+        ),
+        (
             trees::predecessor(),
             Kind::Kubeadm,
             "kubelet.service",
@@ -201,6 +219,55 @@ fn another_image_service_and_stargz_are_refused() {
 }
 
 #[test]
+fn kubelet_is_asked_where_it_says_that_it_is_well() {
+    let healthz = |tree: &Tree| Node::look(&tree.root()).unwrap().healthz;
+    let at = |text: &str| Some(text.parse().unwrap());
+    for (_, tree) in trees::all() {
+        assert_eq!(healthz(&tree()), at("127.0.0.1:10248"));
+    }
+    let tree = trees::bare();
+    tree.write(
+        "/etc/kubelet.yaml",
+        "healthzBindAddress: ::1\nhealthzPort: 9999\n",
+    );
+    assert_eq!(healthz(&tree), at("[::1]:9999"));
+    tree.write(
+        "/etc/kubelet.yaml",
+        "healthzBindAddress: 0.0.0.0\nhealthzPort: 0\n",
+    );
+    assert_eq!(healthz(&tree), None);
+    let tree = trees::kubeadm_deb();
+    tree.write(
+        "/var/lib/kubelet/config.yaml",
+        "healthzBindAddress: 0.0.0.0\nhealthzPort: 9999\n",
+    );
+    assert_eq!(healthz(&tree), at("127.0.0.1:9999"));
+    tree.write(
+        "/etc/default/kubelet",
+        "KUBELET_EXTRA_ARGS=--healthz-port=9998\n",
+    );
+    assert_eq!(healthz(&tree), at("127.0.0.1:9998"));
+}
+
+#[test]
+fn a_k3s_without_the_setting_is_refused() {
+    let tree = trees::k3s();
+    tree.write("/usr/local/bin/k3s", "\u{7f}ELF\0v1.27.6+k3s1\0");
+    let node = Node::look(&tree.root()).unwrap();
+    let error = wanted(&tree.root(), &node, Scope::Images)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(
+            "k3s 1.27.6 has no setting for kubelet's image service; it needs 1.25.15,"
+        ),
+        "{error}"
+    );
+    tree.write("/usr/local/bin/k3s", "\u{7f}ELF\0v1.27.7+k3s1\0");
+    assert!(!wire(&tree).is_empty());
+}
+
+#[test]
 fn both_endpoints_where_that_is_wanted() {
     let tree = trees::kubeadm_deb();
     let node = Node::look(&tree.root()).unwrap();
@@ -212,48 +279,72 @@ fn both_endpoints_where_that_is_wanted() {
     );
 }
 
+/// `kubeadm upgrade node` and a newer package write kubelet's own files anew.
 #[test]
 fn kubeadm_writes_its_files_anew_and_the_wiring_stays() {
-    let tree = trees::kubeadm_deb();
-    install(&tree.root(), &wire(&tree)).unwrap();
-    tree.write(
-        "/var/lib/kubelet/config.yaml",
-        "kind: KubeletConfiguration\n",
-    );
-    tree.write(
-        "/var/lib/kubelet/kubeadm-flags.env",
-        "KUBELET_KUBEADM_ARGS=\"\"\n",
-    );
-    let node = Node::look(&tree.root()).unwrap();
-    let (endpoint, place) = node.image_endpoint.clone().unwrap();
+    let kubeadm = trees::all()
+        .into_iter()
+        .filter(|(_, tree)| Node::look(&tree().root()).unwrap().kind == Kind::Kubeadm);
+    for (name, tree) in kubeadm {
+        let tree = tree();
+        install(&tree.root(), &wire(&tree)).unwrap();
+        let socket = Node::look(&tree.root()).unwrap().runtime;
+        let socket = socket.display();
+        for (path, text) in [
+            (
+                "/var/lib/kubelet/config.yaml",
+                "containerRuntimeEndpoint: \"\"\nimageServiceEndpoint: \"\"\nkind: KubeletConfiguration\n".to_owned(),
+            ),
+            (
+                "/var/lib/kubelet/instance-config.yaml",
+                format!("containerRuntimeEndpoint: unix://{socket}\nkind: KubeletConfiguration\n"),
+            ),
+            (
+                "/var/lib/kubelet/kubeadm-flags.env",
+                "KUBELET_KUBEADM_ARGS=\"\"\n".to_owned(),
+            ),
+            (
+                "/usr/lib/systemd/system/kubelet.service",
+                "[Service]\nExecStart=/usr/bin/kubelet\n".to_owned(),
+            ),
+        ] {
+            tree.write(path, &text);
+        }
+        let node = Node::look(&tree.root()).unwrap();
+        let (endpoint, place) = node.image_endpoint.clone().unwrap();
+        assert!(
+            node::is_ours(&endpoint) && place.starts_with("KUBELET_EXTRA_ARGS in /etc/"),
+            "{name}: {place}"
+        );
+        assert_eq!(node.runtime.display().to_string(), socket.to_string());
+        assert_eq!(changes(&tree.root(), &wire(&tree)).unwrap(), [], "{name}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_one_argument_gets_no_second_flag() {
+    let tree = trees::crio();
+    let path = "/usr/lib/systemd/system/kubelet.service";
+    let unit = tree
+        .text(path)
+        .replace("$KUBELET_EXTRA_ARGS", "${KUBELET_EXTRA_ARGS}");
+    tree.write(path, &unit);
+    let diff = diff(&tree);
     assert!(
-        node::is_ours(&endpoint) && place.ends_with("/etc/default/kubelet"),
-        "{place}"
+        diff.contains(
+            "+ExecStart=/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml ${KUBELET_EXTRA_ARGS} --image-service-endpoint=unix:///run/image-cri-shim.sock\n"
+        ),
+        "{diff}"
     );
-    assert_eq!(changes(&tree.root(), &wire(&tree)).unwrap(), []);
+    assert!(!diff.contains("/etc/sysconfig/kubelet"), "{diff}");
 }
 
 #[test]
 fn install_twice_is_once_and_uninstall_leaves_the_tree_as_it_was() {
-    for tree in [
-        trees::kubeadm_deb(),
-        trees::kubeadm_rpm(),
-        trees::k3s(),
-        trees::rke2(),
-        trees::k0s(),
-        trees::bare(),
-        trees::predecessor(),
-    ] {
-        if tree.root().exists("/etc/default/kubelet") {
-            tree.chmod("/etc/default/kubelet", 0o640);
-            rustix::fs::lsetxattr(
-                tree.place("/etc/default/kubelet"),
-                "user.note",
-                b"kept",
-                rustix::fs::XattrFlags::empty(),
-            )
-            .unwrap();
-        }
+    for (_, tree) in trees::all() {
+        let tree = tree();
+        tree.mark("/etc/default/kubelet");
+        tree.mark("/etc/sysconfig/kubelet");
         let before = tree.snapshot();
         assert_ne!(install(&tree.root(), &wire(&tree)).unwrap(), []);
         let wired = tree.snapshot();

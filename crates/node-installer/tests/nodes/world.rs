@@ -234,6 +234,7 @@ impl TreeHost {
         let payload = Payload {
             program: program.as_bytes().to_vec(),
             prefix: PathBuf::from("/usr/local"),
+            config: None,
         };
         let mut wanted = payload.wanted(&self.root, &node);
         wanted.extend(wiring::wanted(&self.root, &node, Scope::Images).unwrap());

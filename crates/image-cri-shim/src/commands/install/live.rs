@@ -1,8 +1,7 @@
 //! The running node: its services, and whether kubelet works.
 
+use std::cell::Cell;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use installer::{Change, LINK, Node, Root};
 
+use super::kubelet::{healthz, is_connected_to};
 use crate::commands::daemon::{Daemon, DaemonError, ask, one_thread};
 use crate::commands::terminal;
 use crate::requests::{HandOverAnswer, HandOverRequest};
@@ -29,24 +29,23 @@ const UNITS: [&str; 4] = [
     "image-cri-shim-bypass.socket",
     "image-cri-shim-bypass.service",
 ];
-/// Where kubelet says that it is well, unless its config names another port.
-const HEALTHZ: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
 /// Where the shim keeps what it needs after a restart.
 const STATE: &str = "/var/lib/image-cri-shim";
 /// What it keeps there.
 const STATE_FILES: [&str; 2] = ["aliases", "last-good.yaml"];
 /// How often what is waited for is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long one look may take.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client may stay connected before it counts as kubelet: others call once and go.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long kubelet may take to come, where it should be connected: both may just have been started.
+const LED_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Services and processes of the machine itself.
 pub(super) struct Live<'a> {
     root: &'a Root,
     node: &'a Node,
     timeout: Duration,
+    has_restarted_kubelet: Cell<bool>,
 }
 
 impl<'a> Live<'a> {
@@ -55,6 +54,7 @@ impl<'a> Live<'a> {
             root,
             node,
             timeout,
+            has_restarted_kubelet: Cell::new(false),
         }
     }
 
@@ -65,10 +65,8 @@ impl<'a> Live<'a> {
         self.reload_units()?;
         run("systemd-tmpfiles", &["--create", "image-cri-shim.conf"])?;
         run("systemctl", &["start", "image-cri-shim-bypass.socket"])?;
-        let is_active = succeeds(
-            "systemctl",
-            &["is-active", "--quiet", "image-cri-shim.service"],
-        );
+        let deadline = Instant::now() + self.timeout;
+        let is_active = self.shim_is_active();
         let ours = changes
             .iter()
             .any(|change| change.path.to_string_lossy().contains("image-cri-shim"));
@@ -77,7 +75,7 @@ impl<'a> Live<'a> {
         } else {
             run("systemctl", &["start", "image-cri-shim.service"])?;
         }
-        self.wait("the shim to answer", || {
+        self.wait(deadline, "the shim to answer", || {
             self.image_calls().map(|_| ())
         })
         .context("the shim does not serve, so kubelet goes past it; `journalctl -u image-cri-shim` says why")
@@ -104,37 +102,87 @@ impl<'a> Live<'a> {
                 bail!("the new program can't take over from the running shim: {why}")
             }
             Err(DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. }) => {
-                run("systemctl", &["restart", "image-cri-shim.service"])
+                run("systemctl", &["restart", "image-cri-shim.service"]).map(|_| ())
             }
         }
     }
 
-    /// Restarts what starts kubelet, and waits until kubelet says that it is well, and with `through_the_shim`
-    /// until it has made an image call there. Only this node is asked: an API server that can't be reached
-    /// says nothing about it.
-    pub(super) fn restart_kubelet(&self, through_the_shim: bool) -> anyhow::Result<()> {
-        let before = if through_the_shim {
-            self.image_calls()?
-        } else {
-            0
-        };
-        run("systemctl", &["restart", &self.node.unit])?;
-        self.wait("kubelet to be well", healthz)?;
-        if through_the_shim {
-            self.wait("an image call of kubelet at the shim", || {
-                let now = self.image_calls()?;
-                ensure!(now > before, "none came");
-                Ok(())
-            })?;
+    /// The version before, whose files stand there again, in place of whatever runs: with a hand-over where that is
+    /// possible.
+    pub(super) fn go_back(&self, changes: &[Change]) -> anyhow::Result<()> {
+        if self.start_the_shim(changes).is_ok() {
+            return Ok(());
         }
-        Ok(())
+        run("systemctl", &["restart", "image-cri-shim.service"])?;
+        self.start_the_shim(&[])
+    }
+
+    /// Whether the shim runs, as far as systemd knows.
+    pub(super) fn shim_is_active(&self) -> bool {
+        let unit = "image-cri-shim.service";
+        succeeds("systemctl", &["is-active", "--quiet", unit])
+    }
+
+    /// Restarts what starts kubelet, and waits until kubelet works, as [`Self::kubelet_works`] does.
+    pub(super) fn restart_kubelet(&self, through_the_shim: bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        let calls = self.calls_before(through_the_shim)?;
+        let before = self.start_of_kubelet()?;
+        self.has_restarted_kubelet.set(true);
+        // Without waiting for the job: k3s's ends when k3s is ready, and has no end where k3s never is.
+        run("systemctl", &["--no-block", "restart", &self.node.unit])?;
+        self.wait(deadline, "kubelet to start anew", || {
+            ensure!(self.start_of_kubelet()? != before, "it has not yet");
+            Ok(())
+        })?;
+        self.wait_for_kubelet(deadline, calls)
+    }
+
+    /// Waits until kubelet says that it is well, and with `through_the_shim` until it has made an image call there.
+    /// Only this node is asked: an API server that can't be reached says nothing about it.
+    pub(super) fn kubelet_works(&self, through_the_shim: bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        let calls = self.calls_before(through_the_shim)?;
+        self.wait_for_kubelet(deadline, calls)
+    }
+
+    fn calls_before(&self, through_the_shim: bool) -> anyhow::Result<Option<u64>> {
+        through_the_shim.then(|| self.image_calls()).transpose()
+    }
+
+    /// `calls`: how many the shim had seen before; `None` where kubelet does not go through it.
+    fn wait_for_kubelet(&self, deadline: Instant, calls: Option<u64>) -> anyhow::Result<()> {
+        // Where it is told to say nothing, its image call is what is left.
+        if let Some(address) = self.node.healthz {
+            self.wait(deadline, "kubelet to be well", || healthz(address))?;
+        }
+        let Some(before) = calls else {
+            return Ok(());
+        };
+        self.wait(deadline, "an image call of kubelet at the shim", || {
+            let now = self.image_calls()?;
+            ensure!(now > before, "none came");
+            Ok(())
+        })
+    }
+
+    /// Changes with each start of kubelet's unit.
+    fn start_of_kubelet(&self) -> anyhow::Result<String> {
+        let unit = &self.node.unit;
+        let show = ["show", "--value", "--property=InvocationID", unit];
+        run("systemctl", &show)
+    }
+
+    /// Whether kubelet was restarted here.
+    pub(super) fn has_restarted_kubelet(&self) -> bool {
+        self.has_restarted_kubelet.get()
     }
 
     /// Whether somebody stays connected to the shim or its bypass: kubelet keeps its connection, others call
     /// once and go.
     pub(super) fn kubelet_dials_the_shim(&self) -> anyhow::Result<bool> {
         let started = Instant::now();
-        while connected()? {
+        while is_connected_to([SHIM, BYPASS])? {
             if started.elapsed() > SETTLE_TIMEOUT {
                 return Ok(true);
             }
@@ -143,12 +191,26 @@ impl<'a> Live<'a> {
         Ok(false)
     }
 
+    /// The same, where it should be so, with some patience.
+    pub(super) fn kubelet_comes_to_dial_the_shim(&self) -> anyhow::Result<bool> {
+        let started = Instant::now();
+        while !self.kubelet_dials_the_shim()? {
+            if started.elapsed() > LED_TIMEOUT {
+                return Ok(false);
+            }
+            pause();
+        }
+        Ok(true)
+    }
+
     /// Stops everything of ours and takes the link away.
     pub(super) fn stop_the_shim(&self) -> anyhow::Result<()> {
         for unit in UNITS {
             // A unit that is not there is stopped.
             if succeeds("systemctl", &["cat", "--quiet", unit]) {
                 run("systemctl", &["stop", unit])?;
+                // Nothing to see of it any more among failed units; where it has not failed, that fails.
+                succeeds("systemctl", &["reset-failed", unit]);
             }
         }
         for path in [LINK, SHIM, BYPASS].into_iter().chain(NOTES) {
@@ -166,7 +228,7 @@ impl<'a> Live<'a> {
 
     /// Lets systemd read its files again.
     pub(super) fn reload_units(&self) -> anyhow::Result<()> {
-        run("systemctl", &["daemon-reload"])
+        run("systemctl", &["daemon-reload"]).map(|_| ())
     }
 
     /// Removes what the shim itself has kept on this node. Other files in its directory are somebody else's:
@@ -209,14 +271,14 @@ impl<'a> Live<'a> {
 
     fn wait(
         &self,
+        deadline: Instant,
         what: &str,
         mut check: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let started = Instant::now();
         loop {
             match check() {
                 Ok(()) => return Ok(()),
-                Err(error) if started.elapsed() > self.timeout => {
+                Err(error) if Instant::now() > deadline => {
                     return Err(error)
                         .with_context(|| format!("waited {:?} for {what}", self.timeout));
                 }
@@ -226,30 +288,8 @@ impl<'a> Live<'a> {
     }
 }
 
-/// Kubelet's own word, on loopback.
-fn healthz() -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&HEALTHZ, CHECK_TIMEOUT)
-        .with_context(|| format!("kubelet does not listen on {HEALTHZ}"))?;
-    stream.set_read_timeout(Some(CHECK_TIMEOUT))?;
-    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(4096).read_to_end(&mut answer)?;
-    let first = String::from_utf8_lossy(&answer);
-    let first = first.lines().next().unwrap_or_default();
-    ensure!(first.contains(" 200"), "kubelet says: {first}");
-    Ok(())
-}
-
-/// Whether a connection to one of our sockets stands (unix(7): state 3 in `/proc/net/unix` is connected).
-fn connected() -> anyhow::Result<bool> {
-    let table = fs::read_to_string("/proc/net/unix").context("cannot read /proc/net/unix")?;
-    Ok(table.lines().skip(1).any(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        matches!(fields.as_slice(), [_, _, _, _, _, "03", _, path] if [SHIM, BYPASS].contains(path))
-    }))
-}
-
-fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs a program to its end, and gives what it printed.
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let shown = format!("{program} {}", arguments.join(" "));
     let output = Command::new(program)
         .args(arguments)
@@ -261,7 +301,7 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn succeeds(program: &str, arguments: &[&str]) -> bool {

@@ -1,10 +1,11 @@
 //! `image-cri-shim install` and `uninstall`: kubelet is led to the shim, and back.
 
+mod host;
+mod kubelet;
 mod live;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -15,83 +16,93 @@ use installer::{Change, Kind, Node, Root, Undone, diff};
 
 use self::live::Live;
 use super::terminal;
+use crate::options::{KubeletArgs, WiringArgs};
+
+/// The exit status of `--check` where something is to be done.
+const TO_DO: u8 = 3;
 
 /// Lead this node's kubelet to the shim
 ///
 /// Writes files of its own where the node allows it, and records every change, so that `uninstall` puts back
 /// exactly what was there. Running it twice changes nothing. Kubelet is restarted only where that is asked for.
-/// Exit status: 0; 1 where something failed, which is said; 2 where the command line is wrong.
+/// Exit status: 0; 1 where something failed, which is said; 2 where the command line is wrong; 3 where `--check`
+/// finds something to do.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
     #[command(flatten)]
     place: PlaceArgs,
 
-    /// Lead the runtime service to the shim too, not the image service alone
-    #[arg(long)]
-    both: bool,
+    #[command(flatten)]
+    kubelet: KubeletArgs,
 
-    /// The container runtime's socket, where it can't be found out
-    #[arg(long, value_name = "SOCKET")]
-    runtime: Option<PathBuf>,
-
-    /// Where the program goes on a node without a package of it
-    #[arg(long, value_name = "DIR", default_value = "/usr/local")]
-    prefix: PathBuf,
+    #[command(flatten)]
+    wiring: WiringArgs,
 }
 
 /// Lead this node's kubelet back to the runtime, and remove the shim
 ///
 /// Files that somebody has edited since are left and named. While kubelet still dials the shim, its socket
-/// stays and this fails: a kubelet must never dial nothing.
+/// stays and this fails: a kubelet must never dial nothing. Exit status: as `install`.
 #[derive(Debug, Args)]
 pub(crate) struct UninstallArgs {
     #[command(flatten)]
     place: PlaceArgs,
+
+    #[command(flatten)]
+    kubelet: KubeletArgs,
 }
 
-/// Where to work, and how far to go.
+/// Where to work, and whether to change anything.
 #[derive(Debug, Args)]
 struct PlaceArgs {
     /// Print every change as a diff, and change nothing
     #[arg(long)]
     dry_run: bool,
 
+    /// Change nothing, and say by exit status 3 that something is to be done; with `--restart-kubelet` also where the
+    /// running kubelet does not go through the shim
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
+
     /// Work on the tree below this directory, for image builders; no service is touched
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
 
-    /// Restart kubelet, wait until it works, and put everything back where it doesn't
-    #[arg(long)]
-    restart_kubelet: bool,
-
-    /// On k3s and RKE2 kubelet is part of the whole service, on a server the control plane: restart that
-    #[arg(long)]
-    yes_restart_k3s: bool,
-
-    /// How long kubelet may take to work again
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
-    timeout: Duration,
+    /// From a privileged Pod with hostPID and hostNetwork: work on its host
+    #[arg(long, conflicts_with = "root")]
+    host: bool,
 }
 
 impl PlaceArgs {
-    fn check(&self, node: &Node) -> anyhow::Result<()> {
-        if self.restart_kubelet && self.root != Path::new("/") {
-            bail!("--restart-kubelet is for the running node; --root names a tree");
+    /// The tree, where this process then is.
+    fn enter(&self) -> anyhow::Result<Root> {
+        if self.host {
+            host::enter()?;
         }
-        let whole = matches!(node.kind, Kind::K3s | Kind::Rke2 | Kind::K0s);
-        if self.restart_kubelet && whole && !self.yes_restart_k3s {
-            bail!(
-                "on {} kubelet restarts with all of {}; say --yes-restart-k3s too if that is what you want",
-                node.kind,
-                node.unit
-            );
-        }
-        Ok(())
+        Ok(Root::new(&self.root))
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    policy::duration::parse(text).map_err(|error| error.to_string())
+fn check(kubelet: &KubeletArgs, root: &Root, node: &Node) -> anyhow::Result<()> {
+    if kubelet.restart_kubelet && !root.is_live() {
+        bail!("--restart-kubelet is for the running node; --root names a tree");
+    }
+    let whole = matches!(node.kind, Kind::K3s | Kind::Rke2 | Kind::K0s);
+    if kubelet.restart_kubelet && whole && !kubelet.yes_restart_k3s {
+        bail!(
+            "on {} kubelet restarts with all of {}; say --yes-restart-k3s too if that is what you want",
+            node.kind,
+            node.unit
+        );
+    }
+    Ok(())
+}
+
+/// What a command comes to, when nothing fails.
+enum Outcome {
+    Done,
+    /// `--check` has found something to do.
+    ToDo,
 }
 
 /// Runs `install`.
@@ -101,12 +112,13 @@ pub(crate) fn install(args: &InstallArgs) -> ExitCode {
 
 /// Runs `uninstall`.
 pub(crate) fn uninstall(args: &UninstallArgs) -> ExitCode {
-    exit(try_uninstall(&args.place))
+    exit(try_uninstall(args))
 }
 
-fn exit(outcome: anyhow::Result<()>) -> ExitCode {
+fn exit(outcome: anyhow::Result<Outcome>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::ToDo) => ExitCode::from(TO_DO),
         Err(error) => {
             terminal::say(&format!("{error:#}"));
             ExitCode::FAILURE
@@ -114,71 +126,171 @@ fn exit(outcome: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-fn try_install(args: &InstallArgs) -> anyhow::Result<()> {
-    let place = &args.place;
-    let root = Root::new(&place.root);
+fn try_install(args: &InstallArgs) -> anyhow::Result<Outcome> {
+    let (place, wiring) = (&args.place, &args.wiring);
+    // Before the host is entered: these stand here.
+    let payload = payload(wiring)?;
+    let root = place.enter()?;
     let mut node = Node::look(&root)?;
-    if let Some(runtime) = &args.runtime {
+    if let Some(runtime) = &wiring.runtime {
         node.runtime.clone_from(runtime);
         node.runtime_from = "--runtime".to_owned();
     }
-    place.check(&node)?;
-    let wanted = wanted(args, &root, &node)?;
+    check(&args.kubelet, &root, &node)?;
+    let wanted = wanted(wiring, &payload, &root, &node)?;
     say_what_was_found(&node)?;
+    let changes = transaction::changes(&root, &wanted)?;
     if place.dry_run {
-        return print_diffs(&transaction::changes(&root, &wanted)?);
+        return print_diffs(&changes);
     }
-    let changes = transaction::install(&root, &wanted)?;
+    let live = Live::new(&root, &node, args.kubelet.timeout);
+    let must_be_led = root.is_live() && args.kubelet.restart_kubelet;
+    if place.check {
+        return look(&changes, must_be_led.then_some(&live));
+    }
+    let install = Install {
+        live: &live,
+        kubelet_reads: changes.iter().any(|change| {
+            let mut wiring = wanted.iter().filter(|file| file.wiring);
+            wiring.any(|file| file.path == change.path)
+        }),
+        is_led: must_be_led && live.kubelet_dials_the_shim()?,
+        works: must_be_led && transaction::is_installed(&root)? && live.shim_is_active(),
+        changes: &changes,
+    };
+    let written = write(&root, &wanted);
+    if !root.is_live() {
+        return written.map(|()| Outcome::Done);
+    }
+    if !args.kubelet.restart_kubelet {
+        written?;
+        live.start_the_shim(&changes)?;
+        if install.kubelet_reads {
+            terminal::print(&format!(
+                "kubelet goes through the shim after its next restart: systemctl restart {}\n",
+                node.unit
+            ))?;
+        }
+        return Ok(Outcome::Done);
+    }
+    if let Err(error) = written.and_then(|()| install.bring_up()) {
+        install.roll_back(&root, error)?;
+    }
+    terminal::print("kubelet works through the shim\n")?;
+    Ok(Outcome::Done)
+}
+
+fn write(root: &Root, wanted: &[Wanted]) -> anyhow::Result<()> {
+    let changes = transaction::install(root, wanted)?;
     for change in &changes {
         terminal::print(&format!("wrote {}\n", change.path.display()))?;
     }
     if changes.is_empty() {
         terminal::print("nothing to change\n")?;
     }
-    if !root.is_live() {
-        return Ok(());
-    }
-    let live = Live::new(&root, &node, place.timeout);
-    live.start_the_shim(&changes)?;
-    let kubelet_reads = changes.iter().any(|change| {
-        wanted
-            .iter()
-            .any(|file| file.wiring && file.path == change.path)
-    });
-    if !place.restart_kubelet {
-        if kubelet_reads {
-            terminal::print(&format!(
-                "kubelet goes through the shim after its next restart: systemctl restart {}\n",
-                node.unit
-            ))?;
+    Ok(())
+}
+
+/// A run that ends with a kubelet that works through the shim, or with what was there before.
+struct Install<'a> {
+    live: &'a Live<'a>,
+    changes: &'a [Change],
+    /// Whether a file is changed that kubelet reads when it starts.
+    kubelet_reads: bool,
+    /// Whether kubelet went through the shim before.
+    is_led: bool,
+    /// Whether an earlier version was at work before.
+    works: bool,
+}
+
+impl Install<'_> {
+    fn bring_up(&self) -> anyhow::Result<()> {
+        self.live.start_the_shim(self.changes)?;
+        if self.kubelet_reads || !self.is_led {
+            self.live.restart_kubelet(true)
+        } else {
+            // An upgrade changes nothing that kubelet reads, so nothing of the node waits for kubelet to start.
+            self.live.kubelet_works(true)
         }
-        return Ok(());
     }
-    if let Err(error) = live.restart_kubelet(true) {
+
+    /// Always ends with an error: what went wrong, and what the node is left as.
+    fn roll_back(&self, root: &Root, error: anyhow::Error) -> anyhow::Result<()> {
+        let live = self.live;
         terminal::say(&format!(
             "{error:#}; putting everything back as it was before"
         ));
-        unwire_and_remove(&root, &live).context("while putting everything back")?;
-        bail!(
-            "kubelet did not work through the shim within {:?}; this node is as it was before",
-            place.timeout
-        );
+        if self.works && !self.changes.is_empty() {
+            let undone = transaction::revert(root, self.changes)
+                .map_err(anyhow::Error::from)
+                .and_then(|undone| report(&undone))
+                .and_then(|()| live.go_back(self.changes))
+                .and_then(|()| {
+                    if self.kubelet_reads {
+                        live.restart_kubelet(true)
+                    } else {
+                        live.kubelet_works(true)
+                    }
+                });
+            match undone {
+                Ok(()) => bail!("{error:#}. The version that was installed before serves again"),
+                Err(back) => terminal::say(&format!(
+                    "{back:#}; the version that was installed before does not work either, so the shim is removed"
+                )),
+            }
+        }
+        unwire_and_remove(root, live)
+            .with_context(|| format!("{error:#}; while putting everything back"))?;
+        bail!("{error:#}. The shim is removed: kubelet works as before it was installed")
     }
-    Ok(terminal::print("kubelet works through the shim\n")?)
 }
 
-fn wanted(args: &InstallArgs, root: &Root, node: &Node) -> anyhow::Result<Vec<Wanted>> {
+/// What `install --check` finds.
+fn look(changes: &[Change], live: Option<&Live<'_>>) -> anyhow::Result<Outcome> {
+    for change in changes {
+        terminal::print(&format!("to be written: {}\n", change.path.display()))?;
+    }
+    if !changes.is_empty() {
+        return Ok(Outcome::ToDo);
+    }
+    let Some(live) = live else {
+        return Ok(Outcome::Done);
+    };
+    if !live.shim_is_active() {
+        terminal::print("image-cri-shim.service does not run\n")?;
+        return Ok(Outcome::ToDo);
+    }
+    if !live.kubelet_comes_to_dial_the_shim()? {
+        terminal::print("the running kubelet does not go through the shim\n")?;
+        return Ok(Outcome::ToDo);
+    }
+    Ok(Outcome::Done)
+}
+
+fn payload(wiring: &WiringArgs) -> anyhow::Result<Payload> {
+    // By this name it can be read also where its file has been replaced or is hidden by a mount.
+    let program =
+        std::fs::read("/proc/self/exe").context("cannot read this program, to copy it")?;
+    let config = wiring.config.as_ref().map(|path| {
+        std::fs::read(path).with_context(|| format!("cannot read the config {}", path.display()))
+    });
+    Ok(Payload {
+        program,
+        prefix: wiring.prefix.clone(),
+        config: config.transpose()?,
+    })
+}
+
+fn wanted(
+    args: &WiringArgs,
+    payload: &Payload,
+    root: &Root,
+    node: &Node,
+) -> anyhow::Result<Vec<Wanted>> {
     let scope = if args.both {
         Scope::Both
     } else {
         Scope::Images
-    };
-    let program = std::env::current_exe()
-        .and_then(std::fs::read)
-        .context("cannot read this program, to copy it")?;
-    let payload = Payload {
-        program,
-        prefix: args.prefix.clone(),
     };
     let mut wanted = payload.wanted(root, node);
     wanted.extend(wiring::wanted(root, node, scope)?);
@@ -201,25 +313,34 @@ fn say_what_was_found(node: &Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn try_uninstall(place: &PlaceArgs) -> anyhow::Result<()> {
-    let root = Root::new(&place.root);
+fn try_uninstall(args: &UninstallArgs) -> anyhow::Result<Outcome> {
+    let place = &args.place;
+    let root = place.enter()?;
     if !transaction::is_installed(&root)? {
-        // What a killed run left, where there is anything.
-        transaction::uninstall(&root)?;
-        return Ok(terminal::print("nothing is installed\n")?);
+        if !place.check && !place.dry_run {
+            // What a killed run left, where there is anything.
+            transaction::uninstall(&root)?;
+        }
+        terminal::print("nothing is installed\n")?;
+        return Ok(Outcome::Done);
     }
     if place.dry_run {
         return print_diffs(&transaction::undo_changes(&root)?);
     }
+    if place.check {
+        terminal::print("the shim is installed\n")?;
+        return Ok(Outcome::ToDo);
+    }
     if !root.is_live() {
-        return report(&transaction::uninstall(&root)?);
+        report(&transaction::uninstall(&root)?)?;
+        return Ok(Outcome::Done);
     }
     let node = Node::look(&root)?;
-    place.check(&node)?;
-    let live = Live::new(&root, &node, place.timeout);
+    check(&args.kubelet, &root, &node)?;
+    let live = Live::new(&root, &node, args.kubelet.timeout);
     refuse_where_wired(&transaction::unwire(&root)?)?;
     live.reload_units()?;
-    if place.restart_kubelet {
+    if args.kubelet.restart_kubelet {
         live.restart_kubelet(false)?;
     }
     if live.kubelet_dials_the_shim()? {
@@ -233,17 +354,28 @@ fn try_uninstall(place: &PlaceArgs) -> anyhow::Result<()> {
     live.reload_units()?;
     // Before the directory goes whose record says so: what somebody edited is named first.
     report(&undone)?;
-    live.remove_state()
+    live.remove_state()?;
+    Ok(Outcome::Done)
 }
 
 /// After a failed install: the wiring, kubelet, and then the rest.
 fn unwire_and_remove(root: &Root, live: &Live<'_>) -> anyhow::Result<()> {
     refuse_where_wired(&transaction::unwire(root)?)?;
     live.reload_units()?;
-    live.restart_kubelet(false)?;
+    let kubelet = if live.has_restarted_kubelet() || live.kubelet_dials_the_shim()? {
+        live.restart_kubelet(false)
+    } else {
+        Ok(())
+    };
+    // A kubelet that is not well without the shim either can do without its socket, unless it still dials it.
+    if live.kubelet_dials_the_shim()? {
+        return kubelet.and_then(|()| bail!("the running kubelet still dials the shim"));
+    }
     live.stop_the_shim()?;
     report(&transaction::uninstall(root)?)?;
-    live.reload_units()
+    live.remove_state()?;
+    live.reload_units()?;
+    kubelet.context("the shim is removed, and kubelet is not well without it either")
 }
 
 fn refuse_where_wired(undone: &Undone) -> anyhow::Result<()> {
@@ -275,12 +407,12 @@ fn report(undone: &Undone) -> anyhow::Result<()> {
     refuse_where_wired(undone)
 }
 
-fn print_diffs(changes: &[Change]) -> anyhow::Result<()> {
+fn print_diffs(changes: &[Change]) -> anyhow::Result<Outcome> {
     for change in changes {
         terminal::print(&diff::unified(change))?;
     }
     if changes.is_empty() {
         terminal::print("nothing to change\n")?;
     }
-    Ok(())
+    Ok(Outcome::Done)
 }

@@ -49,7 +49,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Crates that may say more than warnings.
-const OUR_CRATES: [&str; 13] = [
+const OUR_CRATES: [&str; 14] = [
     "cache",
     "cluster",
     "config",
@@ -58,6 +58,7 @@ const OUR_CRATES: [&str; 13] = [
     "image_cri_shim",
     "inspection",
     "listener",
+    "node_installer",
     "policy",
     "registry",
     "resolver",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::options::ServiceArgs;
+use crate::options::{ServiceArgs, duration};
 
 /// What `webhook` is told on the command line.
 #[derive(Debug, Args)]
@@ -81,8 +81,4 @@ pub(crate) struct WebhookArgs {
     /// How long reviews are still accepted after SIGTERM, until every API server knows that we go
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(super) shutdown_delay: Duration,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    policy::duration::parse(text).map_err(|error| error.to_string())
 }

@@ -29,10 +29,8 @@ use tokio::sync::Notify;
 pub(crate) use self::args::WebhookArgs;
 use super::resolving;
 use crate::process::logging::{self, LogFormat, LogLevel};
-use crate::process::{limits, signals, usage};
+use crate::process::{limits, pod, signals, usage};
 
-/// Where a Pod is told its namespace.
-const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 const DEFAULT_NAMESPACE: &str = "image-cri-shim";
 
 /// Serves until SIGTERM or SIGINT; with `dry_run`, checks the config only.
@@ -103,7 +101,8 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     let health_bound = health_listener.local_addr().context("cannot listen")?;
     let shutdown = signals::shutdown()?;
 
-    let namespace = namespace(args);
+    let namespace = pod::namespace(args.namespace.as_deref());
+    let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
     let telemetry = Telemetry::new();
     let (admission, resolver) = admission(&namespace, &telemetry);
     let link = Arc::new(ClientProvider::new(KubeconfigCandidates::from_environment()));
@@ -281,16 +280,4 @@ fn other_conditions(
         }
         keys.as_ref().map_or(Ok(()), SelfSigned::check)
     })
-}
-
-fn namespace(args: &WebhookArgs) -> String {
-    let told = || args.namespace.clone();
-    let from_environment = || std::env::var("POD_NAMESPACE").ok();
-    let from_file = || std::fs::read_to_string(Path::new(NAMESPACE_FILE)).ok();
-    told()
-        .or_else(from_environment)
-        .or_else(from_file)
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
 }
