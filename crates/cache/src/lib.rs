@@ -21,6 +21,7 @@
 //! | [`index`] | tags, references, links, pins, and when something was used; eviction |
 //! | [`layout`] | images in a tar, for where no network leads |
 //! | [`role`], [`control`], [`metrics`] | the listeners, commands over a unix socket, numbers |
+//! | [`status`] | all of it at a glance, and what there is of an image |
 //! | [`mirror_config`] | what runtimes have to be told |
 //! | [`flights`] | many who want the same thing get it from one question |
 
@@ -47,6 +48,7 @@ pub mod rights;
 pub mod role;
 pub mod service;
 pub mod shared;
+pub mod status;
 pub mod storage;
 pub mod store;
 pub mod upstream;

@@ -6,10 +6,12 @@
 //! | [`args`], [`options`] | the command line |
 //! | [`roles`] | what the process can be: the node shim, the webhook, the node cache, the node installer |
 //! | [`commands`] | commands for people: they look, print and end |
+//! | [`node_cache`] | the node cache, as the shim and the commands ask it |
 //! | [`process`] | signals, logs, systemd, the process that takes over |
 
 mod args;
 mod commands;
+mod node_cache;
 mod options;
 mod process;
 mod requests;
@@ -45,8 +47,8 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => manual::completions(Cli::command(), shell),
         Some(Command::Man { directory }) => manual::pages(Cli::command(), directory.as_deref()),
         Some(Command::Cache(args)) => match &args.command {
-            Some(command) => return commands::cache::run(&file, &args.socket, command),
-            None => cache::run(&file, dry_run, log_format, &args.socket),
+            Some(command) => return commands::cache::run(&file, &args.socket(), command),
+            None => cache::run(&file, dry_run, log_format, &args.socket()),
         },
         Some(Command::NodeInstaller(args)) => node_installer::run(log_format, &args),
         Some(Command::Webhook(args)) => webhook::run(&file, dry_run, log_format, &args),

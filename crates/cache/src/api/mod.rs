@@ -207,7 +207,9 @@ impl Api {
         let mut response = if matches(&parts.headers, &manifest.digest) {
             empty(StatusCode::NOT_MODIFIED)
         } else {
-            self.cache.counters().sent(manifest.content.len() as u64);
+            if parts.method == Method::GET {
+                self.cache.counters().sent(manifest.content.len() as u64);
+            }
             json(StatusCode::OK, manifest.content, &manifest.media_type)
         };
         describe(response.headers_mut(), &manifest.digest);

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use policy::Reference;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Sink};
 use crate::digest::Digest;
-use crate::index::{Index, IndexError, Pin, TagName};
+use crate::index::{Index, IndexError, Named, Pin, TagName};
 use crate::manifest::Kind;
 use crate::name::Repository;
 use crate::service::{Cache, Who};
@@ -31,30 +30,6 @@ pub struct ImageRecord {
     pub pinned: bool,
     /// Where it came from.
     pub from: String,
-}
-
-/// What a person calls an image.
-pub(super) enum Named {
-    Tag(TagName),
-    InRepository(Repository, Digest),
-    Digest(Digest),
-}
-
-pub(super) fn parse(name: &str) -> Result<Named, String> {
-    if let Ok(digest) = name.parse::<Digest>() {
-        return Ok(Named::Digest(digest));
-    }
-    let reference = Reference::parse(name).map_err(|error| error.to_string())?;
-    let repository = Repository::new(reference.domain(), reference.repository())
-        .map_err(|error| error.to_string())?;
-    if let Some(digest) = reference.digest() {
-        let digest = digest
-            .parse::<Digest>()
-            .map_err(|error| error.to_string())?;
-        return Ok(Named::InRepository(repository, digest));
-    }
-    let tag = reference.tag().unwrap_or("latest").to_owned();
-    Ok(Named::Tag(TagName { repository, tag }))
 }
 
 pub(super) async fn list(cache: &Cache, sink: &Sink) -> bool {
@@ -141,7 +116,7 @@ fn tree(index: &Index, root: &Digest) -> Result<(u64, Vec<String>), IndexError> 
 }
 
 pub(super) async fn remove(cache: &Cache, name: &str, sink: &Sink) -> bool {
-    let named = match parse(name) {
+    let named = match Named::parse(name) {
         Ok(named) => named,
         Err(error) => return failed(sink, &format!("{name}: {error}")),
     };
@@ -194,17 +169,17 @@ pub(super) async fn remove(cache: &Cache, name: &str, sink: &Sink) -> bool {
 }
 
 pub(super) async fn pin(cache: &Cache, name: &str, sink: &Sink) -> bool {
-    let named = match parse(name) {
+    let named = match Named::parse(name) {
         Ok(named) => named,
         Err(error) => return failed(sink, &format!("{name}: {error}")),
     };
     let pinned = cache.stored(move |storage| {
         let index = storage.index();
-        let (key, digest) = match named {
-            Named::Digest(digest) => (digest.to_string(), digest),
-            Named::InRepository(repository, digest) => (format!("{repository}@{digest}"), digest),
+        let key = named.key();
+        let digest = match named {
+            Named::Digest(digest) | Named::InRepository(_, digest) => digest,
             Named::Tag(tag) => match index.tag(&tag)? {
-                Some(known) => (tag.to_string(), known.digest),
+                Some(known) => known.digest,
                 None => return Ok(false),
             },
         };
@@ -228,10 +203,8 @@ pub(super) async fn pin(cache: &Cache, name: &str, sink: &Sink) -> bool {
 }
 
 pub(super) async fn unpin(cache: &Cache, name: &str, sink: &Sink) -> bool {
-    let key = match parse(name) {
-        Ok(Named::Digest(digest)) => digest.to_string(),
-        Ok(Named::InRepository(repository, digest)) => format!("{repository}@{digest}"),
-        Ok(Named::Tag(tag)) => tag.to_string(),
+    let key = match Named::parse(name) {
+        Ok(named) => named.key(),
         Err(error) => return failed(sink, &format!("{name}: {error}")),
     };
     let unpinned = cache.stored(move |storage| Ok(storage.index().set_pin(&key, None)?));

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::images::{Named, failed, parse};
+use super::images::failed;
 use super::{Event, Sink};
+use crate::index::Named;
 use crate::layout::{self, LayoutError, Wanted};
 use crate::service::Cache;
 use crate::storage::{Storage, StorageError};
@@ -43,16 +44,14 @@ pub(super) async fn export(
 }
 
 fn wanted(storage: &Storage, name: &str) -> Result<Wanted, LayoutError> {
-    let named = parse(name).map_err(|why| LayoutError::Wrong(format!("{name}: {why}")))?;
+    let named = Named::parse(name).map_err(|why| LayoutError::Wrong(format!("{name}: {why}")))?;
+    let key = Some(named.key());
     Ok(match named {
         Named::Digest(digest) => Wanted { name: None, digest },
-        Named::InRepository(repository, digest) => Wanted {
-            name: Some(format!("{repository}@{digest}")),
-            digest,
-        },
+        Named::InRepository(_, digest) => Wanted { name: key, digest },
         Named::Tag(tag) => match storage.index().tag(&tag)? {
             Some(known) => Wanted {
-                name: Some(tag.to_string()),
+                name: key,
                 digest: known.digest,
             },
             None => {

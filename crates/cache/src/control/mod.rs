@@ -11,12 +11,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use telemetry::report::{NodeCacheImage, NodeCacheStatus};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 pub use self::images::ImageRecord;
 use crate::service::Cache;
+use crate::status;
 use crate::storage::Verified;
 
 /// Where the running cache is asked, unless the command line says otherwise.
@@ -26,6 +28,13 @@ pub const SOCKET: &str = "/run/image-cri-shim-cache.sock";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum Command {
+    /// How the cache is.
+    Status,
+    /// What it has of an image.
+    Look {
+        /// Which.
+        name: String,
+    },
     /// Lists images.
     Ls,
     /// Deletes images: `NAME`, `NAME@DIGEST` or `DIGEST`.
@@ -88,6 +97,10 @@ pub struct WarmImage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
+    /// How the cache is.
+    Status(Box<NodeCacheStatus>),
+    /// What it has of an image.
+    Known(Box<NodeCacheImage>),
     /// An image in the store.
     Image(ImageRecord),
     /// Something was done.
@@ -143,6 +156,18 @@ pub fn run(
 
 async fn execute(cache: &Cache, command: Command, file: Option<OwnedFd>, sink: &Sink) -> bool {
     match command {
+        Command::Status => {
+            let status = status::status(cache).await;
+            sink.send(Event::Status(Box::new(status)));
+            true
+        }
+        Command::Look { name } => match status::image(cache, &name).await {
+            Ok(known) => {
+                sink.send(Event::Known(Box::new(known)));
+                true
+            }
+            Err(why) => images::failed(sink, &format!("{name}: {why}")),
+        },
         Command::Ls => images::list(cache, sink).await,
         Command::Rm { names } => {
             let mut all = true;

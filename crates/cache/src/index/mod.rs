@@ -8,12 +8,14 @@
 mod eviction;
 mod file;
 mod imports;
+mod named;
 mod names;
 mod objects;
 pub mod records;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::fmt;
 use std::path::Path;
@@ -24,8 +26,10 @@ use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 pub use self::eviction::Evicted;
 use self::file::Databases;
 pub use self::imports::{IMPORTED, ImportedImage};
+pub use self::named::Named;
 pub use self::records::{Link, Object, Pin, RepositoryRight, Tag, TagName};
 use self::tables::VERSION;
+pub use self::whole::WholeImage;
 use crate::digest::Digest;
 use crate::manifest::Parsed;
 

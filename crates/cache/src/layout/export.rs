@@ -1,20 +1,17 @@
 //! From the store into a tar.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Write};
 
 use super::{
     Descriptor, IMAGE_NAME, INDEX, Index, LayoutError, MARK, Mark, Progress, REF_NAME, VERSION,
 };
 use crate::digest::{Digest, Hasher};
-use crate::index::{Index as Store, IndexError, Object};
-use crate::manifest::{DOCKER_LIST, Kind, OCI_INDEX};
+use crate::manifest::OCI_INDEX;
 use crate::storage::{Storage, StorageError};
 
 /// Written at a time.
 const CHUNK: usize = 1024 * 1024;
-/// Indexes in indexes; what is nested more deeply is left out.
-const MAX_DEPTH: usize = 8;
 
 /// What is to be exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +48,10 @@ pub fn export(
     let mut blobs: BTreeMap<Digest, u64> = BTreeMap::new();
     for wanted in wanted {
         held.add(&wanted.digest);
-        let mut image = Image::default();
-        let name = wanted
-            .name
-            .clone()
-            .unwrap_or_else(|| wanted.digest.to_string());
-        if let Err(digest) = image.add(storage.index(), &wanted.digest, 0)? {
+        let image = storage.index().whole(&wanted.digest)?;
+        let name = wanted.name.clone();
+        let name = name.unwrap_or_else(|| wanted.digest.to_string());
+        if let Some(digest) = image.missing {
             return Err(LayoutError::Missing {
                 image: name,
                 digest,
@@ -69,8 +64,6 @@ pub fn export(
             size: object.map_or(0, |object| object.size),
             annotations: annotations(wanted.name.as_deref()),
         });
-        image.platforms.sort();
-        image.platforms.dedup();
         exported.push(Exported {
             name,
             bytes: image.blobs.values().sum(),
@@ -92,86 +85,6 @@ fn annotations(name: Option<&str>) -> BTreeMap<String, String> {
         annotations.insert(REF_NAME.to_owned(), tag.to_owned());
     }
     annotations
-}
-
-/// Nothing, or what is missing in the store.
-type Whole = Result<(), Digest>;
-
-/// What an image consists of, as far as it is in the store.
-#[derive(Default)]
-struct Image {
-    blobs: BTreeMap<Digest, u64>,
-    platforms: Vec<String>,
-    /// Manifests that were looked at.
-    known: HashMap<Digest, Whole>,
-}
-
-impl Image {
-    /// Adds a manifest with all below it, where it is whole.
-    fn add(&mut self, index: &Store, digest: &Digest, depth: usize) -> Result<Whole, IndexError> {
-        if let Some(known) = self.known.get(digest) {
-            return Ok(known.clone());
-        }
-        let object = index.object(digest)?;
-        let manifest = object.filter(|object| object.kind == Kind::Manifest && depth <= MAX_DEPTH);
-        let whole = match &manifest {
-            None => Err(digest.clone()),
-            Some(manifest) if is_index(manifest) => self.add_platforms(index, manifest, depth)?,
-            Some(manifest) => self.add_blobs(index, manifest)?,
-        };
-        if let (Ok(()), Some(manifest)) = (&whole, manifest) {
-            self.blobs.insert(digest.clone(), manifest.size);
-        }
-        self.known.insert(digest.clone(), whole.clone());
-        Ok(whole)
-    }
-
-    fn add_blobs(&mut self, index: &Store, manifest: &Object) -> Result<Whole, IndexError> {
-        let mut found = Vec::new();
-        for child in &manifest.children {
-            match index.object(&child.digest)? {
-                Some(object) => found.push((child.digest.clone(), object.size)),
-                None => return Ok(Err(child.digest.clone())),
-            }
-        }
-        self.blobs.extend(found);
-        Ok(Ok(()))
-    }
-
-    /// One whole platform is enough.
-    fn add_platforms(
-        &mut self,
-        index: &Store,
-        list: &Object,
-        depth: usize,
-    ) -> Result<Whole, IndexError> {
-        let (mut is_any, mut missing) = (false, None);
-        for child in &list.children {
-            if child.kind == Kind::Blob {
-                if let Some(object) = index.object(&child.digest)? {
-                    self.blobs.insert(child.digest.clone(), object.size);
-                }
-                continue;
-            }
-            match self.add(index, &child.digest, depth + 1)? {
-                // What belongs to no platform (an attestation) makes no image.
-                Ok(()) if child.platform.as_deref() == Some("unknown/unknown") => {}
-                Ok(()) => {
-                    is_any = true;
-                    self.platforms.extend(child.platform.clone());
-                }
-                Err(digest) => missing = Some(digest),
-            }
-        }
-        Ok(match missing {
-            Some(missing) if !is_any => Err(missing),
-            _ => Ok(()),
-        })
-    }
-}
-
-fn is_index(object: &Object) -> bool {
-    matches!(object.media_type.as_deref(), Some(OCI_INDEX | DOCKER_LIST))
 }
 
 fn write(

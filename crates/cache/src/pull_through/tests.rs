@@ -54,6 +54,7 @@ impl World {
             upstream: Arc::new(self.upstream.clone()),
             digest: digest.clone(),
             places: self.upstream.places(&repository),
+            repository,
             asker: Asker::default(),
             shared: None,
             size: None,

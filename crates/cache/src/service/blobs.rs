@@ -268,6 +268,7 @@ impl Cache {
         let wanted = Wanted {
             upstream: Arc::clone(&self.inner.upstream),
             digest: digest.clone(),
+            repository: who.repository.clone(),
             places,
             asker: self.asker(who, class),
             shared: self.shared(),

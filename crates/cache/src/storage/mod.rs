@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -64,7 +64,12 @@ pub struct Storage {
     changing: Mutex<()>,
     failing: AtomicBool,
     crowded: AtomicBool,
+    /// How many images there were, and when they were counted.
+    images: Mutex<Option<(Instant, u64)>>,
 }
+
+/// Counting images reads the whole index; for who looks twice a second, a count of a moment ago is as good.
+const COUNT_TTL: Duration = Duration::from_secs(10);
 
 impl Storage {
     /// Opens a directory, and brings index and disk together where a crash was between them.
@@ -123,6 +128,7 @@ impl Storage {
             changing: Mutex::default(),
             failing: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
+            images: Mutex::default(),
         })
     }
 
@@ -144,6 +150,27 @@ impl Storage {
     /// Blobs and manifests in the store.
     pub fn stored_objects(&self) -> u64 {
         self.stored_objects.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last thing that was to be stored could not be.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Images in the store, as they were counted within the last seconds.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn image_count_of_late(&self) -> Result<u64, StorageError> {
+        let mut images = self.images.lock();
+        if let Some((at, count)) = *images
+            && at.elapsed() < COUNT_TTL
+        {
+            return Ok(count);
+        }
+        let count = self.index.image_count()?;
+        *images = Some((Instant::now(), count));
+        Ok(count)
     }
 
     /// Images that had to go since the start.

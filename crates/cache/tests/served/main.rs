@@ -12,4 +12,5 @@ mod addresses;
 mod conformance;
 mod credentials;
 mod failures;
+mod live;
 mod world;

@@ -1,7 +1,7 @@
 //! One image and what became of it.
 
 use serde::Serialize;
-use telemetry::report::Explanation;
+use telemetry::report::{Explanation, NodeCacheImage};
 
 /// One image that `resolve` was asked about. Its JSON is the explanation's, with what follows.
 #[derive(Clone, Debug, Serialize)]
@@ -11,6 +11,9 @@ pub(crate) struct Item {
     /// Where it is named, if in a manifest: `shop.yaml:26: Deployment/web: spec.….image`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) named_at: Option<String>,
+    /// What the node cache has of it; none where no cache answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node_cache: Option<NodeCacheImage>,
     /// How its pull ended, with `--pull`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pull: Option<Pull>,

@@ -19,7 +19,7 @@ use telemetry::live::Live;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::process::logging::{self, LogFormat};
@@ -91,8 +91,10 @@ pub(crate) fn run(
         };
         let handle = role.handle();
         let started_with = settings.node_cache.clone();
+        let (metrics, metrics_address) = watch::channel(settings.node_cache.metrics_address);
         tokio::spawn(follower.run(move |new| {
             level.set_debug(new.debug);
+            metrics.send_replace(new.node_cache.metrics_address);
             let cache = &new.node_cache;
             if cache.listen != started_with.listen || cache.dir != started_with.dir {
                 tracing::warn!("nodeCache.listen and nodeCache.dir take effect at a restart");
@@ -103,17 +105,19 @@ pub(crate) fn run(
             let cache = role.cache().clone();
             AbortOnDropHandle::new(tokio::spawn(control::serve(listener, cache)))
         });
-        if let Some(address) = settings.node_cache.metrics_address {
-            tokio::spawn(serve_metrics(address, role.cache().clone(), telemetry));
-        }
+        tokio::spawn(follow_metrics(
+            metrics_address,
+            role.cache().clone(),
+            telemetry,
+        ));
         for address in role.addresses() {
             tracing::info!("serving images on {address}");
         }
         let own = role.addresses().first().copied();
-        let is_plain = settings.node_cache.tls.is_none();
+        let handle = role.handle();
         tokio::spawn(systemd::watchdog(async move |limit| {
             let Some(own) = own else { return true };
-            tokio::time::timeout(limit, answers(own, is_plain))
+            tokio::time::timeout(limit, answers(own, handle.is_plain()))
                 .await
                 .is_ok_and(|answer| answer.is_ok())
         }));
@@ -172,6 +176,33 @@ fn runtime() -> anyhow::Result<Runtime> {
         .enable_all()
         .build()
         .context("cannot start the runtime")
+}
+
+/// Serves metrics at the address that the config names, and at another one as soon as it names another.
+async fn follow_metrics(
+    mut address: watch::Receiver<Option<SocketAddr>>,
+    cache: ::cache::service::Cache,
+    telemetry: Telemetry,
+) {
+    loop {
+        let now = *address.borrow_and_update();
+        let serving = async {
+            if let Some(address) = now {
+                serve_metrics(address, cache.clone(), telemetry.clone()).await;
+            }
+            // Until there is another address.
+            std::future::pending::<()>().await;
+        };
+        let is_other = |address: &Option<SocketAddr>| *address != now;
+        tokio::select! {
+            () = serving => {}
+            changed = address.wait_for(is_other) => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 async fn serve_metrics(address: SocketAddr, cache: ::cache::service::Cache, telemetry: Telemetry) {

@@ -15,6 +15,7 @@ mod deployment;
 mod evicted;
 mod killed;
 mod layouts;
+mod looks;
 mod one_layer;
 mod promises;
 mod pulls;

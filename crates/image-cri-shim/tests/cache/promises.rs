@@ -95,6 +95,21 @@ const TESTS: &[(&str, &str, &str)] = &[
         "a_private_image_is_for_who_proves_his_right",
     ),
     (
+        "an archive that names a layer without holding it gives it to everybody",
+        "cache/src/layout/tests.rs",
+        "a_digest_alone_brings_nothing",
+    ),
+    (
+        "an import that is killed leaves half an image",
+        "image-cri-shim/tests/cache/layouts.rs",
+        "a_cache_that_is_killed_in_the_middle_has_nothing_half",
+    ),
+    (
+        "a config that forgets who may ask opens the cache to everybody",
+        "cache/src/role/door.rs",
+        "a_change_opens_no_door_that_the_cache_would_not_start_with",
+    ),
+    (
         "caches that mirror each other ask each other without end",
         "image-cri-shim/tests/cache/circles.rs",
         "what_nobody_has_is_404_and_what_is_there_is_served_without_a_storm",

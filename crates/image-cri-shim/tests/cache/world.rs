@@ -107,7 +107,7 @@ impl CacheProcess {
         .await;
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("commands.sock")
     }
 

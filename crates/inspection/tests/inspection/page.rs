@@ -2,7 +2,7 @@
 
 use testkit::browser::{Browser, Page, Viewport};
 
-use crate::world::{World, decisions, running};
+use crate::world::{World, decisions, node_cache, running};
 
 /// Text of the row for a decision.
 fn row(id: u64) -> String {
@@ -59,6 +59,48 @@ async fn shows_what_there_is() {
         let hidden = page.evaluate(&hidden);
         assert_eq!(hidden.await.unwrap(), true, "{id}");
     }
+    assert_quiet(&world, &page);
+}
+
+#[tokio::test]
+async fn the_node_cache_where_there_is_one() {
+    let world = World::start().await;
+    let (_browser, page) = shown(&world).await;
+    page.wait_for("document.querySelector('#cache[hidden]')")
+        .await;
+    world.change(|status| status.node_cache = Some(node_cache()));
+    page.wait_for("document.querySelector('#cache:not([hidden])')")
+        .await;
+    let text = "document.getElementById('cache').innerText";
+    let text = page.evaluate(text).await.unwrap();
+    for part in [
+        "/var/lib/image-cri-shim/cache",
+        "93 %",
+        "14 of 15; 2 stale, 0 without an image",
+        "2.0 GiB",
+        "512.0 MiB received from registries",
+        "1.0 GiB of 50.0 GiB",
+        "31 images, 3 had to go",
+        "docker.io/library/nginx",
+        "http://mirror.corp:5000/library/nginx",
+        "3.0 MiB of 12.0 MiB",
+        "nobody yet",
+    ] {
+        assert!(text.as_str().unwrap().contains(part), "{part:?}: {text}");
+    }
+    world.change(|status| {
+        let cache = status.node_cache.as_mut().unwrap();
+        cache.arriving.clear();
+        cache.passes_through = true;
+    });
+    let text = "document.getElementById('cache').innerText";
+    page.wait_for(&format!("{text}.includes('nothing can be stored')"))
+        .await;
+    page.wait_for(&format!("!{text}.includes('mirror.corp')"))
+        .await;
+    world.change(|status| status.node_cache = None);
+    page.wait_for("document.querySelector('#cache[hidden]')")
+        .await;
     assert_quiet(&world, &page);
 }
 

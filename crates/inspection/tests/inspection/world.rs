@@ -14,8 +14,9 @@ use telemetry::history::is_about;
 use telemetry::live::{BypassLive, Live, NodeLive, ProcessLive};
 use telemetry::metrics::{Resolved, Reviewed};
 use telemetry::report::{
-    CacheStatus, CandidateReport, ConfigPart, ConfigStatus, Decision, Freshness, Outcome, Place,
-    ProbeReport, PullReport, RegistryState, RegistryStatus, RuntimeStatus, Status, Verdict,
+    Arriving, CacheStatus, CandidateReport, ConfigPart, ConfigStatus, Decision, Freshness,
+    NodeCacheStatus, Outcome, Place, ProbeReport, PullReport, RegistryState, RegistryStatus,
+    RuntimeStatus, Status, Verdict,
 };
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
@@ -341,6 +342,41 @@ fn registry(address: &str, place: Place, priority: Option<u16>) -> RegistryStatu
     }
 }
 
+pub(crate) fn node_cache() -> NodeCacheStatus {
+    let nginx = Arriving {
+        digest: format!("sha256:{}", "0123456789abcdef".repeat(4)),
+        repository: "docker.io/library/nginx".to_owned(),
+        bytes: 3 << 20,
+        total: Some(12 << 20),
+        from: Some("http://mirror.corp:5000/library/nginx".to_owned()),
+    };
+    NodeCacheStatus {
+        version: "0.1.0".to_owned(),
+        dir: "/var/lib/image-cri-shim/cache".to_owned(),
+        hits: 12,
+        misses: 1,
+        stale: 2,
+        errors: 0,
+        sent_bytes: 2 << 30,
+        received_bytes: 512 << 20,
+        stored_bytes: 1 << 30,
+        max_bytes: 50 << 30,
+        stored_images: 31,
+        evictions: 3,
+        passes_through: false,
+        arriving: vec![
+            nginx.clone(),
+            Arriving {
+                digest: format!("sha256:{}", "fedcba9876543210".repeat(4)),
+                bytes: 0,
+                total: None,
+                from: None,
+                ..nginx
+            },
+        ],
+    }
+}
+
 fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
@@ -403,6 +439,7 @@ fn status() -> Status {
             domain_misses: 3,
             ..CacheStatus::default()
         },
+        node_cache: None,
         running: Vec::new(),
         decisions: decisions(),
         decisions_total: 3,

@@ -7,6 +7,7 @@
 mod candidate;
 mod decision;
 mod explanation;
+mod node_cache;
 mod place;
 mod status;
 mod time;
@@ -14,6 +15,7 @@ mod time;
 pub use candidate::{CandidateReport, Freshness, ProbeReport, candidates};
 pub use decision::{Decision, Outcome, PullReport};
 pub use explanation::{Choice, Explanation, Knowledge, LeftOut, OriginReport, RedirectReport};
+pub use node_cache::{Arriving, NodeCacheImage, NodeCacheStatus};
 pub use place::Place;
 pub use policy::Verdict;
 pub use status::{

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
+use super::node_cache::NodeCacheStatus;
 use super::place::Place;
 
 /// State of the running shim.
@@ -38,6 +39,9 @@ pub struct Status {
     pub image_calls: u64,
     /// Counters of the caches.
     pub caches: CacheStatus,
+    /// The node cache; none where none answers on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_cache: Option<NodeCacheStatus>,
     /// Pulls under way, oldest first.
     pub running: Vec<Decision>,
     /// The last decisions, newest first.

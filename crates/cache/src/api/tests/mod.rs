@@ -6,6 +6,7 @@ mod names;
 mod pulls;
 mod ranges;
 mod rights;
+mod status;
 mod tags;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::digest::Digest;
+use crate::name::Repository;
 use crate::pull_through::Liars;
 use crate::shared::Shared;
 use crate::upstream::{Asker, Place, Upstream};
@@ -44,6 +45,8 @@ pub struct Wanted {
     pub upstream: Arc<dyn Upstream>,
     /// What is fetched.
     pub digest: Digest,
+    /// The repository that it is fetched for.
+    pub repository: Repository,
     /// The places, best first.
     pub places: Vec<Place>,
     /// For whom.

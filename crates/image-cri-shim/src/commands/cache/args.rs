@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use ::cache::control;
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::node_cache;
 use crate::options::ServiceArgs;
 
 /// Keep images on this node: a pull-through registry that serves while upstreams are down
@@ -20,22 +20,34 @@ pub(crate) struct CacheArgs {
     #[command(flatten)]
     pub(crate) service_args: ServiceArgs,
 
-    /// Where the running cache answers commands
-    #[arg(
-        long,
-        global = true,
-        value_name = "SOCKET",
-        default_value = control::SOCKET
-    )]
-    pub(crate) socket: PathBuf,
+    /// Where the running cache answers commands [default: $IMAGE_CRI_SHIM_CACHE_SOCKET, else
+    /// /run/image-cri-shim-cache.sock]
+    #[arg(long, global = true, value_name = "SOCKET")]
+    socket: Option<PathBuf>,
 
     #[command(subcommand)]
     pub(crate) command: Option<CacheCommand>,
 }
 
+impl CacheArgs {
+    /// Where the running cache answers commands.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(node_cache::socket)
+    }
+}
+
 /// A command for the cache.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheCommand {
+    /// Show how the cache is: what was asked for and found, what it holds, what is arriving
+    Status {
+        #[command(flatten)]
+        config: CacheConfig,
+
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Fetch images before they are wanted
     ///
     /// What is there already is not fetched again: after a break, run it again. Without any IMAGE and MANIFEST a
@@ -182,7 +194,8 @@ impl CacheCommand {
     /// The config file that stands after the command's name.
     pub(crate) fn file(&self) -> Option<&PathBuf> {
         let config = match self {
-            Self::Warm { config, .. }
+            Self::Status { config, .. }
+            | Self::Warm { config, .. }
             | Self::Ls { config, .. }
             | Self::Verify { config, .. }
             | Self::Gc { config, .. }

@@ -39,7 +39,10 @@ pub(crate) fn run(file: &Path, socket: &Path, command: &CacheCommand) -> ExitCod
     let told = match command_for(command) {
         Ok(None) => return mirror_config(command),
         Ok(Some(asked)) => {
-            let json = matches!(command, CacheCommand::Ls { json: true, .. });
+            let json = matches!(
+                command,
+                CacheCommand::Ls { json: true, .. } | CacheCommand::Status { json: true, .. }
+            );
             AttachedFile::of(command).and_then(|with| tell(file, socket, &asked, with, json))
         }
         Err(error) => Err(error),
@@ -87,6 +90,7 @@ fn command_for(command: &CacheCommand) -> anyhow::Result<Option<Asked>> {
             pin,
             ..
         } => return warming(images, manifests, *all, platforms, *pin).map(Some),
+        CacheCommand::Status { .. } => Command::Status,
         CacheCommand::Ls { .. } => Command::Ls,
         CacheCommand::Rm(named) => Command::Rm {
             names: names(named),
@@ -179,13 +183,7 @@ fn tell(
             done = follow(file, socket, command, &mut with, &mut shown) => done?,
             () = interrupted => return Ok(None),
         };
-        if *command == Command::Ls {
-            if json {
-                terminal::print_json(&shown.images)?;
-            } else {
-                terminal::print(&shown::table(&shown.images))?;
-            }
-        }
+        shown.print(command, json)?;
         anyhow::Ok(Some(done))
     });
     // What hangs must not keep us.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
-use ::cache::control::{Event, ImageRecord};
+use ::cache::control::{Command, Event, ImageRecord};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use policy::text::one_line;
+use telemetry::report::NodeCacheStatus;
 
+use crate::commands::render::{self, Page};
 use crate::commands::terminal;
 
 /// Longest name beside a bar.
@@ -14,7 +16,8 @@ const MAX_NAME: usize = 48;
 /// What has come so far.
 #[derive(Default)]
 pub(super) struct Shown {
-    pub(super) images: Vec<ImageRecord>,
+    images: Vec<ImageRecord>,
+    status: Option<NodeCacheStatus>,
     stdout_is_taken: bool,
     bars: Bars,
     pub(super) done: Option<bool>,
@@ -29,9 +32,30 @@ impl Shown {
         }
     }
 
+    /// Prints what is printed as a whole.
+    ///
+    /// # Errors
+    /// Standard output takes nothing.
+    pub(super) fn print(&self, command: &Command, json: bool) -> std::io::Result<()> {
+        match (command, &self.status) {
+            (Command::Ls, _) if json => terminal::print_json(&self.images),
+            (Command::Ls, _) => terminal::print(&table(&self.images)),
+            (Command::Status, Some(status)) if json => terminal::print_json(status),
+            (Command::Status, Some(status)) => {
+                let mut page = Page::new(terminal::width());
+                render::node_cache(&mut page, status);
+                terminal::print(&page.into_text())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Shows one more.
     pub(super) fn add(&mut self, event: Event) {
         match event {
+            Event::Status(status) => self.status = Some(*status),
+            // Only `resolve` asks for that.
+            Event::Known(_) => {}
             Event::Image(image) => self.images.push(image),
             Event::Text(text) => self.bars.aside(|| match self.stdout_is_taken {
                 true => terminal::say(&text),
@@ -113,8 +137,7 @@ impl Bars {
     }
 }
 
-/// A page of images.
-pub(super) fn table(images: &[ImageRecord]) -> String {
+fn table(images: &[ImageRecord]) -> String {
     if images.is_empty() {
         return "no images\n".to_owned();
     }

@@ -6,6 +6,7 @@ use telemetry::report::{
 };
 
 use super::cell::Cell;
+use super::node_cache::node_cache_image;
 use super::page::Page;
 use super::style;
 use super::table::{Column, Row, Table};
@@ -36,6 +37,9 @@ pub(crate) fn explanation(page: &mut Page, item: &Item) {
     }
     if report.untouched.is_some() {
         return;
+    }
+    if let Some(known) = &item.node_cache {
+        node_cache_image(page, known);
     }
     page.table(&candidates(report));
     for left_out in &report.left_out {

@@ -6,6 +6,7 @@
 //! | [`mod@status`] | `status` |
 //! | [`mod@history`] | `history` |
 //! | [`mod@doctor`] | `doctor` |
+//! | [`mod@node_cache`] | the node cache, in `status`, `resolve` and `cache status` |
 //! | [`trail`] | a decision in one line |
 //! | [`page`], [`table`] | lines, fields and tables, wide or narrow |
 //! | [`cell`], [`style`] | text that is safe to print, and its colours |
@@ -19,6 +20,7 @@ mod cell;
 mod doctor;
 mod explanation;
 mod history;
+mod node_cache;
 mod page;
 mod status;
 mod style;
@@ -31,6 +33,7 @@ pub(crate) use cell::clean;
 pub(crate) use doctor::doctor;
 pub(crate) use explanation::explanation;
 pub(crate) use history::history;
+pub(crate) use node_cache::node_cache;
 pub(crate) use page::Page;
 pub(crate) use status::{away, status};
 pub(crate) use summary::summary;

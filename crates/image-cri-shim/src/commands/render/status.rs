@@ -50,6 +50,10 @@ pub(crate) fn status(page: &mut Page, status: &Status, now: SystemTime) {
     }
     page.section("Caches");
     caches(page, &status.caches);
+    if let Some(node_cache) = &status.node_cache {
+        page.section("Node cache");
+        super::node_cache(page, node_cache);
+    }
     if !status.running.is_empty() {
         page.section("Pulls under way");
         page.table(&decisions(&status.running, now));

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use telemetry::report::{Decision, Explanation, Status};
+use telemetry::report::{Decision, Explanation, NodeCacheStatus, Status};
 
 use super::*;
 use crate::commands::item::{Item, Pull};
@@ -50,6 +50,7 @@ fn item(explanation: Value) -> Item {
     Item {
         explanation,
         named_at: None,
+        node_cache: None,
         pull: None,
     }
 }
@@ -370,6 +371,73 @@ fn a_shim_that_has_just_started_and_lost_its_runtime() {
     away(&mut page, "no image-cri-shim runs at /x: gone", "3 s", true);
     status(&mut page, &fresh, now());
     assert_snapshot!(plain(page));
+}
+
+fn a_node_cache() -> NodeCacheStatus {
+    serde_json::from_value(json!({
+        "version": "0.1.0", "dir": "/var/lib/image-cri-shim/cache",
+        "hits": 1180, "misses": 31, "stale": 12, "errors": 2,
+        "sent_bytes": 13_958_643_712u64, "received_bytes": 2_147_483_648u64,
+        "stored_bytes": 1_610_612_736u64, "max_bytes": 53_687_091_200u64,
+        "stored_images": 31, "evictions": 3,
+        "arriving": [
+            {"digest": format!("sha256:{}", "0123456789abcdef".repeat(4)), "repository": "docker.io/library/nginx",
+             "bytes": 3_145_728, "total": 12_582_912, "from": "http://mirror.corp:5000/library/nginx"},
+            {"digest": format!("sha256:{}", "fedcba9876543210".repeat(4)), "repository": "quay.io/team/app",
+             "bytes": 0},
+        ],
+    }))
+    .unwrap()
+}
+
+#[test]
+fn the_node_cache() {
+    let seen = a_node_cache();
+    assert_snapshot!(at_all_widths(|page| node_cache(page, &seen)));
+    let mut page = Page::new(Some(100));
+    node_cache(
+        &mut page,
+        &NodeCacheStatus {
+            passes_through: true,
+            ..NodeCacheStatus::default()
+        },
+    );
+    let text = plain(page);
+    for part in ["nothing asked yet", "0 images", "nothing can be stored"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let mut page = Page::new(Some(100));
+    let with = Status {
+        node_cache: Some(seen),
+        ..a_status()
+    };
+    status(&mut page, &with, now());
+    assert!(plain(page).contains("\nNode cache\n"));
+}
+
+#[test]
+fn what_the_node_cache_has_of_an_image() {
+    let known = |known: Value| Item {
+        node_cache: Some(serde_json::from_value(known).unwrap()),
+        ..nobody()
+    };
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let whole = known(json!({
+        "digest": digest, "from": "http://mirror.corp:5000/library/nginx",
+        "confirmed_at": "2026-11-21T09:55:00.000Z", "bytes": 31_467_292, "platforms": ["linux/amd64"],
+        "is_whole": true, "pinned": true,
+    }));
+    let part = known(json!({
+        "digest": digest, "bytes": 3_000, "is_whole": false,
+        "arriving": [{"digest": digest, "repository": "docker.io/library/nginx", "bytes": 3_145_728,
+            "total": 12_582_912, "from": "http://mirror.corp:5000/library/nginx"}],
+    }));
+    let nothing = known(json!({"bytes": 0, "is_whole": false}));
+    assert_snapshot!(at_all_widths(|page| {
+        for item in [&whole, &part, &nothing] {
+            explanation(page, item);
+        }
+    }));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::commands::inputs::{self, filled_in_later, not_looked_at};
 use crate::commands::item::Item;
 use crate::commands::render::{self, Page};
 use crate::commands::terminal;
+use crate::node_cache;
 use crate::process::signals;
 
 /// Images that are looked at together: enough to keep eight registries busy, few enough not to be
@@ -149,11 +150,14 @@ async fn work(
     let explained = stream::iter(images).map(|named| {
         let (explainer, progress) = (&explainer, &progress);
         async move {
+            // Before it is probed: by that it begins to have it.
+            let node_cache = node_cache::image(&named.image).await;
             let explanation = explainer.explain(&named.image, !args.offline).await?;
             progress.one_done(&named.image);
             anyhow::Ok(Item {
                 explanation,
                 named_at: named.place,
+                node_cache,
                 pull: None,
             })
         }

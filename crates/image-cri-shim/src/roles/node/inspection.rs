@@ -32,6 +32,7 @@ use tokio::runtime::Handle;
 
 use super::bypass;
 use super::handover::give::HandOver;
+use crate::node_cache;
 use crate::requests::{ExplainRequest, HandOverRequest, HistoryRequest, StatusRequest};
 
 /// How long the runtime may take to say who it is.
@@ -118,6 +119,7 @@ impl Inspection {
         let settings = shared.settings.load_full();
         let history = shared.telemetry.history();
         let (started, since) = shared.started;
+        let (runtime, node_cache) = tokio::join!(self.runtime(), node_cache::status());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: timestamp(started),
@@ -125,12 +127,13 @@ impl Inspection {
             socket: shared.socket.display().to_string(),
             metrics_address: shared.metrics_address.load().as_ref().clone(),
             config: shared.config.status(),
-            runtime: self.runtime().await,
+            runtime,
             bypass: self.bypass().map(|seen| bypass::status(&seen, &settings)),
             restart_needed: shared.hand_over.restart_needed().await,
             registries: self.registries(&settings),
             image_calls: shared.telemetry.metrics().image_calls(),
             caches: self.caches(),
+            node_cache,
             running: history.running(),
             decisions: history.ended(decisions, |_| true),
             decisions_total: history.total(),

@@ -1,23 +1,25 @@
 //! The role: listeners, config, and what goes on beside requests.
 
+mod door;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use listener::certificate::Store;
-use listener::certificate::files::{Files, FilesError};
+use listener::certificate::files::FilesError;
 use listener::tls::TlsError;
-use listener::{ClientCertificates, Limits, Options, Protocols, Tls, WhenFull};
+use listener::{Limits, Options, Protocols, Tls, WhenFull};
 use parking_lot::Mutex;
 use policy::config::{ListenAddress, NodeCache, S3Store, Settings as Config};
 use registry::{AddressGuard, Client, ClientOptions};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::{Api, Gate};
+use self::door::Door;
+use crate::api::Api;
 use crate::freshness::Freshness;
 use crate::pull_through::Parallelism;
 use crate::registries::{Asking, Registries};
@@ -36,10 +38,10 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const CONNECTIONS: usize = 1024;
 /// A kept connection may be idle for so long between two requests.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is tried to go on listening where the system has no room for that.
+const LISTEN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long answers may take to finish after SIGTERM.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// More than any chain of certificates, in bytes; a mistaken path is refused instead of read.
-const MAX_PEM: u64 = 1 << 20;
 
 /// Why the cache can't start.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,9 @@ pub enum RoleError {
         /// Why.
         error: io::Error,
     },
+    /// The system has no room for listeners.
+    #[error("cannot listen: {0}")]
+    Listeners(io::Error),
     /// None of the default addresses can be had.
     #[error("cannot listen on any of the default addresses; is another cache running?")]
     NoListener,
@@ -81,10 +86,9 @@ pub struct Role {
     api: Api,
     cache: Cache,
     registries: Registries,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<std::net::TcpListener>,
     addresses: Vec<SocketAddr>,
-    tls: Option<Arc<Tls>>,
-    certificates: Option<(Files, Arc<Store>)>,
+    door: Arc<Door>,
     /// Whether the directory can be written to.
     is_writable: bool,
     dir: std::path::PathBuf,
@@ -95,10 +99,9 @@ pub struct Role {
 /// What can be told of a new config while the role serves. Clones are for the same role.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    api: Api,
+    door: Arc<Door>,
     cache: Cache,
     registries: Registries,
-    addresses: Vec<SocketAddr>,
     /// The shared store that is in use.
     s3: Arc<Mutex<Option<S3Store>>>,
 }
@@ -129,10 +132,14 @@ impl Role {
         if let Some(why) = node_cache.refusal() {
             return Err(RoleError::Refused(why));
         }
-        let (tls, certificates) = tls(node_cache).await?;
         let listeners = bind(&node_cache.listen).await?;
         let addresses = listeners.iter().filter_map(|l| l.local_addr().ok());
         let addresses: Vec<SocketAddr> = addresses.collect();
+        let door = Door::new(node_cache, addresses.clone()).await?;
+        // Each time that TLS is switched on or off they are listened on anew.
+        let listeners = listeners.into_iter().map(TcpListener::into_std);
+        let listeners = listeners.collect::<io::Result<Vec<_>>>();
+        let listeners = listeners.map_err(RoleError::Listeners)?;
         let (storage, is_writable) = open(&node_cache.dir)?;
         storage.set_limits(limits(node_cache, &storage));
         let registries = registries(config, instance, addresses.clone());
@@ -142,15 +149,13 @@ impl Role {
             None,
             settings(config),
         );
-        let gate = gate(node_cache, &addresses);
         let role = Self {
-            api: Api::new(cache.clone(), gate, instance),
+            api: Api::new(cache.clone(), door.gate().await, instance),
             cache,
             registries,
             listeners,
             addresses,
-            tls,
-            certificates,
+            door: Arc::new(door),
             is_writable,
             dir: node_cache.dir.clone(),
             s3: Arc::default(),
@@ -172,10 +177,9 @@ impl Role {
     /// For new configs.
     pub fn handle(&self) -> Handle {
         Handle {
-            api: self.api.clone(),
+            door: Arc::clone(&self.door),
             cache: self.cache.clone(),
             registries: self.registries.clone(),
-            addresses: self.addresses.clone(),
             s3: Arc::clone(&self.s3),
         }
     }
@@ -187,25 +191,9 @@ impl Role {
             self.is_writable,
             self.dir,
         )));
-        let _certificates = self.certificates.map(|(files, store)| {
-            let follow = files.follow(store, Arc::new(Notify::new()));
-            AbortOnDropHandle::new(tokio::spawn(follow))
-        });
-        let options = Options {
-            purpose: "image pulls",
-            protocols: Protocols::Http1,
-            tls: self.tls,
-            limits: Limits {
-                connections: CONNECTIONS,
-                // A transfer must not be cut for a newcomer.
-                when_full: WhenFull::Wait,
-                head_timeout: IDLE_TIMEOUT,
-                lifetime: None,
-                drain_timeout: DRAIN_TIMEOUT,
-                ..Limits::default()
-            },
-        };
-        listener::serve(self.listeners, options, self.api.service(), shutdown).await;
+        let (door, api) = (Arc::clone(&self.door), self.api.clone());
+        let _door = AbortOnDropHandle::new(tokio::spawn(async move { door.follow(&api).await }));
+        listen(&self.listeners, &self.api, self.door.tls(), shutdown).await;
         let storage = self.cache.storage();
         let flushed = tokio::task::spawn_blocking(move || {
             storage.flush_touched()?;
@@ -218,6 +206,11 @@ impl Role {
 }
 
 impl Handle {
+    /// Whether connections are not encrypted.
+    pub fn is_plain(&self) -> bool {
+        self.door.tls().borrow().is_none()
+    }
+
     /// Takes a new config; `listen` and `dir` stay as they were.
     pub fn configure(&self, config: &Config) {
         let storage = self.cache.storage();
@@ -233,7 +226,7 @@ impl Handle {
         self.configure_shared(config.node_cache.s3.as_ref());
         self.registries.configure(asking(config));
         self.cache.configure(settings(config));
-        self.api.set_gate(gate(&config.node_cache, &self.addresses));
+        self.door.want(&config.node_cache);
     }
 }
 
@@ -333,64 +326,71 @@ fn limits(node_cache: &NodeCache, storage: &Storage) -> SizeLimits {
     }
 }
 
-fn gate(node_cache: &NodeCache, addresses: &[SocketAddr]) -> Gate {
-    let mut names = node_cache.names.clone();
-    if let Some(tls) = &node_cache.tls
-        && let Ok(pem) = files::read_text(&tls.cert_file, MAX_PEM)
-    {
-        names.extend(certificate_names(&pem));
-    }
-    Gate {
-        addresses: addresses.to_vec(),
-        names,
-        allow: node_cache.allow.clone(),
-    }
-}
-
-/// The DNS names of the first certificate.
-fn certificate_names(pem: &str) -> Vec<String> {
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else {
-        return Vec::new();
-    };
-    let Ok(certificate) = pem.parse_x509() else {
-        return Vec::new();
-    };
-    let Ok(Some(names)) = certificate.subject_alternative_name() else {
-        return Vec::new();
-    };
-    let names = names.value.general_names.iter();
-    names
-        .filter_map(|name| match name {
-            x509_parser::extensions::GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-            _ => None,
-        })
-        .collect()
-}
-
-type Certificates = Option<(Files, Arc<Store>)>;
-
-async fn tls(node_cache: &NodeCache) -> Result<(Option<Arc<Tls>>, Certificates), RoleError> {
-    let Some(tls) = &node_cache.tls else {
-        return Ok((None, None));
-    };
-    let files = Files {
-        certificate: tls.cert_file.clone(),
-        key: tls.key_file.clone(),
-    };
-    let store = Arc::new(Store::default());
-    files.load(&store).await?;
-    let clients = match &tls.client_ca {
-        Some(path) => {
-            let read = files::read(path, MAX_PEM).await;
-            let pem = read.map_err(|error| {
-                RoleError::ClientCa(format!("cannot read {}: {error}", path.display()))
-            })?;
-            ClientCertificates::Required(pem)
+/// Serves until `shutdown` ends. Where TLS is switched on or off, new connections are such, and those that
+/// are there are finished.
+async fn listen(
+    listeners: &[std::net::TcpListener],
+    api: &Api,
+    mut tls: watch::Receiver<Option<Arc<Tls>>>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut ending = Vec::new();
+    loop {
+        let used = tls.borrow_and_update().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let again = listeners.iter().map(|listener| {
+            let again = listener.try_clone()?;
+            TcpListener::from_std(again)
+        });
+        let again = match again.collect::<io::Result<Vec<_>>>() {
+            Ok(again) => again,
+            Err(error) => {
+                tracing::error!("cannot go on listening: {error}; trying again");
+                tokio::select! {
+                    () = &mut shutdown => break,
+                    () = tokio::time::sleep(LISTEN_RETRY_INTERVAL) => continue,
+                }
+            }
+        };
+        let serving = listener::serve(again, options(used), api.service(), async {
+            // Dropped is stopped, too.
+            let _ = stopped.await;
+        });
+        let serving = AbortOnDropHandle::new(tokio::spawn(serving));
+        let goes_on = tokio::select! {
+            () = &mut shutdown => false,
+            changed = tls.changed() => changed.is_ok(),
+        };
+        drop(stop);
+        ending.push(serving);
+        if !goes_on {
+            break;
         }
-        None => ClientCertificates::None,
-    };
-    let tls = Tls::new(Arc::clone(&store), Protocols::Http1, &clients)?;
-    Ok((Some(Arc::new(tls)), Some((files, store))))
+        ending.retain(|serving| !serving.is_finished());
+    }
+    for serving in ending {
+        if let Err(error) = serving.await {
+            tracing::error!("connections were not finished: {error}");
+        }
+    }
+}
+
+fn options(tls: Option<Arc<Tls>>) -> Options {
+    Options {
+        purpose: "image pulls",
+        protocols: Protocols::Http1,
+        tls,
+        limits: Limits {
+            connections: CONNECTIONS,
+            // A transfer must not be cut for a newcomer.
+            when_full: WhenFull::Wait,
+            head_timeout: IDLE_TIMEOUT,
+            lifetime: None,
+            drain_timeout: DRAIN_TIMEOUT,
+            ..Limits::default()
+        },
+    }
 }
 
 /// Listens on what can be had; an address that was written must be.
