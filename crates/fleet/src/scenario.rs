@@ -139,4 +139,7 @@ async fn live(node: Arc<Node>, pods: Vec<Pod>, start: Instant, waits: Arc<Mutex<
         let (node, waits) = (Arc::clone(&node), Arc::clone(&waits));
         tokio::spawn(async move { node.start_pod(pod.image, &waits).await });
     }
+    // A node goes on trying the registries that have failed.
+    std::future::pending::<()>().await;
+    drop(node);
 }
