@@ -36,8 +36,25 @@ from the archive, which takes the Go program's place"
     exit 1
 }
 
-# The cache's user, and the link that kubelet dials, where it is not there yet.
+# A config that routes nothing, as `image-cri-shim install` writes it, where there is none: a shim without one hands over to
+# no other. Not where one was lost: the site may be one that must not be opened.
+new_config() {
+    if [ -e /etc/image-cri-shim.yaml ] || [ -L /etc/image-cri-shim.yaml ] || [ -e /var/lib/image-cri-shim/last-good.yaml ]; then
+        return 0
+    fi
+    (
+        umask 077
+        cat >/etc/image-cri-shim.yaml <<'END'
+# Where this node's images come from. docs/rules.md has the rules, examples/ has complete configs.
+# Nothing is routed until a registry or a redirect stands here.
+registries: []
+END
+    )
+}
+
+# The config, the cache's user, and the link that kubelet dials, where they are not there yet.
 prepare() {
+    new_config
     systemd-sysusers image-cri-shim-cache.conf || say "the user of the cache could not be made; see above"
     if systemd_runs; then
         systemctl daemon-reload

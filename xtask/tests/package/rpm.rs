@@ -93,9 +93,10 @@ async fn read_back_installed_upgraded_under_load_and_erased() {
         .into_iter()
         .filter(|line| !before.contains(line))
         .collect();
-    // rpm knows no purge: the state and the cache's user stay. So do folders that other packages have, too, and that this
+    // rpm knows no purge: config, state and the cache's user stay. So do folders that other packages have, too, and that this
     // Debian lacked.
     let of_all = [
+        "/etc/image-cri-shim.yaml 600 ",
         "/usr/share/fish ",
         "/usr/share/fish/vendor_completions.d ",
         "/usr/share/licenses ",
