@@ -1,6 +1,7 @@
 //! Credentials in docker's and podman's formats: `config.json`, and the Kubernetes Secrets made of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -10,8 +11,8 @@ use crate::host::canonical_host;
 use crate::host_pattern::matches_host;
 use crate::{Credentials, Endpoint};
 
-/// A docker `config.json`, as far as it is about credentials. Masked in debug output.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// A docker `config.json`, as far as it is about credentials. Debug output counts its entries and shows none.
+#[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct DockerConfig {
     auths: Option<BTreeMap<String, Option<Entry>>>,
@@ -19,6 +20,17 @@ pub struct DockerConfig {
     helpers: Option<BTreeMap<String, String>>,
     #[serde(rename = "credsStore")]
     store: Option<String>,
+}
+
+// A key may be an address with a password in it.
+impl fmt::Debug for DockerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DockerConfig")
+            .field("auths", &self.auths.as_ref().map(BTreeMap::len))
+            .field("helpers", &self.helpers.as_ref().map(BTreeMap::len))
+            .field("has_store", &self.store.is_some())
+            .finish()
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -243,3 +243,11 @@ fn a_helper_may_answer_with_an_identity_token() {
     let found = from_helper(r#"{"ServerURL": "x", "Username": "<token>", "Secret": "hunter2"}"#);
     assert_eq!(found, Ok(Credentials::identity_token("hunter2")));
 }
+
+/// Found by fuzzing: a key may be an address with a password in it.
+#[test]
+fn debug_output_shows_no_key() {
+    let text = r#"{"auths":{"https://user:hunter2@a.io/":null},"credHelpers":{"b.io":"hunter2"}}"#;
+    let shown = format!("{:?}", DockerConfig::parse(text).unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
