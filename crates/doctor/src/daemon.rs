@@ -132,7 +132,7 @@ pub(crate) fn judge(facts: &Facts, beside: &Beside<'_>) -> Vec<Line> {
         ));
     }
     if !status.restart_needed.is_empty() {
-        let changed = status.restart_needed.join(", ");
+        let changed = policy::text::one_line(&status.restart_needed.join(", "), 300);
         lines.push(Line::warn(
             Area::Shim,
             "daemon.unit",

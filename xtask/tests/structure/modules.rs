@@ -165,7 +165,8 @@ fn references(
     let mut at = 0;
     while at < items.len() {
         match &items[at] {
-            TokenTree::Ident(word) if word == "use" => {
+            // `use<>` in a type captures; it imports nothing.
+            TokenTree::Ident(word) if word == "use" && !is_less(items.get(at + 1)) => {
                 let end = items[at..].iter().position(is_semicolon).unwrap_or(0) + at;
                 let public = is_public(&items[..at]);
                 let mut leaves = Vec::new();
@@ -209,6 +210,10 @@ fn references(
         }
         at += 1;
     }
+}
+
+fn is_less(token: Option<&TokenTree>) -> bool {
+    matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == '<')
 }
 
 /// The leaves of an import's tree, each with the name that it gets.
