@@ -14,6 +14,7 @@
 //! | [`watched`] | following one object |
 //! | `retry` | when a watch is opened again |
 //! | [`objects`] | the ConfigMap and the Secrets |
+//! | [`kubelet`] | what a running kubelet says of itself |
 //! | [`lease`] | a Lease that several processes share |
 //! | [`failure`] | why the server gave no answer |
 
@@ -21,6 +22,7 @@ pub mod candidates;
 pub mod client;
 pub mod failure;
 mod kubeconfig;
+pub mod kubelet;
 pub mod lease;
 pub mod objects;
 mod retry;
@@ -30,6 +32,7 @@ pub mod watched;
 pub use candidates::{Discovered, KubeconfigCandidates};
 pub use client::ClientProvider;
 pub use failure::{Failure, FailureKind};
+pub use kubelet::{KubeletEndpoints, kubelet_endpoints};
 pub use lease::{SharedLease, Written};
 pub use objects::{ConfigMapText, SecretData, follow_config_map, follow_secret, read_config_map};
 pub use watched::{LastSync, Snapshot, WatchedObject};

@@ -204,18 +204,18 @@ async fn look_live(
         node,
         None,
     );
-    let kubelet = async {
-        let files = basis.wiring.as_ref().map(wiring::Facts::files);
-        let files = files.unwrap_or_default();
-        match node {
-            Some(node) => Some(kubelet::gather(host, node, files, limit).await),
-            None => None,
-        }
-    };
     let runtime = runtime::gather(host, written.effective(), limit);
     let asking = ask_daemon(basis.shim_socket.clone());
     let daemon = daemon::gather(&basis.shim_socket, basis.shim_pid, asking, limit);
     let link = api_server::link(&basis.environment);
+    let kubelet = async {
+        let files = basis.wiring.as_ref().map(wiring::Facts::files);
+        let files = files.unwrap_or_default();
+        match node {
+            Some(node) => Some(kubelet::gather(host, node, files, &link, limit).await),
+            None => None,
+        }
+    };
     let api_server = api_server::gather(&link, limit);
     let registries = async {
         let filled = settings::filled(settings, link.clone(), limit).await;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use cluster::{ClientProvider, KubeletEndpoints};
 use installer::{Kind, LINK, Node, flags, is_ours};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,6 +24,8 @@ pub(crate) struct Facts {
     process: Option<Process>,
     /// What kubelet says of itself; none where it is told to say nothing.
     healthz: Option<Timely<Result<(), String>>>,
+    /// What it says of its endpoints, where that may be asked.
+    told: Option<KubeletEndpoints>,
 }
 
 /// A process that is kubelet, or has it inside.
@@ -35,25 +38,39 @@ struct Process {
     /// The endpoint that the config file it was started with names.
     endpoint_in_file: Option<String>,
     healthz: Option<SocketAddr>,
+    /// What its node is called.
+    node: String,
     started: Option<SystemTime>,
     /// When the newest file was written by which it is led to the shim.
     wired: Option<SystemTime>,
 }
 
-/// `files` are those by which kubelet is led to the shim.
+/// `files` are those by which kubelet is led to the shim; `link` leads to the API server.
 pub(crate) async fn gather(
     host: &Host,
     node: &Node,
     files: Vec<PathBuf>,
+    link: &ClientProvider,
     limit: Duration,
 ) -> Timely<Facts> {
     let (on, kind) = (host.clone(), node.kind);
     let process = on_thread(limit, move || find(&on, kind, &files)).await?;
-    let healthz = match process.as_ref().and_then(|process| process.healthz) {
-        Some(address) => Some(within(limit, healthz(address)).await),
-        None => None,
+    let healthz = async {
+        let address = process.as_ref().and_then(|process| process.healthz)?;
+        Some(within(limit, healthz(address)).await)
     };
-    Ok(Facts { process, healthz })
+    let told = async {
+        let name = &process.as_ref()?.node;
+        // Most nodes may not ask that. Then the other evidence has to do.
+        let told = within(limit, cluster::kubelet_endpoints(link, name)).await;
+        told.ok()?.ok()?
+    };
+    let (healthz, told) = tokio::join!(healthz, told);
+    Ok(Facts {
+        process,
+        healthz,
+        told,
+    })
 }
 
 fn find(host: &Host, kind: Kind, files: &[PathBuf]) -> Option<Process> {
@@ -102,6 +119,7 @@ fn process(host: &Host, pid: u32, words: &[String], files: &[PathBuf]) -> Proces
     let bind = last("healthz-bind-address").or_else(|| in_config("healthzBindAddress"));
     let bind = bind.and_then(|address| address.parse().ok());
     let bind: IpAddr = bind.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let name = last("hostname-override").or_else(|| host.text("/proc/sys/kernel/hostname"));
     let modified = |path: &PathBuf| host.place(path).ok()?.metadata().ok()?.modified().ok();
     Process {
         pid,
@@ -111,6 +129,7 @@ fn process(host: &Host, pid: u32, words: &[String], files: &[PathBuf]) -> Proces
         healthz: port
             .filter(|port| *port != 0)
             .map(|port| SocketAddr::new(bind, port)),
+        node: name.unwrap_or_default().trim().to_lowercase(),
         started: started(host, pid),
         wired: files.iter().filter_map(modified).max(),
     }
@@ -162,6 +181,12 @@ pub(crate) fn judge(node: &Node, leads_here: bool, facts: &Timely<Facts>) -> Vec
         )];
     };
     let mut lines = vec![of_process(process, leads_here, &restart)];
+    lines.extend(
+        facts
+            .told
+            .as_ref()
+            .and_then(|told| of_told(told, leads_here, &restart)),
+    );
     if let Some(healthz) = &facts.healthz {
         lines.push(match healthz {
             Ok(Ok(())) => Line::ok(
@@ -189,6 +214,34 @@ fn no_processes(late: Late) -> Line {
         format!("the processes of this node can't be listed: {late}"),
         "journalctl -k -n 50   # the kernel may say what hangs",
     )
+}
+
+/// What kubelet itself says counts for most. Before 1.27 it does not tell.
+fn of_told(told: &KubeletEndpoints, leads_here: bool, restart: &str) -> Option<Line> {
+    const CHECK: &str = "kubelet.configz";
+    if told.container_runtime_endpoint.is_empty() {
+        return None;
+    }
+    let endpoint = policy::text::one_line(&told.image_service_endpoint, 120);
+    Some(match endpoint.as_str() {
+        ours if is_ours(ours) => {
+            let text = format!("kubelet says at /configz that it dials {LINK}");
+            Line::ok(Area::Wiring, CHECK, text)
+        }
+        "" if !leads_here => return None,
+        "" => Line::bad(
+            Area::Wiring,
+            CHECK,
+            "kubelet says at /configz that it does not dial the shim, although its files say so",
+            restart,
+        ),
+        other => Line::bad(
+            Area::Wiring,
+            CHECK,
+            format!("kubelet says at /configz that it uses another image service: {other}"),
+            restart,
+        ),
+    })
 }
 
 fn of_process(process: &Process, leads_here: bool, restart: &str) -> Line {
@@ -279,6 +332,7 @@ mod tests {
         let facts = Facts {
             process: found(kind, commands),
             healthz: None,
+            told: None,
         };
         judge(&node(kind), leads_here, &Ok(facts)).remove(0)
     }
@@ -334,5 +388,24 @@ mod tests {
         assert_eq!(healthz("kubelet|--healthz-port=0"), None);
         let other = healthz("kubelet|--healthz-port=1|--healthz-bind-address=::1");
         assert_eq!(other.unwrap().to_string(), "[::1]:1");
+    }
+
+    #[test]
+    fn what_kubelet_says_itself() {
+        let told = |image: &str, leads_here| {
+            let told = KubeletEndpoints {
+                container_runtime_endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
+                image_service_endpoint: image.to_owned(),
+            };
+            of_told(&told, leads_here, "").map(|line| line.verdict)
+        };
+        assert_eq!(
+            told("unix:///run/image-cri-shim.sock", true),
+            Some(Verdict::Ok)
+        );
+        assert_eq!(told("", true), Some(Verdict::Bad));
+        assert_eq!(told("", false), None);
+        assert_eq!(told("unix:///run/x.sock", false), Some(Verdict::Bad));
+        assert_eq!(of_told(&KubeletEndpoints::default(), true, ""), None);
     }
 }

@@ -8,5 +8,6 @@
 )]
 
 mod candidates;
+mod kubelet;
 mod lease;
 mod watched;

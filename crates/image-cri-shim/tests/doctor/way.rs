@@ -58,3 +58,25 @@ async fn no_kubelet_runs() {
         "systemctl start kubelet.service",
     );
 }
+
+#[tokio::test]
+async fn kubelet_says_itself_that_it_does_not_dial_the_shim() {
+    let world = World::running().await;
+    // Its command line says otherwise.
+    world.run_kubelet(&format!(
+        "{FLAG} --healthz-port=0 --hostname-override=Node-7"
+    ));
+    let told = serde_json::json!({"kubeletconfig": {
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "imageServiceEndpoint": "",
+    }});
+    world
+        .api_server
+        .put("/api/v1/nodes/node-7/proxy/configz", told);
+    let page = world.doctor().await;
+    page.bad(
+        "kubelet.configz",
+        "kubelet says at /configz that it does not dial the shim",
+        "systemctl restart kubelet.service",
+    );
+}

@@ -28,7 +28,12 @@ pub(super) fn key(path: &str) -> Option<Key> {
     let (resource, name) = match rest {
         [resource] => (*resource, ""),
         [resource, name] => (*resource, *name),
-        _ => return None,
+        // What is below an object, such as what a kubelet says by the proxy of its node.
+        [resource, name, below @ ..] => {
+            let resource = format!("{resource}/{}", below.join("/"));
+            return Some((resource, namespace.to_owned(), (*name).to_owned()));
+        }
+        [] => return None,
     };
     Some((resource.to_owned(), namespace.to_owned(), name.to_owned()))
 }
