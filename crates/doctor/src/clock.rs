@@ -45,7 +45,10 @@ pub(crate) fn judge(skews: &[Skew]) -> Option<Line> {
     const CHECK: &str = "clock";
     let worst = skews.iter().max_by_key(|skew| skew.difference)?;
     if worst.difference <= BEARABLE {
-        let text = format!("this node's clock agrees with {} registries", skews.len());
+        let text = format!(
+            "this node's clock agrees with the registries' ({} asked)",
+            skews.len()
+        );
         return Some(Line::ok(Area::Node, CHECK, text));
     }
     let off = |skew: &&Skew| skew.difference > BEARABLE && skew.is_behind == worst.is_behind;
@@ -100,7 +103,7 @@ mod tests {
     fn whose_clock_is_off() {
         assert_eq!(judged(&[]), None);
         for (seconds, verdict, part) in [
-            (vec![0, 1, -2], Verdict::Ok, "agrees with 3"),
+            (vec![0, 1, -2], Verdict::Ok, "(3 asked)"),
             (vec![7200], Verdict::Bad, "2h behind a.io's"),
             (vec![-7200, -7200], Verdict::Bad, "2h ahead of"),
             (vec![120], Verdict::Warn, "2m behind"),

@@ -156,7 +156,10 @@ pub async fn examine(options: Options) -> Report {
             main_pid: service.as_ref().ok().and_then(service::Facts::shim_pid),
             version: &version,
         };
-        lines.extend(daemon::judge(&live.daemon, &beside));
+        // Why nobody answers is said by the unit's line then.
+        if unit_is_active != Some(false) || status.is_some() {
+            lines.extend(daemon::judge(&live.daemon, &beside));
+        }
         lines.extend(link::judge_call(&link_facts, live.runtime.answers()));
         lines.extend(api_server::judge(&live.api_server));
         let unit = service.as_ref().ok().and_then(service::Facts::cache);

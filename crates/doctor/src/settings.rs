@@ -142,7 +142,7 @@ fn summary(settings: &Settings) -> String {
         true => "",
         false => "; the origin is never asked",
     };
-    format!("{registries} registries, {redirects} redirects{origin}")
+    format!("registries: {registries}, redirects: {redirects}{origin}")
 }
 
 /// Each finding by file, line and field, errors first.
@@ -242,7 +242,7 @@ mod tests {
         let good = lines("address: http://a.io\n");
         assert_eq!(good[0].verdict, Verdict::Ok, "{good:?}");
         assert!(
-            good[0].text.contains("1 registries, 0 redirects"),
+            good[0].text.contains("registries: 1, redirects: 0"),
             "{good:?}"
         );
         let broken = lines("registrys: []\naddress: http://a.io\ntimeout: soon\n");

@@ -55,15 +55,20 @@ fn mark(verdict: Verdict) -> Cell {
 
 /// At the end, where the eye is when a page has scrolled by.
 fn summary(page: &mut Page, report: &Report) {
-    let count = |verdict| report.count(verdict);
     let elapsed = units::duration(Duration::from_millis(report.elapsed_ms));
-    let counts = format!(
-        "{} bad, {} to look at, {} ok, in {elapsed}",
+    let count = |verdict: Verdict| {
+        let cell = Cell::new(format!("{} {}", report.count(verdict), verdict.as_str()));
+        match report.count(verdict) {
+            0 => cell,
+            _ => mark(verdict).with_text(&cell.to_string()),
+        }
+    };
+    page.line(&[
         count(Verdict::Bad),
         count(Verdict::Warn),
         count(Verdict::Ok),
-    );
-    page.line(&[mark(report.verdict), Cell::new(counts)]);
+        Cell::styled(format!("in {elapsed}"), style::DIM),
+    ]);
     if let Some(first) = report.first() {
         page.line(&[Cell::styled("First:", style::HEAD), Cell::new(&first.text)]);
         if let Some(mend) = &first.mend {
