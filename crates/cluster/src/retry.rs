@@ -5,16 +5,16 @@ use std::time::Duration;
 use policy::backoff::Backoff;
 use tokio::time::Instant;
 
-/// Pauses of a node that has never read the object, and of one whose watches are refused or end at once.
+/// Pauses of a node that has never read the object, and of one whose watches end at once.
 const BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(15),
+};
+/// Pauses between watches where the server refuses them; the object itself is asked for meanwhile.
+const REFUSED: Backoff = Backoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(60),
 };
-/// A node that knows the object tries once in a time of so many `reloadInterval`s: three minutes by default.
-/// With ten thousand nodes that is 56 tries a second, a twelfth of what asking every `reloadInterval` costs.
-const INTERVALS: u32 = 12;
-/// The longest such time, whatever `reloadInterval` is.
-const LONGEST_ROUND: Duration = Duration::from_secs(180);
 /// A watch that ends so little before its time, or at so nearly the age of the one before it, was not cut off
 /// by a restart of the server: it was its time, or something on the way cuts all watches at that age.
 const TOLERANCE: Duration = Duration::from_secs(5);
@@ -30,8 +30,8 @@ pub(crate) struct Retry {
     failures: u32,
     /// Watches in a row that were refused.
     refusals: u32,
-    /// Since when no watch stands, and the rounds that have begun since.
-    rounds: Option<(Instant, u32)>,
+    /// When the server was to be asked last, while no watch stands.
+    asked: Option<Instant>,
     last_age: Option<Duration>,
 }
 
@@ -40,7 +40,7 @@ impl Retry {
     pub(crate) fn succeeded(&mut self) {
         self.answered();
         self.refusals = 0;
-        self.rounds = None;
+        self.asked = None;
     }
 
     /// The object was asked for, and the server answered.
@@ -60,7 +60,7 @@ impl Retry {
     /// The pause after a watch was refused although the server answers.
     pub(crate) fn refused(&mut self, random: f64) -> Duration {
         self.refusals = self.refusals.saturating_add(1);
-        BACKOFF.spread_pause(self.refusals, random)
+        REFUSED.spread_pause(self.refusals, random)
     }
 
     /// The pause after a watch that was `opened` for `length` has ended.
@@ -86,15 +86,15 @@ impl Retry {
         self.round(now, interval, random)
     }
 
-    /// The time to this round's moment. A round after another: so the nodes of a cluster come evenly, however
-    /// long the server is away.
+    /// The time to this node's own moment of each `interval`: so a change is never seen later than that, and the
+    /// nodes of a cluster come evenly, however long the server is away.
     fn round(&mut self, now: Instant, interval: Duration, random: f64) -> Duration {
-        let length = interval.saturating_mul(INTERVALS).min(LONGEST_ROUND);
-        let (since, round) = self.rounds.get_or_insert((now, 0));
-        let moment = *since + length.saturating_mul(*round) + length.mul_f64(random);
-        *round = round.saturating_add(1);
-        let shortest = interval.min(length.mul_f64(random));
-        moment.saturating_duration_since(now).max(shortest)
+        let moment = match self.asked {
+            None => now + interval.mul_f64(random),
+            Some(before) => (before + interval).max(now),
+        };
+        self.asked = Some(moment);
+        moment - now
     }
 }
 
@@ -125,10 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_knows_nothing_asks_soon_and_then_ever_more_rarely() {
+    fn a_node_that_knows_nothing_asks_soon_and_then_more_rarely() {
         let mut retry = Retry::default();
-        let pauses = [1, 2, 4, 8, 16, 32, 60, 60];
-        for pause in pauses.map(seconds) {
+        for pause in [1, 2, 4, 8, 15, 15].map(seconds) {
             assert_eq!(retry.failed(Instant::now(), INTERVAL, 1.0), pause);
         }
     }
@@ -143,8 +142,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn watches_that_a_restart_cuts_off_are_opened_again_over_three_minutes() {
-        for (random, pause) in [(0.0, 0), (0.5, 90), (1.0, 180)] {
+    async fn watches_that_a_restart_cuts_off_are_opened_again_over_an_interval() {
+        for (random, pause) in [(0.0, 0), (0.4, 6), (1.0, 15)] {
             let paused = ends_at(&mut synced(), seconds(100), random).await;
             assert_eq!(paused, seconds(pause));
         }
@@ -154,22 +153,24 @@ mod tests {
     async fn watches_that_something_cuts_off_at_one_age_are_opened_again_at_once() {
         let mut retry = synced();
         // The last one is cut off by a restart.
-        for (age, pause) in [(35, 90), (36, 0), (35, 0), (200, 90)] {
-            let paused = ends_at(&mut retry, seconds(age), 0.5).await;
+        for (age, pause) in [(35, 6), (36, 0), (35, 0), (200, 6)] {
+            let paused = ends_at(&mut retry, seconds(age), 0.4).await;
             assert_eq!(paused, seconds(pause), "{age}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_the_server_is_away_each_node_tries_once_in_a_round() {
+    async fn while_the_server_is_away_each_node_asks_at_its_own_moment_of_every_interval() {
         let mut retry = synced();
-        let cut = Instant::now();
-        let tries = [0.9, 0.1, 0.5].map(|random| retry.failed(cut, INTERVAL, random).as_secs());
-        assert_eq!(tries, [162, 180 + 18, 360 + 90]);
-        // A shorter `reloadInterval` asks for more tries; a longer one not for fewer.
-        let first = |interval| synced().failed(cut, interval, 1.0);
-        assert_eq!(first(seconds(1)), seconds(12));
-        assert_eq!(first(seconds(3600)), seconds(180));
+        for pause in [6, 15, 15].map(seconds) {
+            assert_eq!(retry.failed(Instant::now(), INTERVAL, 0.4), pause);
+            tokio::time::advance(pause).await;
+        }
+        // The server was silent until then.
+        tokio::time::advance(seconds(10)).await;
+        assert_eq!(retry.failed(Instant::now(), INTERVAL, 0.4), seconds(5));
+        tokio::time::advance(seconds(25)).await;
+        assert_eq!(retry.failed(Instant::now(), INTERVAL, 0.4), seconds(0));
     }
 
     #[tokio::test(start_paused = true)]

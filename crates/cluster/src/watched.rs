@@ -6,7 +6,7 @@
 //! no watch through.
 //!
 //! Ten thousand nodes lose their watches in the same moment when the API server restarts. Each opens its own
-//! again at some moment of the next twelve `reloadInterval`s, once in each such time (`retry`), and goes on by
+//! again at a moment of its own of the next `reloadInterval`, once in each such time (`retry`), and goes on by
 //! what it knows until then.
 
 use std::fmt::Debug;

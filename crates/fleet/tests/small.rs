@@ -89,13 +89,13 @@ fn an_api_server_that_restarts_is_not_run_down() {
     let before = following::run(&scenario, Behaviour::Predecessor, SEED).unwrap();
     let (load, old) = (ours.load.all(), before.load.all());
     assert!(load.total() as f64 <= 0.06 * old.total() as f64);
-    // With so few nodes a peak is chance in part; with ten thousand it is a tenth.
-    assert!(load.peak_from(1230) <= 0.25 * old.peak());
+    // For one `reloadInterval` as much as the predecessor asks all the time; more is chance, with so few nodes.
+    assert!(load.peak_from(1230) <= 1.5 * old.peak());
     let lags = &ours.lags;
     assert!(lags.iter().all(|change| change.unfinished == 0));
     // While watches stand, a change is there at once; after a restart when each node's turn has come.
     assert!(lags[0].quantile(1.0) < 1.0 && lags[2].quantile(1.0) < 1.0);
-    assert!(lags[1].quantile(1.0) <= 2.0 * 180.0 + 1.0);
+    assert!(lags[1].quantile(1.0) <= 15.0 + 1.0);
     assert_eq!(
         ours,
         following::run(&scenario, Behaviour::Ours, SEED).unwrap()
