@@ -321,6 +321,17 @@ fn kubeadm_writes_its_files_anew_and_the_wiring_stays() {
     }
 }
 
+/// The whole of what kubelet and systemd read, as it was and as it is.
+#[test]
+fn the_exact_diff_of_each_kind() {
+    for (name, tree) in trees::all() {
+        let tree = tree();
+        let changes = changes(&tree.root(), &wire(&tree)).unwrap();
+        let diff: String = changes.iter().map(unified).collect();
+        insta::assert_snapshot!(name, diff);
+    }
+}
+
 #[test]
 fn a_variable_that_is_one_argument_gets_no_second_flag() {
     let tree = trees::crio();
