@@ -6,6 +6,7 @@ use cri::alias::Aliases;
 use cri::wire::{self, AuthEdit};
 use policy::Credentials;
 use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use testkit::cri_api::{AuthConfig, ListImagesResponse, PullImageRequest};
 
 const IMAGE: &str = "sealos.hub:5000/library/nginx:1.27";
@@ -20,7 +21,10 @@ pub(crate) fn wire_edit(data: &[u8]) {
     let Ok(edited) = wire::replace_image_and_auth(data, IMAGE, auth) else {
         return;
     };
-    // What the typed codec refuses, the runtime refuses too.
+    // What the typed codec refuses, the runtime refuses too; and more than that.
+    if annotates_by_another_wire_type(data) {
+        return;
+    }
     let Ok(before) = PullImageRequest::decode(data) else {
         return;
     };
@@ -46,6 +50,32 @@ pub(crate) fn wire_edit(data: &[u8]) {
     };
     let again = wire::replace_image_and_auth(&edited, IMAGE, auth).expect("edited once");
     assert_eq!(again, edited);
+}
+
+/// Whether an ImageSpec has annotations (field 2) that are not length-delimited. prost reads an entry of a map whatever
+/// its key says of its wire type; every other decoder refuses it, or skips it.
+fn annotates_by_another_wire_type(request: &[u8]) -> bool {
+    let specs = fields(request).into_iter().filter(|(tag, ..)| *tag == 1);
+    let mut in_specs = specs.flat_map(|(.., spec)| fields(spec));
+    in_specs.any(|(tag, wire_type, _)| tag == 2 && wire_type != WireType::LengthDelimited)
+}
+
+/// The fields of a message, as far as it is one: number, wire type, and what is inside one that is length-delimited.
+fn fields(mut message: &[u8]) -> Vec<(u32, WireType, &[u8])> {
+    let mut found = Vec::new();
+    while let Ok((tag, wire_type)) = decode_key(&mut message) {
+        let mut after = message;
+        if skip_field(wire_type, tag, &mut after, DecodeContext::default()).is_err() {
+            break;
+        }
+        let mut inside = &message[..message.len() - after.len()];
+        if wire_type == WireType::LengthDelimited {
+            let _ = decode_varint(&mut inside);
+        }
+        found.push((tag, wire_type, inside));
+        message = after;
+    }
+    found
 }
 
 static ALIASES: LazyLock<Aliases> = LazyLock::new(|| {
