@@ -9,8 +9,9 @@ fn main() {
     if !is("CARGO_CFG_TARGET_FEATURE", "crt-static") || !is("CARGO_CFG_TARGET_ENV", "gnu") {
         return;
     }
-    // As an object: out of a library the linker would take glibc's own.
-    for object in cc::Build::new().file(source).compile_intermediates() {
-        println!("cargo::rustc-link-arg-bins={}", object.display());
-    }
+    // All of it, and ahead of the C library: a linker that has taken glibc's own before finds two of each.
+    cc::Build::new()
+        .file(source)
+        .link_lib_modifier("+whole-archive")
+        .compile("no_modules");
 }
