@@ -22,6 +22,14 @@ impl Node {
     pub(crate) async fn boot(config: &str) -> Self {
         let node = Self::boot_with(config, |_| ()).await;
         node.until_link("image-cri-shim/shim.sock").await;
+        // The link turns while the unit starts; a reload at that time would be one with the start, and succeed.
+        wait::until("the start to be over", || async {
+            let state = node
+                .machine
+                .property("image-cri-shim.service", "ActiveState");
+            (state.unwrap() == "active").then_some(())
+        })
+        .await;
         node
     }
 
