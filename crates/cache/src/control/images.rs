@@ -262,7 +262,7 @@ async fn mend(cache: &Cache, digest: &Digest, sink: &Sink) -> bool {
         let who = Who::nobody(repository);
         let is_back = match kind {
             Kind::Manifest => cache.manifest_by_digest(&who, digest).await.is_ok(),
-            Kind::Blob => super::warm::fetch_blob(cache, &who, digest, &|_| ())
+            Kind::Blob => super::blob::fetch_blob(cache, &who, digest, &|_| ())
                 .await
                 .is_ok(),
         };

@@ -2,6 +2,7 @@
 //! JSON out, the last of them with `done`.
 
 mod attached;
+mod blob;
 mod images;
 mod layouts;
 mod warm;

@@ -4,11 +4,12 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use policy::Reference;
 
+use super::blob::fetch_blob;
 use super::{Event, Sink, WarmImage, images};
 use crate::digest::Digest;
 use crate::manifest::{Child, Kind, parse};
 use crate::name::Repository;
-use crate::service::{BlobAnswer, Cache, Refusal, Who};
+use crate::service::{Cache, Refusal, Who};
 
 /// Images that are fetched at once. A registry is asked for so many manifests and layers at a time only,
 /// whatever comes here.
@@ -161,34 +162,5 @@ fn architecture() -> &'static str {
         "x86" => "386",
         "powerpc64" => "ppc64le",
         other => other,
-    }
-}
-
-/// Waits until a blob is in the store.
-pub(super) async fn fetch_blob(
-    cache: &Cache,
-    who: &Who,
-    digest: &Digest,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<(), String> {
-    let answer = cache.blob(who, digest).await;
-    let BlobAnswer::Growing { transfer, .. } = answer.map_err(|refusal| refusal.to_string())?
-    else {
-        return Ok(());
-    };
-    let mut watch = transfer.watch();
-    loop {
-        let bytes = watch.borrow_and_update().ranges.bytes();
-        progress(bytes);
-        tokio::select! {
-            whole = transfer.finished() => {
-                return match whole {
-                    true => Ok(()),
-                    false => Err(format!("{} could not be stored", digest.short())),
-                };
-            }
-            // Not every piece is news.
-            () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
-        }
     }
 }
