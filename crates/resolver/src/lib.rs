@@ -13,7 +13,7 @@
 //! | [`circuits`] | breakers, and the background trials that close them |
 //! | [`explain`](mod@explain) | what would happen to an image, for people |
 //! | [`memory`] | answers that are still fresh |
-//! | `likely` | whom it suffices to ask first |
+//! | [`last_places`], `likely` | where a repository's last image was; whom it suffices to ask first |
 //! | `clock` | the time |
 //! | `background` | the runtime that asks, and what happens when it is stuck |
 //!
@@ -28,6 +28,7 @@ pub mod circuits;
 mod clock;
 pub mod depth;
 pub mod explain;
+pub mod last_places;
 mod likely;
 pub mod memory;
 pub mod options;
@@ -37,6 +38,7 @@ pub mod resolver;
 pub use answer::Answer;
 pub use circuits::RegistryHealth;
 pub use depth::Depth;
+pub use last_places::LastPlaces;
 pub use memory::MemoryStats;
 pub use options::ResolverOptions;
 pub use resolution::Resolution;

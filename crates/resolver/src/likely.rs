@@ -5,55 +5,53 @@
 //! registry a question: with ten thousand nodes, a roll-out from the site's own registry would be a million
 //! questions to Docker Hub.
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
-
 use lru::LruCache;
 use parking_lot::Mutex;
 use policy::{CandidateKind, Plan};
 
-/// Repositories and hosts that are remembered.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+use crate::last_places::{LastPlaces, REMEMBERED};
 
 /// Where the last image of each repository, and of each host, was found.
-pub(crate) struct LikelyPlaces(Mutex<LruCache<String, Arc<str>>>);
+pub(crate) struct LikelyPlaces {
+    of_repositories: LastPlaces,
+    /// The registry's address by host.
+    of_hosts: Mutex<LruCache<String, String>>,
+}
 
 impl Default for LikelyPlaces {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(REMEMBERED)))
+        Self {
+            of_repositories: LastPlaces::default(),
+            of_hosts: Mutex::new(LruCache::new(REMEMBERED)),
+        }
     }
 }
 
 impl LikelyPlaces {
     /// The plan's image was found at candidate `at`.
     pub(crate) fn remember(&self, plan: &Plan, at: usize) {
-        let Some(place) = place(plan, at) else {
+        let Some(address) = address(plan, at) else {
             return;
         };
-        let place: Arc<str> = place.into();
-        let mut places = self.0.lock();
-        places.put(plan.meaning.domain().to_owned(), Arc::clone(&place));
-        places.put(repository(plan), place);
+        let host = plan.meaning.domain().to_owned();
+        self.of_hosts.lock().put(host, address);
+        self.of_repositories.remember(plan, Some(at));
     }
 
     /// The candidate that most likely is the best that has the plan's image.
     pub(crate) fn candidate(&self, plan: &Plan) -> Option<usize> {
-        let mut places = self.0.lock();
-        let known = match places.get(&repository(plan)) {
-            Some(known) => Arc::clone(known),
-            None => Arc::clone(places.get(plan.meaning.domain())?),
+        let of_host = || {
+            let mut hosts = self.of_hosts.lock();
+            let known = hosts.get(plan.meaning.domain())?;
+            (0..plan.candidates.len()).find(|at| address(plan, *at).as_ref() == Some(known))
         };
-        (0..plan.candidates.len()).find(|at| place(plan, *at).as_deref() == Some(&*known))
+        self.of_repositories.candidate(plan).or_else(of_host)
     }
 }
 
-fn place(plan: &Plan, at: usize) -> Option<String> {
+fn address(plan: &Plan, at: usize) -> Option<String> {
     let candidate = plan.candidates.get(at)?;
     matches!(candidate.kind, CandidateKind::Registry(_)).then(|| candidate.endpoint.to_string())
-}
-
-fn repository(plan: &Plan) -> String {
-    format!("{}/{}", plan.meaning.domain(), plan.meaning.repository())
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use policy::Reference;
 use policy::config::Settings;
-use resolver::Resolver;
+use resolver::{LastPlaces, Resolver};
 use telemetry::Telemetry;
 use tokio::runtime::Handle;
 
@@ -38,7 +38,6 @@ use crate::method::ImageMethod;
 use crate::upstream::UnaryReply;
 use crate::wire;
 use attempt::Attempts;
-use early::LastPlaces;
 use names::NamesApi;
 use record::Failing;
 

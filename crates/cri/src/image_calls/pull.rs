@@ -14,6 +14,7 @@ use resolver::{Depth, Resolution};
 
 use super::Shared;
 use super::attempt::{AttemptError, AttemptResult, Attempts, reply};
+use super::early;
 use super::names;
 use super::record::Record;
 use crate::grpc::{Code, Status};
@@ -210,9 +211,10 @@ impl Pull<'_> {
         if !self.shared.names_api.is_present() {
             return None;
         }
+        let at = self.shared.last_places.candidate(plan)?;
         let known = self.shared.resolver.known(plan, self.caller.as_ref());
-        let at = self.shared.last_places.candidate(plan, &known)?;
-        Some((at, plan.candidates.get(at)?))
+        let candidate = plan.candidates.get(at)?;
+        early::may_begin(at, &known).then_some((at, candidate))
     }
 
     async fn resolve(&self, depth: Depth) -> Result<Arc<Resolution>, AttemptError> {
