@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 
 use cluster::KubeconfigCandidates;
 
+use crate::world::only;
+
 fn kubeconfig(server: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
@@ -185,13 +187,7 @@ async fn what_kubectl_reads_we_read() {
     ] {
         let file = dir.path().join("config");
         std::fs::write(&file, bytes).unwrap();
-        let candidates = KubeconfigCandidates {
-            service: None,
-            service_account: "/nowhere".into(),
-            kubeconfig: vec![file],
-            files: Vec::new(),
-        };
-        let clients = cluster::ClientProvider::new(candidates);
+        let clients = cluster::ClientProvider::new(only(file));
         let read = cluster::read_config_map(&clients).await;
         let text = read.unwrap_or_else(|failure| panic!("{case}: {failure}"));
         assert_eq!(text.unwrap().text.as_deref(), Some("ours: true"), "{case}");

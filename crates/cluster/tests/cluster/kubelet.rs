@@ -1,21 +1,15 @@
 //! What a running kubelet says of itself.
 
-use cluster::{ClientProvider, FailureKind, KubeconfigCandidates, kubelet_endpoints};
+use cluster::{FailureKind, kubelet_endpoints};
 use serde_json::json;
 use testkit::fake_api_server::{ApiFault, FakeApiServer};
+
+use crate::world::clients;
 
 #[tokio::test]
 async fn a_kubelet_is_asked_through_the_api_server() {
     let server = FakeApiServer::start().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("kubeconfig");
-    std::fs::write(&file, server.kubeconfig()).unwrap();
-    let clients = ClientProvider::new(KubeconfigCandidates {
-        service: None,
-        service_account: "/nowhere".into(),
-        kubeconfig: vec![file],
-        files: Vec::new(),
-    });
+    let (clients, _dir) = clients(&server);
     assert_eq!(kubelet_endpoints(&clients, "node-1").await, Ok(None));
     let answer = json!({"kubeletconfig": {
         "imageServiceEndpoint": "unix:///run/image-cri-shim.sock",

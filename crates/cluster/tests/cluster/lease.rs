@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
-use cluster::{ClientProvider, FailureKind, KubeconfigCandidates, SharedLease, Written};
+use cluster::{FailureKind, SharedLease, Written};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use testkit::fake_api_server::{ApiFault, FakeApiServer};
+
+use crate::world::clients;
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/ours/leases/turn";
 
@@ -15,15 +17,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let server = FakeApiServer::start().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kubeconfig");
-        std::fs::write(&file, server.kubeconfig()).unwrap();
-        let clients = ClientProvider::new(KubeconfigCandidates {
-            service: None,
-            service_account: "/nowhere".into(),
-            kubeconfig: vec![file],
-            files: Vec::new(),
-        });
+        let (clients, dir) = clients(&server);
         Self {
             server,
             lease: SharedLease::new(Arc::new(clients), "ours".to_owned(), "turn".to_owned()),

@@ -11,3 +11,4 @@ mod candidates;
 mod kubelet;
 mod lease;
 mod watched;
+mod world;

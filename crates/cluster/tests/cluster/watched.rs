@@ -2,11 +2,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{
-    ClientProvider, ConfigMapText, FailureKind, KubeconfigCandidates, LastSync, Snapshot,
-    WatchedObject, follow_config_map,
+    ClientProvider, ConfigMapText, FailureKind, LastSync, Snapshot, WatchedObject,
+    follow_config_map,
 };
 use testkit::fake_api_server::{ApiFault, FakeApiServer};
 use testkit::wait;
+
+use crate::world::{clients, only};
 
 /// So long that only the watch can be what brought a change.
 const NEVER_INTERVAL: Duration = Duration::from_secs(3600);
@@ -23,10 +25,8 @@ impl World {
     }
 
     fn with(server: FakeApiServer) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kubeconfig");
-        std::fs::write(&file, server.kubeconfig()).unwrap();
-        let clients = Arc::new(ClientProvider::new(only(file)));
+        let (clients, dir) = clients(&server);
+        let clients = Arc::new(clients);
         Self {
             server,
             clients,
@@ -46,15 +46,6 @@ impl World {
 
     fn watches(&self) -> usize {
         self.server.requests().iter().filter(|r| r.watch).count()
-    }
-}
-
-fn only(file: std::path::PathBuf) -> KubeconfigCandidates {
-    KubeconfigCandidates {
-        service: None,
-        service_account: "/nowhere".into(),
-        kubeconfig: vec![file],
-        files: Vec::new(),
     }
 }
 
@@ -130,11 +121,9 @@ async fn a_watch_that_is_cut_off_or_too_old_comes_back() {
 #[tokio::test]
 async fn what_a_dead_watch_missed_is_found_by_a_check() {
     let server = FakeApiServer::start().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("kubeconfig");
-    std::fs::write(&file, server.kubeconfig()).unwrap();
+    let (clients, _dir) = clients(&server);
     let second = Duration::from_secs(1);
-    let clients = ClientProvider::new(only(file)).with_check_interval(second..second * 2);
+    let clients = clients.with_check_interval(second..second * 2);
     let followed = follow_config_map(Arc::new(clients), Arc::new(|| NEVER_INTERVAL));
     server.apply_config_map("one: 1");
     text(&followed, "one: 1").await;
