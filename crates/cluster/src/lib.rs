@@ -32,7 +32,7 @@ pub mod watched;
 pub use candidates::{Discovered, KubeconfigCandidates};
 pub use client::ClientProvider;
 pub use failure::{Failure, FailureKind};
-pub use kubelet::{KubeletEndpoints, kubelet_endpoints};
+pub use kubelet::{HealthzError, KubeletEndpoints, kubelet_endpoints, kubelet_healthz};
 pub use lease::{SharedLease, Written};
 pub use objects::{ConfigMapText, SecretData, follow_config_map, follow_secret, read_config_map};
 pub use watched::{LastSync, Snapshot, WatchedObject};

@@ -1,20 +1,16 @@
 //! The kubelet that runs: what it was started with, and whether it is well.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cluster::{ClientProvider, KubeletEndpoints};
+use cluster::{ClientProvider, HealthzError, KubeletEndpoints};
 use installer::{Kind, LINK, Node, flags, is_ours};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::host::Host;
 use crate::patience::{Late, Timely, on_thread, within};
 use crate::report::{Area, Line};
 
-/// Where kubelet says that it is well, unless it is told otherwise.
-const HEALTHZ_PORT: u16 = 10248;
 /// Longest command line that is read.
 const MAX_ARGUMENTS: u64 = 256 * 1024;
 const PROC: &str = "/proc";
@@ -23,7 +19,7 @@ const PROC: &str = "/proc";
 pub(crate) struct Facts {
     process: Option<Process>,
     /// What kubelet says of itself; none where it is told to say nothing.
-    healthz: Option<Timely<Result<(), String>>>,
+    healthz: Option<Timely<Result<(), HealthzError>>>,
     /// What it says of its endpoints, where that may be asked.
     told: Option<KubeletEndpoints>,
 }
@@ -57,7 +53,7 @@ pub(crate) async fn gather(
     let process = on_thread(limit, move || find(&on, kind, &files)).await?;
     let healthz = async {
         let address = process.as_ref().and_then(|process| process.healthz)?;
-        Some(within(limit, healthz(address)).await)
+        Some(within(limit, cluster::kubelet_healthz(address)).await)
     };
     let told = async {
         let name = &process.as_ref()?.node;
@@ -113,22 +109,14 @@ fn process(host: &Host, pid: u32, words: &[String], files: &[PathBuf]) -> Proces
     let config = last("config")
         .and_then(|path| host.text(path))
         .unwrap_or_default();
-    let in_config = |key: &str| installer::top_level(&config, key);
-    let port = last("healthz-port").or_else(|| in_config("healthzPort"));
-    let port = port.map_or(Some(HEALTHZ_PORT), |port| port.parse().ok());
-    let bind = last("healthz-bind-address").or_else(|| in_config("healthzBindAddress"));
-    let bind = bind.and_then(|address| address.parse().ok());
-    let bind: IpAddr = bind.unwrap_or(Ipv4Addr::LOCALHOST.into());
     let name = last("hostname-override").or_else(|| host.text("/proc/sys/kernel/hostname"));
     let modified = |path: &PathBuf| host.place(path).ok()?.metadata().ok()?.modified().ok();
     Process {
         pid,
         has_flags: !words.is_empty(),
         image_endpoint: last("image-service-endpoint"),
-        endpoint_in_file: in_config("imageServiceEndpoint"),
-        healthz: port
-            .filter(|port| *port != 0)
-            .map(|port| SocketAddr::new(bind, port)),
+        endpoint_in_file: installer::top_level(&config, "imageServiceEndpoint"),
+        healthz: installer::healthz(words, &config),
         node: name.unwrap_or_default().trim().to_lowercase(),
         started: started(host, pid),
         wired: files.iter().filter_map(modified).max(),
@@ -149,19 +137,12 @@ fn started(host: &Host, pid: u32) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(boot)?.checked_add(after)
 }
 
-/// Kubelet's own word.
-async fn healthz(address: SocketAddr) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{address}: {error}");
-    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
-    let request = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n";
-    stream.write_all(request).await.map_err(failed)?;
-    let mut answer = [0; 64];
-    let length = stream.read(&mut answer).await.map_err(failed)?;
-    let answer = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
-    let first = answer.lines().next().unwrap_or_default();
-    match first.contains(" 200") {
-        true => Ok(()),
-        false => Err(policy::text::one_line(first, 60)),
+/// Why kubelet does not say that it is well, shorter than the error does: the line names kubelet already.
+fn because(error: &HealthzError) -> String {
+    match error {
+        HealthzError::Connect { address, source } => format!("{address}: {source}"),
+        HealthzError::Unwell { version, status } => format!("{version:?} {status}"),
+        other => policy::text::one_line(&other.to_string(), 60),
     }
 }
 
@@ -195,7 +176,7 @@ pub(crate) fn judge(node: &Node, leads_here: bool, facts: &Timely<Facts>) -> Vec
                 "kubelet says that it is well",
             ),
             Ok(Err(why)) => {
-                let text = format!("kubelet does not say that it is well: {why}");
+                let text = format!("kubelet does not say that it is well: {}", because(why));
                 Line::bad(Area::Kubelet, "kubelet.health", text, restart)
             }
             Err(late) => {

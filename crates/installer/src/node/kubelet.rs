@@ -9,6 +9,8 @@ use crate::{Error, env_file, flags};
 
 /// The variable that kubeadm's drop-in leaves to the administrator, and puts last.
 pub(crate) const EXTRA_ARGS: &str = "KUBELET_EXTRA_ARGS";
+/// Where kubelet says that it is well, unless it is told otherwise.
+const HEALTHZ_PORT: u16 = 10248;
 
 /// A kubelet's settings, as far as they matter here.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +19,57 @@ pub struct Kubelet {
     pub runtime_endpoint: Option<(String, String)>,
     /// The image service's endpoint and where it stands.
     pub image_endpoint: Option<(String, String)>,
-    healthz_port: Option<String>,
-    healthz_address: Option<String>,
+    healthz: Healthz,
+}
+
+/// What a kubelet is told about its `/healthz`.
+#[derive(Clone, Debug, Default)]
+struct Healthz {
+    port: Option<String>,
+    address: Option<String>,
+}
+
+/// Where a kubelet with these words on its command line, and this text in its config file, says on `/healthz` that it is
+/// well; `None` where it is told not to.
+pub fn healthz(words: &[String], config: &str) -> Option<SocketAddr> {
+    let mut healthz = Healthz::default();
+    healthz.take_config(config);
+    healthz.take_flags(words);
+    healthz.socket_address()
+}
+
+impl Healthz {
+    /// What the text of a config file says wins over what was taken before.
+    fn take_config(&mut self, text: &str) {
+        self.take(
+            top_level(text, "healthzPort"),
+            top_level(text, "healthzBindAddress"),
+        );
+    }
+
+    /// What flags say wins over what was taken before.
+    fn take_flags(&mut self, words: &[String]) {
+        let last = |name| flags::values_of(words, name).pop();
+        self.take(last("healthz-port"), last("healthz-bind-address"));
+    }
+
+    fn take(&mut self, port: Option<String>, address: Option<String>) {
+        self.port = port.or(self.port.take());
+        self.address = address.or(self.address.take());
+    }
+
+    fn socket_address(&self) -> Option<SocketAddr> {
+        let port = self.port.as_deref().and_then(|text| text.parse().ok());
+        let port = port.unwrap_or(HEALTHZ_PORT);
+        let address = self.address.as_deref();
+        let address = address.and_then(|text| text.parse().ok());
+        let mut address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        if address.is_unspecified() {
+            // On all of them: this one is nearest.
+            address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        }
+        (port != 0).then(|| SocketAddr::new(address, port))
+    }
 }
 
 impl Kubelet {
@@ -41,18 +92,9 @@ impl Kubelet {
         }
     }
 
-    /// Where it says on `/healthz` that it is well; `None` where it is told not to.
+    /// As [`healthz`] has it.
     pub(super) fn healthz(&self) -> Option<SocketAddr> {
-        let told = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
-        let port = told(&self.healthz_port).unwrap_or(10248);
-        let address = self.healthz_address.as_deref();
-        let address = address.and_then(|text| text.parse().ok());
-        let mut address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        if address.is_unspecified() {
-            // On all of them: this one is nearest.
-            address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        }
-        (port != 0).then(|| SocketAddr::new(address, port))
+        self.healthz.socket_address()
     }
 
     fn under_systemd(root: &Root, unit: &Unit) -> Result<Self, Error> {
@@ -68,10 +110,7 @@ impl Kubelet {
                 top_level(&text, "imageServiceEndpoint"),
                 &path.display().to_string(),
             );
-            kubelet.take_healthz(
-                top_level(&text, "healthzPort"),
-                top_level(&text, "healthzBindAddress"),
-            );
+            kubelet.healthz.take_config(&text);
         }
         for start in unit.values("ExecStart") {
             kubelet.take_flags(start, "ExecStart of kubelet.service");
@@ -146,20 +185,14 @@ impl Kubelet {
     }
 
     fn take_flags(&mut self, arguments: &str, place: &str) {
+        let words = flags::words(arguments);
+        let last = |name| flags::values_of(&words, name).pop();
         self.take(
-            flags::values(arguments, "container-runtime-endpoint").pop(),
-            flags::values(arguments, "image-service-endpoint").pop(),
+            last("container-runtime-endpoint"),
+            last("image-service-endpoint"),
             place,
         );
-        self.take_healthz(
-            flags::values(arguments, "healthz-port").pop(),
-            flags::values(arguments, "healthz-bind-address").pop(),
-        );
-    }
-
-    fn take_healthz(&mut self, port: Option<String>, address: Option<String>) {
-        self.healthz_port = port.or(self.healthz_port.take());
-        self.healthz_address = address.or(self.healthz_address.take());
+        self.healthz.take_flags(&words);
     }
 
     fn take(&mut self, runtime: Option<String>, image: Option<String>, place: &str) {
