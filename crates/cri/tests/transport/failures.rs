@@ -91,12 +91,7 @@ async fn a_runtime_that_dies_before_the_answer_is_unavailable() {
 async fn a_runtime_that_dies_in_the_middle_of_an_answer_ends_it_with_a_status() {
     let world = World::start().await;
     let client = world.client().await;
-    let mut call = client.open("/test.Fake/Stream", &[]).await;
-    call.send(frame(false, b""), true).await;
-    let mut body = patiently("the head", call.response)
-        .await
-        .unwrap()
-        .into_body();
+    let mut body = client.stream("/test.Fake/Stream").await;
     patiently("a message", next(&mut body))
         .await
         .unwrap()

@@ -143,18 +143,13 @@ async fn a_stream_of_many_messages_from_the_client() {
 async fn a_stream_of_messages_from_the_runtime_until_the_client_has_enough() {
     let world = World::start().await;
     let client = world.client().await;
-    let mut call = client.open("/test.Fake/Stream", &[]).await;
-    call.send(frame(false, b""), true).await;
-    let mut body = patiently("the head", call.response)
-        .await
-        .unwrap()
-        .into_body();
+    let mut body = client.stream("/test.Fake/Stream").await;
     for n in 0..5u64 {
         let message = patiently("a message", next(&mut body)).await;
         assert_eq!(message.unwrap().unwrap(), frame(false, &n.to_be_bytes()));
     }
     assert_eq!(world.runtime.cancellations(), 0);
-    drop((body, call.sending));
+    drop(body);
     world.cancellations(1).await;
 }
 

@@ -111,12 +111,7 @@ async fn streams_that_never_end_by_themselves_end_with_the_server() {
     let client = world.client().await;
     let mut streams = Vec::new();
     for path in [EVENTS, "/test.Fake/Silent"] {
-        let mut call = client.open(path, &[]).await;
-        call.send(frame(false, b""), true).await;
-        let mut body = patiently("the head", call.response)
-            .await
-            .unwrap()
-            .into_body();
+        let mut body = client.stream(path).await;
         patiently("an event", next(&mut body))
             .await
             .unwrap()
@@ -156,12 +151,7 @@ async fn events_end_at_once_and_once_only_while_a_pull_is_waited_for() {
     let reply = patiently("the end of the events", events.reply()).await;
     assert_eq!(reply.unwrap().code(), "14");
     // The client watches on. It is not turned away again and again.
-    let mut events = client.open(EVENTS, &[]).await;
-    events.send(frame(false, b""), true).await;
-    let mut body = patiently("the head", events.response)
-        .await
-        .unwrap()
-        .into_body();
+    let mut body = client.stream(EVENTS).await;
     let event = patiently("an event", next(&mut body)).await;
     event.unwrap().unwrap();
     for _ in 0..20 {
@@ -182,12 +172,7 @@ async fn events_end_at_once_and_once_only_while_a_pull_is_waited_for() {
 async fn an_answer_that_moves_is_waited_for() {
     let mut world = World::with(Arc::new(PassThrough), Duration::from_secs(3)).await;
     let client = world.client().await;
-    let mut call = client.open("/test.Fake/Stream", &[]).await;
-    call.send(frame(false, b""), true).await;
-    let mut body = patiently("the head", call.response)
-        .await
-        .unwrap()
-        .into_body();
+    let mut body = client.stream("/test.Fake/Stream").await;
     world.stop();
     let mut messages = 0;
     // Until the drain's time is over and the connection with it.

@@ -159,6 +159,14 @@ impl Client {
         Call { sending, response }
     }
 
+    /// An empty message, and the answer from its head on.
+    pub(crate) async fn stream(&self, path: &str) -> RecvStream {
+        let mut call = self.open(path, &[]).await;
+        call.send(frame(false, b""), true).await;
+        let response = patiently("the head", call.response).await.unwrap();
+        response.into_body()
+    }
+
     /// One message (or whatever else `body` is), and the whole answer.
     pub(crate) async fn call(&self, path: &str, headers: &[(&str, &str)], body: Bytes) -> Reply {
         let Call {

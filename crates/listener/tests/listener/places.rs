@@ -4,6 +4,7 @@ use listener::{ClientCertificates, Limits, Protocols, WhenFull};
 use testkit::certs::Ca;
 use testkit::wait;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::world::{GET, GET_LATER, World, answered, places, rest};
 
@@ -56,9 +57,8 @@ async fn idle_http2_connections_that_answer_pings_give_way() {
     }
 }
 
-#[tokio::test]
-async fn when_all_are_busy_the_longest_ends_or_the_newcomer_waits() {
-    let world = World::plain(places(2)).await;
+/// Two clients whose answers are under way.
+async fn two_that_wait(world: &World) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for count in 1..=2 {
         let mut stream = world.connect().await;
@@ -66,6 +66,13 @@ async fn when_all_are_busy_the_longest_ends_or_the_newcomer_waits() {
         world.until_asked(count).await;
         held.push(stream);
     }
+    held
+}
+
+#[tokio::test]
+async fn when_all_are_busy_the_longest_ends_or_the_newcomer_waits() {
+    let world = World::plain(places(2)).await;
+    let mut held = two_that_wait(&world).await;
     let mut late = world.connect().await;
     late.write_all(GET).await.unwrap();
     assert!(answered(&mut late).await.contains(" 200 "));
@@ -76,13 +83,7 @@ async fn when_all_are_busy_the_longest_ends_or_the_newcomer_waits() {
         ..places(2)
     })
     .await;
-    let mut held = Vec::new();
-    for count in 1..=2 {
-        let mut stream = world.connect().await;
-        stream.write_all(GET_LATER).await.unwrap();
-        world.until_asked(count).await;
-        held.push(stream);
-    }
+    let mut held = two_that_wait(&world).await;
     let mut late = world.connect().await;
     late.write_all(GET).await.unwrap();
     world.release();

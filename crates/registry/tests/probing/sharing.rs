@@ -3,19 +3,14 @@
 use std::time::Duration;
 
 use registry::{Cause, Client, ClientOptions};
-use testkit::fake_registry::{Behaviour, TokenOptions, TokenService};
+use testkit::fake_registry::{Behaviour, FakeRegistry, TokenOptions, TokenService};
 use testkit::wait::until;
 
 use crate::setup::{ask, cause, client, is_found, options, registry, target};
 
-#[tokio::test]
-async fn probes_that_need_one_token_share_its_request() {
-    let (registry, _) = registry();
-    let service = TokenService::start(TokenOptions::default()).unwrap();
-    service.behave(Behaviour::Slow(Duration::from_millis(50)));
-    registry.require_token(&service);
-    let client = client();
-    let probes: Vec<_> = (0..20)
+/// So many probes at once, which all find the image.
+async fn all_find(client: &Client, registry: &FakeRegistry, probes: usize) {
+    let probes: Vec<_> = (0..probes)
         .map(|_| {
             let (client, target) = (client.clone(), target(&registry.url()));
             tokio::spawn(async move { ask(&client, &target).await })
@@ -25,6 +20,16 @@ async fn probes_that_need_one_token_share_its_request() {
         let probe = probe.await.unwrap();
         assert!(is_found(&probe), "{}", probe.detail);
     }
+}
+
+#[tokio::test]
+async fn probes_that_need_one_token_share_its_request() {
+    let (registry, _) = registry();
+    let service = TokenService::start(TokenOptions::default()).unwrap();
+    service.behave(Behaviour::Slow(Duration::from_millis(50)));
+    registry.require_token(&service);
+    let client = client();
+    all_find(&client, &registry, 20).await;
     assert_eq!(service.recording().all().len(), 1);
 }
 
@@ -35,16 +40,7 @@ async fn more_probes_than_slots_wait_and_all_are_answered() {
         concurrency_per_registry: 4,
         ..options()
     });
-    let probes: Vec<_> = (0..200)
-        .map(|_| {
-            let (client, target) = (client.clone(), target(&registry.url()));
-            tokio::spawn(async move { ask(&client, &target).await })
-        })
-        .collect();
-    for probe in probes {
-        let probe = probe.await.unwrap();
-        assert!(is_found(&probe), "{}", probe.detail);
-    }
+    all_find(&client, &registry, 200).await;
 }
 
 #[tokio::test]
