@@ -113,14 +113,7 @@ impl State {
 
 /// SHA-256 in hex.
 pub(crate) fn digest(content: &[u8]) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(content)
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string can't fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    format!("{:x}", Sha256::digest(content))
 }
 
 /// A digest for a link that no file's content has by accident.

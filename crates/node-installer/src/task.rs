@@ -22,16 +22,9 @@ impl Task {
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }
-        let id = hash
-            .finalize()
-            .iter()
-            .take(6)
-            .fold(String::new(), |mut id, byte| {
-                id.push_str(&format!("{byte:02x}"));
-                id
-            });
         Self {
-            id,
+            // The first twelve digits.
+            id: format!("{:.12x}", hash.finalize()),
             words: words.to_owned(),
         }
     }

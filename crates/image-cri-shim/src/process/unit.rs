@@ -143,8 +143,7 @@ fn digest(text: &str) -> String {
         sha.update(line);
         sha.update("\n");
     }
-    let digest = sha.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", sha.finalize())
 }
 
 #[cfg(test)]
