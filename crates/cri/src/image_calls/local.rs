@@ -33,10 +33,7 @@ pub(super) async fn remove(
     attempts: &Attempts,
     reference: &Reference,
 ) -> UnaryReply {
-    let found = match attempts.as_image_status() {
-        Ok(questions) => find(shared, settings, &questions, reference).await,
-        Err(error) => Found::unknown(Err(error)),
-    };
+    let found = find_for(shared, settings, attempts, reference).await;
     if found.answer.is_err() {
         return reply(found.answer);
     }
@@ -63,10 +60,7 @@ pub(super) async fn create(
     attempts: &Attempts,
     reference: &Reference,
 ) -> UnaryReply {
-    let found = match attempts.as_image_status() {
-        Ok(questions) => find(shared, settings, &questions, reference).await,
-        Err(error) => Found::unknown(Err(error)),
-    };
+    let found = find_for(shared, settings, attempts, reference).await;
     let name = found
         .name
         .filter(|_| Presence::of(&found.answer) == Presence::Present);
@@ -94,6 +88,19 @@ struct Found {
 impl Found {
     fn unknown(answer: AttemptResult) -> Self {
         Self { name: None, answer }
+    }
+}
+
+/// Finds the image that another call than ImageStatus is about.
+async fn find_for(
+    shared: &Shared,
+    settings: &Settings,
+    attempts: &Attempts,
+    reference: &Reference,
+) -> Found {
+    match attempts.as_image_status() {
+        Ok(questions) => find(shared, settings, &questions, reference).await,
+        Err(error) => Found::unknown(Err(error)),
     }
 }
 

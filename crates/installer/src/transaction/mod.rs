@@ -115,15 +115,7 @@ pub fn changes(root: &Root, wanted: &[Wanted]) -> Result<Vec<Change>, Error> {
         }
     }
     for (path, entry) in obsolete(root, &ledger, wanted)? {
-        let current = read(root, path)?;
-        if entry.is_ours(&current) {
-            let new = before(root, entry)?;
-            changes.push(Change {
-                path: path.clone(),
-                current,
-                new,
-            });
-        }
+        changes.extend(undoing(root, path, entry)?);
     }
     Ok(changes)
 }
@@ -231,18 +223,22 @@ pub fn undo_changes(root: &Root) -> Result<Vec<Change>, Error> {
     let ledger = Ledger::load(root)?;
     let mut changes = Vec::new();
     for (path, entry) in in_order(&ledger) {
-        let current = read(root, path)?;
-        if !entry.is_ours(&current) {
-            continue;
-        }
-        let new = before(root, entry)?;
-        changes.push(Change {
-            path: path.clone(),
-            current,
-            new,
-        });
+        changes.extend(undoing(root, path, entry)?);
     }
     Ok(changes)
+}
+
+/// How a file gets back to what stood there before; `None` where somebody has edited it since.
+fn undoing(root: &Root, path: &Path, entry: &Entry) -> Result<Option<Change>, Error> {
+    let current = read(root, path)?;
+    if !entry.is_ours(&current) {
+        return Ok(None);
+    }
+    Ok(Some(Change {
+        path: path.to_owned(),
+        current,
+        new: before(root, entry)?,
+    }))
 }
 
 /// Puts back what stood there before [`install`]: content, mode, owner, extended attributes. A file that
