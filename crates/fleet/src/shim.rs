@@ -97,33 +97,20 @@ impl Shim {
                     Err(why) => last = why,
                 },
                 Step::ProbeRest => {
-                    resolution = self.ask_rest(plan, &mut verdicts).await;
+                    resolution = self.ask_rest(plan, &verdicts).await;
+                    order.learn(&mut verdicts, &resolution.verdicts());
                 }
                 Step::Exhausted => return Err(last),
             }
         }
     }
 
-    async fn ask_rest(
-        &self,
-        plan: &Arc<Plan>,
-        verdicts: &mut [Option<Verdict>],
-    ) -> Arc<Resolution> {
+    async fn ask_rest(&self, plan: &Arc<Plan>, verdicts: &[Option<Verdict>]) -> Arc<Resolution> {
         let failed = verdicts.iter().enumerate();
         let failed = failed.filter(|(_, verdict)| **verdict == Some(Verdict::PullFailed));
         let failed = failed.map(|(at, _)| at).collect();
-        let resolution = self
-            .resolver
-            .resolve(plan, None, Depth::BestBut(failed))
-            .await;
-        let certain = resolution.chosen();
-        for (at, (known, new)) in verdicts.iter_mut().zip(resolution.verdicts()).enumerate() {
-            *known = known.or(new);
-            if certain.is_none_or(|certain| at < certain) {
-                known.get_or_insert(Verdict::Unavailable);
-            }
-        }
-        resolution
+        let depth = Depth::BestBut(failed);
+        self.resolver.resolve(plan, None, depth).await
     }
 
     async fn pull_candidate(

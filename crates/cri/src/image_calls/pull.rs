@@ -148,7 +148,7 @@ impl Pull<'_> {
             let outcome = match step {
                 Step::Candidate(at) => self.candidate(at, &mut progress).await,
                 Step::Original => self.original(&mut progress).await,
-                Step::ProbeRest => self.probe_rest(&mut progress).await,
+                Step::ProbeRest => self.probe_rest(&order, &mut progress).await,
                 Step::Exhausted => return self.exhausted(&progress),
             };
             match outcome {
@@ -231,6 +231,7 @@ impl Pull<'_> {
     /// silent one below it holds nothing up. What pulls have shown since is kept.
     async fn probe_rest(
         &mut self,
+        order: &PullOrder,
         progress: &mut Progress,
     ) -> Result<Option<UnaryReply>, AttemptError> {
         let verdicts = progress.verdicts.iter().enumerate();
@@ -238,20 +239,9 @@ impl Pull<'_> {
         let failed: Vec<usize> = failed.map(|(at, _)| at).collect();
         progress.resolution = self.resolve(Depth::BestBut(failed)).await?;
         self.record.asked_on(&progress.resolution);
-        let certain = progress.resolution.chosen();
-        for (at, (known, new)) in progress
-            .verdicts
-            .iter_mut()
-            .zip(progress.resolution.verdicts())
-            .enumerate()
-        {
-            *known = known.or(new);
-            // Whoever has no answer now, though nothing better was found, never will have one for this
-            // pull.
-            if certain.is_none_or(|certain| at < certain) {
-                known.get_or_insert(Verdict::Unavailable);
-            }
-        }
+        order.learn(&mut progress.verdicts, &progress.resolution.verdicts());
+        // What is remembered is there without waiting, and other calls share this thread.
+        tokio::task::yield_now().await;
         Ok(None)
     }
 

@@ -178,6 +178,47 @@ async fn a_silent_registry_does_not_hold_up_the_next_that_has_the_image() {
 }
 
 #[tokio::test]
+async fn a_registry_that_is_back_while_a_pull_fails_is_used_and_no_call_hangs() {
+    let image = Image::new("back in time");
+    // Without a memory too: then the rest would be asked again and again.
+    for cache in ["", "cache: {imageCacheSize: -1}"] {
+        let [mut back, broken, silent] = [(); 3].map(|()| FakeRegistry::start().unwrap());
+        for registry in [&back, &broken] {
+            registry.add(&image, "team/app", "1");
+        }
+        back.stop().await;
+        silent.set_black_hole(true);
+        let config = format!(
+            "probeTimeout: 1h\nregistries: [{{address: '{}', priority: 900}}, {{address: '{}', priority: 800}}, {{address: '{}'}}]\n{cache}",
+            back.url(),
+            broken.url(),
+            silent.url()
+        );
+        let (shim, runtime) = with_fake_runtime(&config).await;
+        let status = RpcStatus {
+            code: 2,
+            message: "blob unknown".to_owned(),
+            details: Vec::new(),
+        };
+        runtime.fail(&format!("{}/team/app:1", broken.host()), status);
+        runtime.hang("PullImage");
+        let client = shim.client();
+        let pull = tokio::spawn(async move { client.pull("ghcr.io/team/app:1", None).await });
+        wait::until("the runtime has the pull", async || {
+            (runtime.count("PullImage") > 0).then_some(())
+        })
+        .await;
+        back.start_again().unwrap();
+        shim.wait_for_log("circuit closed").await;
+        runtime.answer("PullImage");
+        let pulled = tokio::time::timeout(wait::TIMEOUT, pull).await;
+        pulled.expect("an answer").unwrap().unwrap();
+        let line = shim.wait_for_log("priority match:").await;
+        assert!(line.contains(&format!("result={}", back.host())), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_place_that_a_pull_has_failed_from_is_tried_again_when_nothing_else_is_left() {
     let image = Image::new("mended");
     let mirror = registry_with(&image, "team/app", "1").await;

@@ -100,6 +100,26 @@ impl PullOrder {
         }
     }
 
+    /// Takes the answers of those who were asked for [`Step::ProbeRest`] into what is known of each candidate.
+    ///
+    /// A newer answer counts, because a registry may be back. But where a pull has failed, no answer changes that: it
+    /// only repeats what was said before. After this, [`Self::next`] gives a candidate that has the image, or never
+    /// wants the rest asked again.
+    pub fn learn(&self, known: &mut [Option<Verdict>], answers: &[Option<Verdict>]) {
+        for (known, answer) in known.iter_mut().zip(answers) {
+            if *known != Some(Verdict::PullFailed) {
+                *known = answer.or(*known);
+            }
+        }
+        let mut candidates = self.tried.iter().zip(known.iter());
+        let certain =
+            candidates.position(|(tried, known)| !tried && *known == Some(Verdict::Found));
+        // Whoever has no answer now, though nothing better was found, never will have one for this pull.
+        for verdict in known.iter_mut().take(certain.unwrap_or(usize::MAX)) {
+            verdict.get_or_insert(Verdict::Unavailable);
+        }
+    }
+
     fn take(&mut self, plan: &Plan, at: usize) -> Step {
         if let Some(tried) = self.tried.get_mut(at) {
             *tried = true;

@@ -188,7 +188,72 @@ fn a_candidate_that_is_the_original_is_pulled_once() {
     );
 }
 
+/// The steps of a pull whose every try fails: `known` at first, and what each asking of the rest has answered.
+fn steps_of_a_pull(
+    plan: &Plan,
+    mut known: Vec<Option<Verdict>>,
+    mut answers: impl FnMut() -> Vec<Option<Verdict>>,
+) -> Vec<Step> {
+    let mut order = PullOrder::new(plan);
+    let mut steps = Vec::new();
+    // No pull has more: each candidate, the original and the end, and the rest asked before each.
+    let most = 2 * (plan.candidates.len() + 2);
+    while steps.len() < most {
+        let step = order.next(plan, &known, &[]);
+        steps.push(step);
+        match step {
+            Step::Candidate(at) => known[at] = Some(PullFailed),
+            Step::ProbeRest => order.learn(&mut known, &answers()),
+            Step::Original => {}
+            Step::Exhausted => break,
+        }
+    }
+    steps
+}
+
+#[test]
+fn a_registry_that_is_back_when_the_rest_is_asked_is_used_before_the_origin() {
+    let plan = plan("");
+    let known = vec![Some(Unavailable), Some(Found), None, None];
+    // The one below it does not answer, and need not.
+    let answers = || vec![Some(Found), Some(PullFailed), None, Some(NotFound)];
+    assert_eq!(
+        steps_of_a_pull(&plan, known, answers),
+        [
+            Step::Candidate(1),
+            Step::ProbeRest,
+            Step::Candidate(0),
+            Step::ProbeRest,
+            Step::Original,
+            Step::Candidate(2),
+            Step::Exhausted,
+        ]
+    );
+}
+
+fn verdicts() -> impl Strategy<Value = Vec<Option<Verdict>>> {
+    prop::collection::vec(prop::option::of(prop::sample::select(&Verdict::ALL[..])), 4)
+}
+
 proptest! {
+    /// Whatever registries say when they are asked again, a pull comes to its end.
+    #[test]
+    fn every_pull_ends_whatever_changes_meanwhile(
+        known in verdicts(),
+        answers in prop::collection::vec(verdicts(), 1..8),
+    ) {
+        let mut answers = answers.into_iter().cycle();
+        let steps = steps_of_a_pull(&plan(""), known, || answers.next().unwrap());
+        prop_assert_eq!(steps.last(), Some(&Step::Exhausted));
+        prop_assert!(steps.contains(&Step::Original));
+        let mut pulls: Vec<_> = steps.iter().filter(|step| **step != Step::ProbeRest).collect();
+        let all = pulls.len();
+        pulls.sort_unstable_by_key(|step| format!("{step:?}"));
+        pulls.dedup();
+        prop_assert_eq!(pulls.len(), all, "no step twice");
+        prop_assert!(!steps.windows(2).any(|two| two == [Step::ProbeRest; 2]));
+    }
+
     /// No step twice, always an end, and the original always among the steps.
     #[test]
     fn every_order_ends_and_includes_the_original(
