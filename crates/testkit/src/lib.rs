@@ -28,6 +28,7 @@
 //! | [`calls`] | a client that never stops calling |
 //! | [`recording`] | what a registry was asked |
 //! | [`netns`] | a network of a test's own, with a host that drops every packet |
+//! | [`tree`] | what is in a folder |
 //! | [`wait`] | waiting for a condition with a deadline |
 
 pub mod admission;
@@ -55,5 +56,6 @@ pub mod shim;
 pub mod slow_link;
 pub mod systemd;
 pub mod tools;
+pub mod tree;
 pub mod wait;
 pub mod webhook;

@@ -9,6 +9,7 @@ use http::Method;
 use policy::Credentials;
 use serde_json::json;
 use tempfile::TempDir;
+use testkit::tree;
 
 use super::*;
 use crate::fake::{Doors, FakeUpstream, Sending};
@@ -519,7 +520,7 @@ async fn what_nobody_uses_is_freed() {
     };
     let day = Duration::from_secs(24 * 3600);
     // Everything is old, but for one tag and one manifest that were used since.
-    for file in walk(&world.bucket.file("")) {
+    for file in tree::files(&world.bucket.file("")).unwrap() {
         world.bucket.age(&file, day);
     }
     world.bucket.age(
@@ -538,22 +539,10 @@ async fn what_nobody_uses_is_freed() {
     assert!(freed.bytes > 5000 && freed.bytes < 6000, "{freed:?}");
     assert_eq!(node.shared.collect().await.unwrap(), Collected::default());
     // What can't be read ends it before something is deleted.
-    for file in walk(&world.bucket.file("")) {
+    for file in tree::files(&world.bucket.file("")).unwrap() {
         world.bucket.age(&file, day);
     }
     world.bucket.faults.fails.store(true, Ordering::SeqCst);
     assert!(node.shared.collect().await.is_err());
     assert!(exists(&common));
-}
-
-fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(walk(&path)),
-            false => found.push(path),
-        }
-    }
-    found
 }

@@ -54,24 +54,7 @@ fn text(output: &Output) -> String {
 }
 
 fn snapshot(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut all = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = fs::symlink_metadata(&path).unwrap();
-            if metadata.is_dir() {
-                all.insert(path.clone(), b"a directory".to_vec());
-                folders.push(path);
-            } else if metadata.is_symlink() {
-                let target = fs::read_link(&path).unwrap();
-                all.insert(path, target.into_os_string().into_encoded_bytes());
-            } else {
-                all.insert(path.clone(), fs::read(path).unwrap());
-            }
-        }
-    }
-    all
+    testkit::tree::snapshot(root).unwrap()
 }
 
 #[test]

@@ -6,10 +6,11 @@
 //! database syncs its commits itself, and nothing is written to it meanwhile.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use testkit::tree;
 
 use super::*;
 use crate::manifest::parse;
@@ -66,7 +67,7 @@ impl Watch {
         let durable = self.durable.lock().clone();
         for undone in [false, true] {
             let mut files = BTreeMap::new();
-            for path in walk(&self.dir) {
+            for path in tree::files(&self.dir).unwrap() {
                 let is_index = path.extension().is_some_and(|e| e == "redb");
                 let content = match is_index {
                     true => std::fs::read(&path).unwrap(),
@@ -85,18 +86,6 @@ impl Watch {
             });
         }
     }
-}
-
-fn walk(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(walk(&path)),
-            false => found.push(path),
-        }
-    }
-    found
 }
 
 /// A blob that arrives in two parts, of which the first is saved on the way.
@@ -127,7 +116,7 @@ fn at_every_step_the_store_is_clean_and_has_all_that_was_acknowledged() {
         found: Mutex::default(),
     });
     // What the directory begins with is on the disk.
-    for path in walk(dir.path()) {
+    for path in tree::files(dir.path()).unwrap() {
         let content = std::fs::read(&path).unwrap();
         watch.durable.lock().content.insert(path, content);
     }
