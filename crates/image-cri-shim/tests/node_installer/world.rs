@@ -68,25 +68,14 @@ impl World {
         self.server.get(LEASE).unwrap_or_default()
     }
 
-    /// The annotations by which tasks are marked as failed.
-    pub(crate) fn marks(&self) -> BTreeMap<String, String> {
-        let annotations = self.lease()["metadata"]["annotations"].clone();
-        let annotations: Option<BTreeMap<String, String>> =
-            serde_json::from_value(annotations).unwrap();
-        let mut marks = annotations.unwrap_or_default();
-        marks.retain(|name, _| name.starts_with("image-cri-shim/failed-"));
-        marks
-    }
-
-    /// As a person would: `kubectl annotate lease … MARK-`.
     pub(crate) fn clear_marks(&self) {
-        let mut lease = self.lease();
-        lease["metadata"]["annotations"] = Value::Null;
-        self.server.put(LEASE, lease);
+        self.server.clear_marks(LEASE);
     }
 
     pub(crate) async fn until_marked(&self) -> String {
-        let marks = wait::within(LONG, || async { self.marks().into_values().next() });
+        let marks = wait::within(LONG, || async {
+            self.server.marks(LEASE).into_values().next()
+        });
         marks.await.expect("a node to fail")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use node_installer::{Host, Installer, Progress, Task, Timing};
 use serde_json::Value;
 use tempfile::TempDir;
 use testkit::fake_api_server::FakeApiServer;
-use testkit::wait;
+use testkit::{tree, wait};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -58,21 +58,12 @@ impl World {
         holder.as_str().map(str::to_owned)
     }
 
-    /// The annotations by which tasks are marked as failed.
     pub(crate) fn marks(&self) -> BTreeMap<String, String> {
-        let annotations = self.lease().unwrap_or_default()["metadata"]["annotations"].clone();
-        let annotations: Option<BTreeMap<String, String>> =
-            serde_json::from_value(annotations).unwrap();
-        let mut marks = annotations.unwrap_or_default();
-        marks.retain(|name, _| name.starts_with("image-cri-shim/failed-"));
-        marks
+        self.server.marks(LEASE)
     }
 
-    /// As a person would: `kubectl annotate lease … MARK-`.
     pub(crate) fn clear_marks(&self) {
-        let mut lease = self.lease().unwrap();
-        lease["metadata"]["annotations"] = Value::Null;
-        self.server.put(LEASE, lease);
+        self.server.clear_marks(LEASE);
     }
 
     pub(crate) fn delete_lease(&self) {
@@ -118,7 +109,7 @@ impl TreeNode {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let before = snapshot(dir.path());
+        let before = tree::snapshot(dir.path()).unwrap();
         Self {
             name: name.to_owned(),
             dir,
@@ -133,7 +124,7 @@ impl TreeNode {
 
     /// Every file as it was before anything was installed.
     pub(crate) fn is_untouched(&self) -> bool {
-        snapshot(self.dir.path()) == self.before
+        self.snapshot() == self.before
     }
 
     /// What the node has of the program; `None` where it is not installed.
@@ -147,7 +138,7 @@ impl TreeNode {
     }
 
     pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        snapshot(self.dir.path())
+        tree::snapshot(self.dir.path()).unwrap()
     }
 
     fn host(&self, world: &World, change: Change) -> TreeHost {
@@ -345,26 +336,4 @@ impl Pod {
         self.task.abort();
         let _ = self.task.await;
     }
-}
-
-fn snapshot(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut all = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = fs::symlink_metadata(&path).unwrap();
-            let content = if metadata.is_dir() {
-                folders.push(path.clone());
-                b"a directory".to_vec()
-            } else if metadata.is_symlink() {
-                let target = fs::read_link(&path).unwrap();
-                target.into_os_string().into_encoded_bytes()
-            } else {
-                fs::read(&path).unwrap()
-            };
-            all.insert(path, content);
-        }
-    }
-    all
 }

@@ -154,6 +154,34 @@ impl FakeApiServer {
         self.change(|state| state.remove(key(path)));
     }
 
+    /// The annotations by which the node installer has marked tasks as failed, of the Lease at a path.
+    ///
+    /// # Panics
+    /// When an annotation is no text.
+    pub fn marks(&self, lease: &str) -> BTreeMap<String, String> {
+        let lease = self.get(lease).unwrap_or_default();
+        let annotations = lease["metadata"]["annotations"].as_object();
+        let marks = annotations.into_iter().flatten();
+        let marks = marks.filter(|(name, _)| name.starts_with("image-cri-shim/failed-"));
+        let text = |(name, value): (&String, &Value)| match value.as_str() {
+            Some(text) => (name.clone(), text.to_owned()),
+            None => panic!("{name} is {value}"),
+        };
+        marks.map(text).collect()
+    }
+
+    /// Removes them, as a person would: `kubectl annotate lease … MARK-`.
+    ///
+    /// # Panics
+    /// When there is no Lease.
+    pub fn clear_marks(&self, lease: &str) {
+        let Some(mut object) = self.get(lease) else {
+            panic!("there is no {lease}");
+        };
+        object["metadata"]["annotations"] = Value::Null;
+        self.put(lease, object);
+    }
+
     /// Makes or changes the ConfigMap `kube-system/image-cri-shim` with this `registries.yaml`.
     pub fn apply_config_map(&self, text: &str) {
         self.put(
