@@ -21,6 +21,7 @@
 //! | [`fake_registry`] | a registry that can be told to misbehave |
 //! | [`fake_api_server`] | a Kubernetes API server for objects with versions, with its faults |
 //! | [`webhook`] | `image-cri-shim webhook` under test |
+//! | [`kubernetes`] | manifests against the types of Kubernetes |
 //! | [`admission`] | what an API server does with a webhook |
 //! | [`browser`] | a real headless Chromium, for pages that people look at |
 //! | [`systemd`] | a real systemd in namespaces of its own |
@@ -45,6 +46,7 @@ pub mod fake_registry;
 pub mod fake_runtime;
 pub mod helm;
 pub mod images;
+pub mod kubernetes;
 pub mod netns;
 pub mod node_cache;
 mod process;

@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use k8s_openapi::Resource;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use policy::config::NodeCache;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use testkit::kubernetes::check;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/cache")
@@ -28,18 +26,6 @@ fn resources() -> Vec<String> {
         .iter()
         .map(|name| name.as_str().unwrap().to_owned())
         .collect()
-}
-
-/// What Kubernetes makes of an object is the object itself: it knows every field, and each has a value
-/// of the right type.
-fn check<T: Resource + DeserializeOwned + Serialize>(object: &Value) -> bool {
-    if object["apiVersion"] != T::API_VERSION || object["kind"] != T::KIND {
-        return false;
-    }
-    let typed: T = serde_json::from_value(object.clone())
-        .unwrap_or_else(|error| panic!("{error} in {object:#}"));
-    assert_eq!(serde_json::to_value(typed).unwrap(), *object);
-    true
 }
 
 fn daemon_set() -> Value {

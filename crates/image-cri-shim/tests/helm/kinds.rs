@@ -1,29 +1,15 @@
 //! Every object is one that Kubernetes knows, with every field.
 
-use k8s_openapi::Resource;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
+use testkit::kubernetes::check;
 
 use crate::world::{self, chart, helm, value_sets};
-
-/// What Kubernetes makes of an object is the object itself: it knows every field, and each has a value of
-/// the right type.
-fn check<T: Resource + DeserializeOwned + Serialize>(object: &Value) -> bool {
-    if object["apiVersion"] != T::API_VERSION || object["kind"] != T::KIND {
-        return false;
-    }
-    let typed: T = serde_json::from_value(object.clone())
-        .unwrap_or_else(|error| panic!("{error} in {object:#}"));
-    assert_eq!(serde_json::to_value(typed).unwrap(), *object);
-    true
-}
 
 /// What cert-manager's types have of what the chart says. They are not in `k8s-openapi`.
 fn is_cert_manager_s(object: &Value) -> bool {

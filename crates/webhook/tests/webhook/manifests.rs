@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::Resource;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use testkit::kubernetes::check;
+use testkit::tree;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -24,21 +23,11 @@ fn documents(file: &Path) -> Vec<Value> {
 
 /// Every YAML file below `deploy/webhook`.
 fn files() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut directories = vec![root().join("deploy/webhook")];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else if path
-                .extension()
-                .is_some_and(|extension| extension == "yaml")
-            {
-                found.push(path);
-            }
-        }
-    }
+    let mut found = tree::files(&root().join("deploy/webhook")).unwrap();
+    found.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
     found
 }
 
@@ -78,18 +67,6 @@ fn every_file_is_listed_and_every_object_has_a_kind() {
             }
         }
     }
-}
-
-/// What Kubernetes makes of an object is the object itself: it knows every field, and each has a value
-/// of the right type. (The types pass over fields that they don't know, so those would be missing.)
-fn check<T: Resource + DeserializeOwned + Serialize>(object: &Value) -> bool {
-    if object["apiVersion"] != T::API_VERSION || object["kind"] != T::KIND {
-        return false;
-    }
-    let typed: T = serde_json::from_value(object.clone())
-        .unwrap_or_else(|error| panic!("{error} in {object:#}"));
-    assert_eq!(serde_json::to_value(typed).unwrap(), *object);
-    true
 }
 
 /// Whether `object` is of a kind that Kubernetes itself has.
