@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cri_client::CriClient;
@@ -69,6 +70,8 @@ impl Options {
 /// A running shim in a directory of its own. Dropping it kills it and deletes the directory.
 pub struct Shim {
     options: Options,
+    /// What [`Options::binary`] was at first: a test may put something else there.
+    program: PathBuf,
     process: Option<Process>,
     client: CriClient,
     log: Log,
@@ -97,6 +100,7 @@ impl Shim {
         let dir = tempfile::Builder::new().prefix("testkit-shim-").tempdir()?;
         let shim = Self {
             client: CriClient::new(dir.path().join("shim.sock")),
+            program: fs::canonicalize(&options.binary).context("looking for the shim's binary")?,
             options,
             process: None,
             log: Log::default(),
@@ -199,6 +203,18 @@ impl Shim {
     #[must_use]
     pub fn client(&self) -> CriClient {
         self.client.clone()
+    }
+
+    /// What `status --json` shows of it.
+    pub async fn status(&self) -> Result<Value> {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.arg("-f").arg(self.config_file());
+        let output = command.args(["status", "--json"]).output().await?;
+        if !output.status.success() {
+            bail!("`status --json` failed: {output:?}\n{}", self.log());
+        }
+        let status = serde_json::from_slice(&output.stdout);
+        status.with_context(|| format!("`status --json` gave {output:?}"))
     }
 
     /// Replaces the config, in one step as an editor does, with the same additions as at the start.

@@ -126,15 +126,7 @@ impl World {
 
     /// The process that answers on the socket.
     pub(crate) async fn serving(&self) -> String {
-        let status = Command::new(BINARY)
-            .arg("-f")
-            .arg(self.shim.config_file())
-            .args(["status", "--json"])
-            .output()
-            .await
-            .unwrap();
-        assert!(status.status.success(), "{status:?}");
-        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let status = self.shim.status().await.unwrap();
         status["started_at"].as_str().unwrap().to_owned()
     }
 }

@@ -47,18 +47,6 @@ fn stored(shim: &Shim, text: &str) -> String {
     format!("{text}\n# Kept by image-cri-shim: the last good config of {file:?}.\n")
 }
 
-async fn status(shim: &Shim) -> serde_json::Value {
-    let output = Command::new(BINARY)
-        .arg("-f")
-        .arg(shim.config_file())
-        .args(["status", "--json"])
-        .output()
-        .await
-        .unwrap();
-    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {shown}"))
-}
-
 async fn page(shim: &Shim) -> String {
     let line = shim.wait_for_log("metrics and the page are on").await;
     let address = line.split("http://").nth(1).unwrap();
@@ -76,7 +64,10 @@ async fn is_good(shim: &Shim) -> bool {
 const METRIC: &str = "image_cri_shim_config_last_reload_successful ";
 
 async fn status_until(shim: &Shim, what: &str, is: impl Fn(&serde_json::Value) -> bool) {
-    wait::until(what, || async { is(&status(shim).await).then_some(()) }).await;
+    wait::until(what, || async {
+        is(&shim.status().await.unwrap()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -103,7 +94,7 @@ async fn the_last_good_config_serves_until_the_file_is_mended() {
     ] {
         shim.write_config(broken).unwrap();
         shim.start_again().await.unwrap();
-        let config = status(&shim).await;
+        let config = shim.status().await.unwrap();
         let registry = config["registries"][0]["address"].to_string();
         assert!(registry.contains("127.0.0.1:9"), "{broken}: {config}");
         assert!(config["config"]["error"]["message"].is_string(), "{config}");
@@ -178,7 +169,7 @@ async fn without_a_last_good_config_everything_is_forwarded() {
     shim.wait_for_log("every call is forwarded as it comes")
         .await;
     assert!(!is_good(&shim).await);
-    let shown = status(&shim).await;
+    let shown = shim.status().await.unwrap();
     assert_eq!(shown["config"]["forwards_everything"], true, "{shown}");
     assert!(shown["config"]["error"]["message"].is_string(), "{shown}");
     shim.client().pull("ghcr.io/x:1", None).await.unwrap();

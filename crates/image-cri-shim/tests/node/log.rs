@@ -110,16 +110,22 @@ async fn debug_lines_follow_the_config_and_sigusr1() {
     assert_eq!(removals(&shim), 1);
 }
 
-#[tokio::test]
-async fn a_log_that_nobody_reads_costs_lines_and_no_call() {
+/// A shim that has written more than fits, while nobody reads.
+async fn with_a_log_that_nobody_reads() -> (Shim, FakeRuntime) {
     let runtime = FakeRuntime::start().await.unwrap();
     let options = Options::new(BINARY, runtime.socket()).unread_stderr();
-    let mut shim = Shim::start("debug: true", options).await.unwrap();
+    let shim = Shim::start("debug: true", options).await.unwrap();
     for number in 0..200 {
         // Names that are long enough for the lines to be more than a pipe and our own queue hold.
         let image = format!("ghcr.io/team/{}/{number}:1", "long/".repeat(40));
         shim.client().pull(&image, None).await.unwrap();
     }
+    (shim, runtime)
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_costs_lines_and_no_call() {
+    let (mut shim, _runtime) = with_a_log_that_nobody_reads().await;
     shim.client().version().await.unwrap();
     let mut lost = 0;
     for number in 0.. {
@@ -142,13 +148,7 @@ async fn a_log_that_nobody_reads_costs_lines_and_no_call() {
 
 #[tokio::test]
 async fn sigterm_ends_a_shim_whose_log_nobody_reads() {
-    let runtime = FakeRuntime::start().await.unwrap();
-    let options = Options::new(BINARY, runtime.socket()).unread_stderr();
-    let mut shim = Shim::start("debug: true", options).await.unwrap();
-    for number in 0..200 {
-        let image = format!("ghcr.io/team/{}/{number}:1", "long/".repeat(40));
-        shim.client().pull(&image, None).await.unwrap();
-    }
+    let (mut shim, _runtime) = with_a_log_that_nobody_reads().await;
     assert!(shim.terminate().await.unwrap().success());
     assert!(!shim.socket().exists());
 }
@@ -168,14 +168,7 @@ async fn all_mistakes_of_a_config_are_one_line() {
 
 /// A counter of the running shim.
 async fn metric(shim: &Shim, name: &str) -> u64 {
-    let output = tokio::process::Command::new(BINARY)
-        .arg("-f")
-        .arg(shim.config_file())
-        .args(["status", "--json"])
-        .output()
-        .await
-        .unwrap();
-    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let status = shim.status().await.unwrap();
     let address = status["metrics_address"].as_str().unwrap();
     let page = metrics(address).await;
     let line = page.lines().find_map(|line| line.strip_prefix(name));

@@ -151,14 +151,7 @@ async fn a_metrics_address_can_be_off() {
     shim.client().pull("ghcr.io/x:1", None).await.unwrap();
     shim.wait_for_log("rewrite action=PullImage").await;
     assert!(!shim.log().contains("metrics"), "{}", shim.log());
-    let output = tokio::process::Command::new(BINARY)
-        .arg("-f")
-        .arg(shim.config_file())
-        .args(["status", "--json"])
-        .output()
-        .await
-        .unwrap();
-    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let status = shim.status().await.unwrap();
     assert_eq!(status["decisions_total"], 1);
     assert_eq!(status.get("metrics_address"), None);
 }
