@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Barrier, watch};
 
-use crate::world::CacheProcess;
+use crate::world::{CacheProcess, head};
 
 const LENGTH: u64 = 256 << 20;
 /// It is made of these many bytes, again and again, each time with its number in front.
@@ -58,11 +58,7 @@ async fn answer(
 ) -> std::io::Result<()> {
     let pattern = pattern();
     loop {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await?);
-        }
-        let head = String::from_utf8_lossy(&head).to_lowercase();
+        let head = head(&mut stream).await?.to_lowercase();
         if !head.contains("/blobs/") {
             let none = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
             stream.write_all(none).await?;
@@ -88,11 +84,7 @@ async fn client(address: SocketAddr, path: &str, all: &Barrier, go_on: &watch::S
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let head = head(&mut stream).await.unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     // The first bytes are here while the registry holds the last ones back.
     let mut first = [0; 64];

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
-use crate::world::CacheProcess;
+use crate::world::{CacheProcess, head};
 
 const LENGTH: usize = 1_000_000;
 /// What one URL is good for: then the storage host closes the connection, and refuses that URL from then on.
@@ -26,14 +26,6 @@ struct Served {
     refused: Arc<AtomicUsize>,
 }
 
-async fn head_of(stream: &mut TcpStream) -> std::io::Result<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    Ok(String::from_utf8_lossy(&head).to_lowercase())
-}
-
 /// Listens, and answers each connection's requests by `answer` until it says to close.
 async fn listen<A, F>(served: Served, answer: A) -> SocketAddr
 where
@@ -46,8 +38,8 @@ where
         while let Ok((mut stream, _)) = listener.accept().await {
             let (served, answer) = (served.clone(), answer.clone());
             tokio::spawn(async move {
-                while let Ok(head) = head_of(&mut stream).await {
-                    let (bytes, is_last) = answer(head, served.clone()).await;
+                while let Ok(head) = head(&mut stream).await {
+                    let (bytes, is_last) = answer(head.to_lowercase(), served.clone()).await;
                     if stream.write_all(&bytes).await.is_err() || is_last {
                         let _ = stream.shutdown().await;
                         return;

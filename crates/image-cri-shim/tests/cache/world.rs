@@ -204,6 +204,15 @@ pub(crate) async fn get(address: SocketAddr, path: &str, headers: &str) -> std::
     Ok(answer)
 }
 
+/// The head of a request or of an answer, with the empty line at its end; what comes after it is left there.
+pub(crate) async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
 /// All that a command has printed.
 pub(crate) fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
