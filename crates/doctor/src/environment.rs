@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use installer::env_file;
-use installer::payload::DEFAULTS;
+use installer::payload::{DEFAULTS, RUNTIME_VARIABLE};
 
 use crate::host::Host;
 
@@ -43,6 +43,18 @@ impl Environment {
         }
     }
 
+    /// Whether the unit's file may hold a credential: a variable that the config takes a value from, or an address with
+    /// a password.
+    pub(crate) fn file_holds_secrets(&self, config: &str) -> bool {
+        self.of_the_unit.iter().any(|(name, value)| {
+            let is_named = config.contains(&format!("${{{name}}}"));
+            let has_password = value
+                .split_once("://")
+                .is_some_and(|(_, rest)| rest.contains('@'));
+            name != RUNTIME_VARIABLE && (is_named || has_password)
+        })
+    }
+
     /// What the unit's file alone says.
     pub(crate) fn of_the_unit(&self, name: &str) -> Option<&str> {
         let value = self.of_the_unit.get(name).map(String::as_str);
@@ -71,11 +83,23 @@ mod tests {
         let host = Host::new(dir.path(), false);
         std::fs::create_dir_all(dir.path().join("etc/default")).unwrap();
         let file = dir.path().join("etc/default/image-cri-shim");
-        std::fs::write(file, "A=\"x y\"\nPATH=/unit\nEMPTY=\n").unwrap();
+        std::fs::write(&file, "A=\"x y\"\nPATH=/unit\nEMPTY=\n").unwrap();
         let unit = Environment::of(&host, None);
         assert_eq!(unit.get("A").as_deref(), Some("x y"));
         assert_eq!(unit.get("PATH").as_deref(), Some("/unit"));
         assert_eq!(unit.of_the_unit("EMPTY"), None);
+        assert!(!unit.file_holds_secrets("auth: u:${OTHER}"));
+        assert!(unit.file_holds_secrets("auth: u:${A}"));
+        for (text, holds) in [
+            ("IMAGE_CRI_SHIM_RUNTIME=unix://x@y", false),
+            ("HTTPS_PROXY=http://proxy:3128", false),
+            ("HTTPS_PROXY=http://user:pass@proxy:3128", true),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let unit = Environment::of(&host, None);
+            assert_eq!(unit.file_holds_secrets(""), holds, "{text}");
+        }
+        std::fs::write(&file, "A=\"x y\"\nPATH=/unit\nEMPTY=\n").unwrap();
         // This process stands for the shim's.
         let daemon = Environment::of(&host, Some(std::process::id()));
         assert_eq!(daemon.get("A"), None);

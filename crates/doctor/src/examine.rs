@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
+use installer::payload::DEFAULTS;
 use policy::config::Settings;
 use telemetry::report::Status;
 
@@ -240,10 +241,15 @@ async fn look_live(
 }
 
 fn secret_files(basis: &Basis) -> Vec<PathBuf> {
-    match &basis.settings {
-        Ok(facts) => access::secret_files(&facts.file, &facts.settings, facts.is_usable()),
-        Err(_) => Vec::new(),
+    let Ok(facts) = &basis.settings else {
+        return Vec::new();
+    };
+    let mut files = access::secret_files(&facts.file, &facts.settings, facts.is_usable());
+    let config = facts.text.as_deref().unwrap_or_default();
+    if basis.environment.file_holds_secrets(config) {
+        files.push(PathBuf::from(DEFAULTS));
     }
+    files
 }
 
 /// Folders that somebody writes to.

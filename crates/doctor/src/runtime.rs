@@ -145,7 +145,7 @@ pub(crate) fn judge_target(host: &Host, written: &Written, leads_past: bool) -> 
                     .to_owned()
             }
             false => format!(
-                "echo {RUNTIME_VARIABLE}={shown} > {DEFAULTS} && systemctl restart image-cri-shim-bypass.service image-cri-shim"
+                "touch {DEFAULTS} && sed -i -e '/^{RUNTIME_VARIABLE}=/d' -e '$a\\' {DEFAULTS} && echo {RUNTIME_VARIABLE}={shown} >> {DEFAULTS} && systemctl restart image-cri-shim-bypass.service image-cri-shim"
             ),
         };
         return Line::bad(Area::Runtime, CHECK, text, mend);
@@ -276,11 +276,28 @@ mod tests {
         let line = judge_target(&host, &written(Some(crio), None, containerd), true);
         assert!(line.mend.unwrap().starts_with("sed -i"));
         let line = judge_target(&host, &written(Some(crio), None, crio), true);
-        assert!(
-            line.mend
-                .unwrap()
-                .starts_with("echo IMAGE_CRI_SHIM_RUNTIME=/var/run/crio/crio.sock")
-        );
+        // The command sets one variable, and keeps what else stands there, also behind a line without an end.
+        let mend = line.mend.unwrap();
+        let (mend, _) = mend.split_once(" && systemctl").unwrap();
+        let file = dir.path().join("defaults");
+        for (before, after) in [
+            ("", ""),
+            ("TOKEN=x", "TOKEN=x\n"),
+            ("IMAGE_CRI_SHIM_RUNTIME=/old\nTOKEN=x\n", "TOKEN=x\n"),
+            ("TOKEN=x\nIMAGE_CRI_SHIM_RUNTIME=\"/old\"", "TOKEN=x\n"),
+        ] {
+            std::fs::write(&file, before).unwrap();
+            let script = mend.replace(DEFAULTS, file.to_str().unwrap());
+            let ran = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .status();
+            assert!(ran.unwrap().success(), "{script}");
+            assert_eq!(
+                std::fs::read_to_string(&file).unwrap(),
+                format!("{after}IMAGE_CRI_SHIM_RUNTIME=/var/run/crio/crio.sock\n"),
+                "{before:?}"
+            );
+        }
         let old = Written {
             daemon: Some(PathBuf::from(crio)),
             ..written(None, None, containerd)

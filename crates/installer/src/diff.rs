@@ -1,10 +1,13 @@
 //! Changes as people read them: unified diffs.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use similar::TextDiff;
 
+use crate::env_file;
 use crate::file::State;
+use crate::payload::{DEFAULTS, RUNTIME_VARIABLE};
 use crate::transaction::Change;
 
 /// Lines around a change that are shown with it.
@@ -25,7 +28,13 @@ pub fn unified(change: &Change) -> String {
         State::Absent => Some(String::new()),
         State::Link { target } => Some(format!("symbolic link to {}\n", target.display())),
         State::File { content, .. } if content.len() > MAX_SHOWN => None,
-        State::File { content, .. } => std::str::from_utf8(content).ok().map(masked),
+        State::File { content, .. } => {
+            let text = std::str::from_utf8(content).ok();
+            match change.path == Path::new(DEFAULTS) {
+                true => text.map(without_values),
+                false => text.map(masked),
+            }
+        }
     };
     let (old_text, new_text) = (shown(&change.current), shown(&change.new));
     let (Some(old_text), Some(new_text)) = (old_text, new_text) else {
@@ -48,6 +57,25 @@ pub fn unified(change: &Change) -> String {
         .context_radius(CONTEXT)
         .header(&old_name, &new_name)
         .to_string()
+}
+
+/// The shim's variables without their values: any of them may be what the config names as a password.
+fn without_values(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut from = 0;
+    for assignment in env_file::assignments(text) {
+        let span = assignment.span;
+        // Lines between them are comments.
+        shown.push_str(&masked(text.get(from..span.start).unwrap_or_default()));
+        if assignment.name == RUNTIME_VARIABLE {
+            shown.push_str(text.get(span.clone()).unwrap_or_default());
+        } else {
+            let _ = write!(shown, "{}=<not shown>", assignment.name);
+        }
+        from = span.end;
+    }
+    shown.push_str(&masked(text.get(from..).unwrap_or_default()));
+    shown
 }
 
 /// Words in the name of something whose value nobody should see.
@@ -139,6 +167,27 @@ mod tests {
         ] {
             assert_eq!(masked(text), shown);
         }
+    }
+
+    #[test]
+    fn no_value_of_the_shim_s_own_variables_is_shown_but_the_runtime() {
+        let before = "# HARBOR_TOKEN=old\nPW='a b'\nHTTPS_PROXY=http://u:p@proxy\n";
+        let file = |text: &str| State::File {
+            content: text.as_bytes().to_vec(),
+            attributes: Attributes::default(),
+        };
+        let change = Change {
+            path: PathBuf::from(DEFAULTS),
+            current: file(before),
+            new: file(&format!("{before}{RUNTIME_VARIABLE}=/run/x.sock\n")),
+        };
+        let shown = unified(&change);
+        assert!(
+            shown.ends_with(
+                " # HARBOR_TOKEN=<not shown>\n PW=<not shown>\n HTTPS_PROXY=<not shown>\n+IMAGE_CRI_SHIM_RUNTIME=/run/x.sock\n"
+            ),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! line of the same name wins. An edit replaces the lines of one assignment and leaves every other byte.
 
 use std::ops::Range;
+use std::path::Path;
+
+use crate::Error;
 
 /// One assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +148,25 @@ pub(crate) fn set(text: &str, name: &str, value: &str) -> String {
         None if text.is_empty() || text.ends_with('\n') => format!("{text}{line}\n"),
         None => format!("{text}\n{line}\n"),
     }
+}
+
+/// `text` of the file `path`, with `name` set to `value` unless it is so already.
+///
+/// # Errors
+/// When systemd would not read it back, as behind a quote that is never closed.
+pub(crate) fn with(path: &Path, text: String, name: &str, value: &str) -> Result<String, Error> {
+    let reads = |text: &str| self::value(text, name).as_deref() == Some(value);
+    if reads(&text) {
+        return Ok(text);
+    }
+    let edited = set(&text, name, value);
+    if reads(&edited) {
+        return Ok(edited);
+    }
+    Err(Error::Unsupported(format!(
+        "cannot set {name} in {}: a quote that is never closed, or a backslash at a line's end, swallows what follows it; mend that file by hand",
+        path.display()
+    )))
 }
 
 /// A value in double quotes, so that it is read back as it is.

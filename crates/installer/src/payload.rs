@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::node::Node;
 use crate::root::Root;
 use crate::transaction::{Content, Wanted};
+use crate::{Error, env_file};
 
 /// Where a package puts the program, and what the packaged units say.
 const PACKAGED_PROGRAM: &str = "/usr/bin/image-cri-shim";
@@ -65,7 +66,10 @@ pub struct Payload {
 
 impl Payload {
     /// The shim's own files for `node`.
-    pub fn wanted(&self, root: &Root, node: &Node) -> Vec<Wanted> {
+    ///
+    /// # Errors
+    /// When [`DEFAULTS`] can't be read, or nothing can be added to it.
+    pub fn wanted(&self, root: &Root, node: &Node) -> Result<Vec<Wanted>, Error> {
         let mut wanted = Vec::new();
         let units = if node.packaged {
             Path::new("/usr/lib/systemd/system")
@@ -93,11 +97,12 @@ impl Payload {
                 keep_existing: root.exists(format!("/etc/systemd/system/{target}.wants/{unit}")),
             });
         }
-        let runtime = format!(
-            "# The container runtime behind the shim and behind its bypass; written by image-cri-shim install.\n{RUNTIME_VARIABLE}={}\n",
-            node.runtime.display()
-        );
-        wanted.push(file(Path::new(DEFAULTS), runtime.into_bytes(), 0o644));
+        // Closed to others where it is new: people put credentials there.
+        wanted.push(file(
+            Path::new(DEFAULTS),
+            defaults(root, node)?.into_bytes(),
+            0o600,
+        ));
         wanted.push(Wanted {
             keep_existing: true,
             ..file(
@@ -106,8 +111,21 @@ impl Payload {
                 0o600,
             )
         });
-        wanted
+        Ok(wanted)
     }
+}
+
+/// [`DEFAULTS`] with the runtime's socket. Everything else in it is the administrator's: credentials that the config
+/// names, proxies.
+fn defaults(root: &Root, node: &Node) -> Result<String, Error> {
+    let path = Path::new(DEFAULTS);
+    let runtime = node.runtime.display().to_string();
+    let Some(text) = root.read(path).map_err(|e| Error::at("read", path, e))? else {
+        return Ok(format!(
+            "# The container runtime behind the shim and behind its bypass; written by image-cri-shim install.\n{RUNTIME_VARIABLE}={runtime}\n"
+        ));
+    };
+    env_file::with(path, text, RUNTIME_VARIABLE, &runtime)
 }
 
 fn file(path: &Path, bytes: Vec<u8>, mode: u32) -> Wanted {
@@ -133,7 +151,7 @@ mod tests {
             prefix: PathBuf::from("/usr/local"),
             config: None,
         };
-        let mut wanted = payload.wanted(&tree.root(), &node);
+        let mut wanted = payload.wanted(&tree.root(), &node).unwrap();
         wanted.extend(wiring::wanted(&tree.root(), &node, Scope::Images).unwrap());
         wanted
     }
@@ -166,6 +184,60 @@ mod tests {
             uninstall(&tree.root()).unwrap();
             assert_eq!(tree.snapshot(), before);
         }
+    }
+
+    #[test]
+    fn what_else_stands_beside_the_runtime_is_kept() {
+        const MINE: &str = "# mine\nHARBOR_TOKEN=x\nHTTPS_PROXY=http://proxy:3128\n";
+        let tree = trees::kubeadm_deb();
+        tree.write(DEFAULTS, MINE);
+        tree.chmod(DEFAULTS, 0o640);
+        let before = tree.snapshot();
+        install(&tree.root(), &whole(&tree)).unwrap();
+        let set = format!("{RUNTIME_VARIABLE}=\"/run/containerd/containerd.sock\"\n");
+        assert_eq!(tree.text(DEFAULTS), format!("{MINE}{set}"));
+        uninstall(&tree.root()).unwrap();
+        assert_eq!(tree.snapshot(), before);
+
+        // A line that comes later is no change of ours, and no reason for one.
+        install(&tree.root(), &whole(&tree)).unwrap();
+        let more = format!("{MINE}{set}OTHER=y\n");
+        tree.write(DEFAULTS, &more);
+        assert_eq!(install(&tree.root(), &whole(&tree)).unwrap(), []);
+        assert_eq!(tree.text(DEFAULTS), more);
+        // Another runtime changes one line of it.
+        tree.write(
+            "/var/lib/kubelet/kubeadm-flags.env",
+            "KUBELET_KUBEADM_ARGS=--container-runtime-endpoint=unix:///run/crio/crio.sock\n",
+        );
+        install(&tree.root(), &whole(&tree)).unwrap();
+        assert_eq!(
+            tree.text(DEFAULTS),
+            more.replace("/run/containerd/containerd.sock", "/run/crio/crio.sock")
+        );
+
+        // What nobody closed swallows what would stand behind it.
+        let tree = trees::kubeadm_deb();
+        tree.write(DEFAULTS, "HARBOR_TOKEN=\"x\n");
+        let node = Node::look(&tree.root()).unwrap();
+        let payload = Payload {
+            program: Vec::new(),
+            prefix: PathBuf::from("/usr/local"),
+            config: None,
+        };
+        let error = payload.wanted(&tree.root(), &node).unwrap_err().to_string();
+        assert!(
+            error.contains(DEFAULTS) && error.contains("quote"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_new_file_of_variables_is_closed_to_others() {
+        let tree = trees::kubeadm_deb();
+        install(&tree.root(), &whole(&tree)).unwrap();
+        let (mode, ..) = tree.snapshot()[&tree.place(DEFAULTS)];
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
@@ -263,7 +335,7 @@ mod tests {
                 prefix: PathBuf::from("/usr/local"),
                 config: Some(config.into()),
             };
-            install(&tree.root(), &payload.wanted(&tree.root(), &node)).unwrap();
+            install(&tree.root(), &payload.wanted(&tree.root(), &node).unwrap()).unwrap();
             tree.text(CONFIG)
         };
         let tree = trees::kubeadm_deb();

@@ -45,6 +45,23 @@ async fn everybody_may_read_the_credentials() {
 }
 
 #[tokio::test]
+async fn credentials_among_the_units_variables_that_others_may_read() {
+    let world = World::running().await;
+    let config = world.place("/image-cri-shim.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}# ${{HARBOR_TOKEN}}\n")).unwrap();
+    let defaults = "/etc/default/image-cri-shim";
+    world.write(defaults, "HARBOR_TOKEN=x\n");
+    world.chmod(defaults, 0o644);
+    let page = world.doctor().await;
+    page.bad(
+        "permissions",
+        "/etc/default/image-cri-shim holds credentials, and everybody on this node may read it (mode 0644)",
+        "chmod go= /etc/default/image-cri-shim",
+    );
+}
+
+#[tokio::test]
 async fn the_runtime_is_down() {
     let mut world = World::running().await;
     world.containerd.kill().unwrap();
@@ -65,7 +82,7 @@ async fn shim_and_bypass_lead_to_two_runtimes() {
     page.bad(
         "runtime.target",
         "leads the bypass to /run/crio/crio.sock",
-        "echo IMAGE_CRI_SHIM_RUNTIME=",
+        "touch /etc/default/image-cri-shim && sed -i ",
     );
 }
 

@@ -227,7 +227,7 @@ impl TreeHost {
             prefix: PathBuf::from("/usr/local"),
             config: None,
         };
-        let mut wanted = payload.wanted(&self.root, &node);
+        let mut wanted = payload.wanted(&self.root, &node).unwrap();
         wanted.extend(wiring::wanted(&self.root, &node, Scope::Images).unwrap());
         wanted
     }

@@ -292,7 +292,7 @@ fn wanted(
     } else {
         Scope::Images
     };
-    let mut wanted = payload.wanted(root, node);
+    let mut wanted = payload.wanted(root, node)?;
     wanted.extend(wiring::wanted(root, node, scope)?);
     Ok(wanted)
 }
