@@ -119,6 +119,33 @@ fn installed_once_installed_twice_and_gone_without_a_trace() {
 }
 
 #[test]
+fn of_two_runtimes_one_is_named_and_leaving_asks_for_neither() {
+    let node = node();
+    let before = snapshot(node.path());
+    for socket in ["run/containerd/containerd.sock", "var/run/crio/crio.sock"] {
+        write(node.path(), socket, "");
+    }
+    let refused = shim("install", node.path(), &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused).contains("--runtime"), "{}", text(&refused));
+    let named = ["--runtime", "/run/containerd/containerd.sock"];
+    let output = shim("install", node.path(), &named);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        text(&output).contains("the runtime is at /run/containerd/containerd.sock (--runtime)"),
+        "{}",
+        text(&output)
+    );
+    let output = shim("uninstall", node.path(), &[]);
+    assert!(output.status.success(), "{}", text(&output));
+    for folder in ["run", "var/run"] {
+        fs::remove_dir_all(node.path().join(folder)).unwrap();
+    }
+    let _ = fs::remove_dir(node.path().join("var"));
+    assert_eq!(snapshot(node.path()), before);
+}
+
+#[test]
 fn what_an_editor_changed_is_named_and_kubelet_keeps_its_socket() {
     let node = node();
     assert!(shim("install", node.path(), &[]).status.success());

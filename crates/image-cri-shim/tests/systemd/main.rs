@@ -10,9 +10,11 @@
     reason = "a panic is how a test fails"
 )]
 
+mod bare;
 mod cache;
 mod doctor;
 mod faults;
 mod handover;
 mod hardening;
+mod leaving;
 mod node;

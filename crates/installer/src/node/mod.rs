@@ -3,6 +3,7 @@
 
 pub(crate) mod k3s;
 pub(crate) mod kubelet;
+mod service;
 mod unit;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use crate::root::Root;
 use crate::{Error, LINK};
 
 pub use kubelet::Kubelet;
+pub use service::KubeletService;
 pub(crate) use unit::{OUR_DROP_IN, Unit};
 
 /// Kinds of nodes that can be wired.
@@ -78,8 +80,16 @@ impl Node {
     /// Finds out what stands in `root`.
     ///
     /// # Errors
-    /// When no kubelet is found, when several kinds are, or when a file can't be read.
+    /// When no kubelet is found, when several kinds are, or several runtimes, or when a file can't be read.
     pub fn look(root: &Root) -> Result<Self, Error> {
+        Self::look_with(root, None)
+    }
+
+    /// The same, where somebody has named the runtime's socket: it is not looked for.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub fn look_with(root: &Root, named: Option<&Path>) -> Result<Self, Error> {
         let mut found = Vec::new();
         for (kind, name) in UNITS {
             if let Some(unit) = Unit::load(root, name)? {
@@ -111,7 +121,10 @@ impl Node {
             kind = Kind::Kubeadm;
         }
         let kubelet = Kubelet::of(root, kind, &unit)?;
-        let (runtime, runtime_from) = runtime(root, kind, &kubelet)?;
+        let (runtime, runtime_from) = match named {
+            Some(socket) => (socket.to_owned(), "--runtime".to_owned()),
+            None => runtime(root, kind, &kubelet)?,
+        };
         Ok(Self {
             kind,
             unit: unit.name,

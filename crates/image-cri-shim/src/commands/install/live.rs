@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use installer::{Change, LINK, Node, Root};
+use installer::{Change, KubeletService, LINK, Root};
 
 use super::kubelet::{healthz, is_connected_to};
 use crate::commands::daemon::{Daemon, DaemonError, ask, one_thread};
@@ -43,16 +43,21 @@ const LED_TIMEOUT: Duration = Duration::from_secs(20);
 /// Services and processes of the machine itself.
 pub(super) struct Live<'a> {
     root: &'a Root,
-    node: &'a Node,
+    /// What starts kubelet; `None` where nothing does any more.
+    service: Option<&'a KubeletService>,
     timeout: Duration,
     has_restarted_kubelet: Cell<bool>,
 }
 
 impl<'a> Live<'a> {
-    pub(super) fn new(root: &'a Root, node: &'a Node, timeout: Duration) -> Self {
+    pub(super) fn new(
+        root: &'a Root,
+        service: Option<&'a KubeletService>,
+        timeout: Duration,
+    ) -> Self {
         Self {
             root,
-            node,
+            service,
             timeout,
             has_restarted_kubelet: Cell::new(false),
         }
@@ -125,14 +130,17 @@ impl<'a> Live<'a> {
 
     /// Restarts what starts kubelet, and waits until kubelet works, as [`Self::kubelet_works`] does.
     pub(super) fn restart_kubelet(&self, through_the_shim: bool) -> anyhow::Result<()> {
+        let Some(KubeletService { unit, .. }) = self.service else {
+            bail!("no unit that starts kubelet is here, so none can be restarted");
+        };
         let deadline = Instant::now() + self.timeout;
         let calls = self.calls_before(through_the_shim)?;
-        let before = self.start_of_kubelet()?;
+        let before = start_of(unit)?;
         self.has_restarted_kubelet.set(true);
         // Without waiting for the job: k3s's ends when k3s is ready, and has no end where k3s never is.
-        run("systemctl", &["--no-block", "restart", &self.node.unit])?;
+        run("systemctl", &["--no-block", "restart", unit])?;
         self.wait(deadline, "kubelet to start anew", || {
-            ensure!(self.start_of_kubelet()? != before, "it has not yet");
+            ensure!(start_of(unit)? != before, "it has not yet");
             Ok(())
         })?;
         self.wait_for_kubelet(deadline, calls)
@@ -153,7 +161,7 @@ impl<'a> Live<'a> {
     /// `calls`: how many the shim had seen before; `None` where kubelet does not go through it.
     fn wait_for_kubelet(&self, deadline: Instant, calls: Option<u64>) -> anyhow::Result<()> {
         // Where it is told to say nothing, its image call is what is left.
-        if let Some(address) = self.node.healthz {
+        if let Some(address) = self.service.and_then(|service| service.healthz) {
             self.wait(deadline, "kubelet to be well", || healthz(address))?;
         }
         let Some(before) = calls else {
@@ -164,13 +172,6 @@ impl<'a> Live<'a> {
             ensure!(now > before, "none came");
             Ok(())
         })
-    }
-
-    /// Changes with each start of kubelet's unit.
-    fn start_of_kubelet(&self) -> anyhow::Result<String> {
-        let unit = &self.node.unit;
-        let show = ["show", "--value", "--property=InvocationID", unit];
-        run("systemctl", &show)
     }
 
     /// Whether kubelet was restarted here.
@@ -286,6 +287,12 @@ impl<'a> Live<'a> {
             }
         }
     }
+}
+
+/// Changes with each start of a unit.
+fn start_of(unit: &str) -> anyhow::Result<String> {
+    let show = ["show", "--value", "--property=InvocationID", unit];
+    run("systemctl", &show)
 }
 
 /// Runs a program to its end, and gives what it printed.

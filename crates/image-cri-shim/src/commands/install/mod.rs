@@ -3,6 +3,7 @@
 mod host;
 mod kubelet;
 mod live;
+mod uninstall;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,9 +13,10 @@ use clap::Args;
 use installer::payload::Payload;
 use installer::transaction::{self, Wanted};
 use installer::wiring::{self, Scope};
-use installer::{Change, Kind, Node, Root, Undone, diff};
+use installer::{Change, Kind, KubeletService, Node, Root, diff};
 
 use self::live::Live;
+use self::uninstall::{report, try_uninstall, unwire_and_remove};
 use super::terminal;
 use crate::options::{KubeletArgs, WiringArgs};
 
@@ -83,16 +85,16 @@ impl PlaceArgs {
     }
 }
 
-fn check(kubelet: &KubeletArgs, root: &Root, node: &Node) -> anyhow::Result<()> {
-    if kubelet.restart_kubelet && !root.is_live() {
+fn check(args: &KubeletArgs, root: &Root, service: &KubeletService) -> anyhow::Result<()> {
+    if args.restart_kubelet && !root.is_live() {
         bail!("--restart-kubelet is for the running node; --root names a tree");
     }
-    let whole = matches!(node.kind, Kind::K3s | Kind::Rke2 | Kind::K0s);
-    if kubelet.restart_kubelet && whole && !kubelet.yes_restart_k3s {
+    let whole = matches!(service.kind, Kind::K3s | Kind::Rke2 | Kind::K0s);
+    if args.restart_kubelet && whole && !args.yes_restart_k3s {
         bail!(
             "on {} kubelet restarts with all of {}; say --yes-restart-k3s too if that is what you want",
-            node.kind,
-            node.unit
+            service.kind,
+            service.unit
         );
     }
     Ok(())
@@ -131,19 +133,16 @@ fn try_install(args: &InstallArgs) -> anyhow::Result<Outcome> {
     // Before the host is entered: these stand here.
     let payload = payload(wiring)?;
     let root = place.enter()?;
-    let mut node = Node::look(&root)?;
-    if let Some(runtime) = &wiring.runtime {
-        node.runtime.clone_from(runtime);
-        node.runtime_from = "--runtime".to_owned();
-    }
-    check(&args.kubelet, &root, &node)?;
+    let node = Node::look_with(&root, wiring.runtime.as_deref())?;
+    let service = KubeletService::from(&node);
+    check(&args.kubelet, &root, &service)?;
     let wanted = wanted(wiring, &payload, &root, &node)?;
     say_what_was_found(&node)?;
     let changes = transaction::changes(&root, &wanted)?;
     if place.dry_run {
         return print_diffs(&changes);
     }
-    let live = Live::new(&root, &node, args.kubelet.timeout);
+    let live = Live::new(&root, Some(&service), args.kubelet.timeout);
     let must_be_led = root.is_live() && args.kubelet.restart_kubelet;
     if place.check {
         return look(&changes, must_be_led.then_some(&live));
@@ -311,100 +310,6 @@ fn say_what_was_found(node: &Node) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn try_uninstall(args: &UninstallArgs) -> anyhow::Result<Outcome> {
-    let place = &args.place;
-    let root = place.enter()?;
-    if !transaction::is_installed(&root)? {
-        if !place.check && !place.dry_run {
-            // What a killed run left, where there is anything.
-            transaction::uninstall(&root)?;
-        }
-        terminal::print("nothing is installed\n")?;
-        return Ok(Outcome::Done);
-    }
-    if place.dry_run {
-        return print_diffs(&transaction::undo_changes(&root)?);
-    }
-    if place.check {
-        terminal::print("the shim is installed\n")?;
-        return Ok(Outcome::ToDo);
-    }
-    if !root.is_live() {
-        report(&transaction::uninstall(&root)?)?;
-        return Ok(Outcome::Done);
-    }
-    let node = Node::look(&root)?;
-    check(&args.kubelet, &root, &node)?;
-    let live = Live::new(&root, &node, args.kubelet.timeout);
-    refuse_where_wired(&transaction::unwire(&root)?)?;
-    live.reload_units()?;
-    if args.kubelet.restart_kubelet {
-        live.restart_kubelet(false)?;
-    }
-    if live.kubelet_dials_the_shim()? {
-        bail!(
-            "the running kubelet still dials the shim, so its socket stays; restart it (systemctl restart {}) and run uninstall again, or say --restart-kubelet",
-            node.unit
-        );
-    }
-    live.stop_the_shim()?;
-    let undone = transaction::uninstall(&root)?;
-    live.reload_units()?;
-    // Before the directory goes whose record says so: what somebody edited is named first.
-    report(&undone)?;
-    live.remove_state()?;
-    Ok(Outcome::Done)
-}
-
-/// After a failed install: the wiring, kubelet, and then the rest.
-fn unwire_and_remove(root: &Root, live: &Live<'_>) -> anyhow::Result<()> {
-    refuse_where_wired(&transaction::unwire(root)?)?;
-    live.reload_units()?;
-    let kubelet = if live.has_restarted_kubelet() || live.kubelet_dials_the_shim()? {
-        live.restart_kubelet(false)
-    } else {
-        Ok(())
-    };
-    // A kubelet that is not well without the shim either can do without its socket, unless it still dials it.
-    if live.kubelet_dials_the_shim()? {
-        return kubelet.and_then(|()| bail!("the running kubelet still dials the shim"));
-    }
-    live.stop_the_shim()?;
-    report(&transaction::uninstall(root)?)?;
-    live.remove_state()?;
-    live.reload_units()?;
-    kubelet.context("the shim is removed, and kubelet is not well without it either")
-}
-
-fn refuse_where_wired(undone: &Undone) -> anyhow::Result<()> {
-    if undone.still_wired.is_empty() {
-        return Ok(());
-    }
-    let files: Vec<_> = undone
-        .still_wired
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    bail!(
-        "somebody has edited {} since; take {} out of it by hand and run uninstall again. The shim stays until then, since kubelet dials it",
-        files.join(", "),
-        wiring::endpoint()
-    )
-}
-
-fn report(undone: &Undone) -> anyhow::Result<()> {
-    for path in &undone.restored {
-        terminal::print(&format!("put back {}\n", path.display()))?;
-    }
-    for path in &undone.left {
-        terminal::print(&format!(
-            "left {}: somebody has edited it since\n",
-            path.display()
-        ))?;
-    }
-    refuse_where_wired(undone)
 }
 
 fn print_diffs(changes: &[Change]) -> anyhow::Result<Outcome> {
