@@ -4,21 +4,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use listener::certificate::Store;
-use listener::certificate::files::Files;
+use listener::certificate::files::{CHECK_INTERVAL, Files, read_pem};
 use listener::{ClientCertificates, Protocols, Tls};
 use policy::config::{CacheTls, ListenAddress, NodeCache};
 use tokio::sync::watch;
 
 use super::RoleError;
 use crate::api::{Api, Gate};
-
-/// How often files are looked at.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// More than any chain of certificates, in bytes; a mistaken path is refused instead of read.
-const MAX_PEM: u64 = 1 << 20;
 
 /// The settings of the door, and what is made of them.
 #[derive(Debug)]
@@ -152,16 +146,14 @@ async fn clients(authority: Option<&Path>) -> Result<ClientCertificates, RoleErr
     let Some(path) = authority else {
         return Ok(ClientCertificates::None);
     };
-    let read = files::read(path, MAX_PEM).await;
-    let pem = read
-        .map_err(|error| RoleError::ClientCa(format!("cannot read {}: {error}", path.display())))?;
+    let pem = read_pem(path).await.map_err(RoleError::ClientCa)?;
     Ok(ClientCertificates::Required(pem))
 }
 
 async fn gate(node_cache: &NodeCache, addresses: &[SocketAddr]) -> Gate {
     let mut names = node_cache.names.clone();
     if let Some(tls) = &node_cache.tls
-        && let Ok(pem) = files::read(&tls.cert_file, MAX_PEM).await
+        && let Ok(pem) = read_pem(&tls.cert_file).await
     {
         names.extend(certificate_names(&pem));
     }

@@ -68,7 +68,7 @@ pub enum RoleError {
     Certificate(#[from] FilesError),
     /// The CA of clients can't be used.
     #[error("nodeCache.tls.clientCA: {0}")]
-    ClientCa(String),
+    ClientCa(FilesError),
     /// TLS can't be set up.
     #[error("nodeCache.tls: {0}")]
     Tls(#[from] TlsError),

@@ -12,7 +12,7 @@ use super::{CertificateError, Pem, Store};
 use crate::tls::{ClientCertificates, Tls};
 
 /// How often the files are looked at without an event.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// More than any chain; a mistaken path is refused instead of read.
 const MAX_FILE_SIZE: u64 = 1 << 20;
 
@@ -55,8 +55,8 @@ impl Files {
     /// [`FilesError`]; the certificate in use stays.
     pub async fn load(&self, store: &Store) -> Result<bool, FilesError> {
         let pem = Pem {
-            chain: read(&self.certificate).await?,
-            key: read(&self.key).await?,
+            chain: read_pem(&self.certificate).await?,
+            key: read_pem(&self.key).await?,
         };
         store.set(&pem).map_err(|error| FilesError::Content {
             certificate: self.certificate.clone(),
@@ -124,7 +124,8 @@ impl ClientAuthority {
     }
 
     async fn load(&self, tls: &Tls, current: &mut Option<String>) -> Result<bool, String> {
-        let pem = read(&self.file).await.map_err(|error| error.to_string())?;
+        let pem = read_pem(&self.file).await;
+        let pem = pem.map_err(|error| error.to_string())?;
         if current.as_ref() == Some(&pem) {
             return Ok(false);
         }
@@ -135,7 +136,11 @@ impl ClientAuthority {
     }
 }
 
-async fn read(path: &Path) -> Result<String, FilesError> {
+/// Reads a file of certificates or of a key, in PEM.
+///
+/// # Errors
+/// It can't be read, is no regular file, or is larger than any chain.
+pub async fn read_pem(path: &Path) -> Result<String, FilesError> {
     let text = files::read(path, MAX_FILE_SIZE).await;
     text.map_err(|error| FilesError::Read {
         path: path.to_owned(),
