@@ -6,7 +6,7 @@ use md5::{Digest, Md5};
 use super::place::{Family, gzipped_at, placed};
 use super::scripts;
 use super::tarball::Archive;
-use super::{DESCRIPTION, HOMEPAGE, MAINTAINER, NAME, Release, SUMMARY, VERSION, hex};
+use super::{DESCRIPTION, HOMEPAGE, MAINTAINER, NAME, Release, SUMMARY, VERSION};
 
 /// The package's bytes.
 pub(super) fn write(release: &Release) -> Result<Vec<u8>> {
@@ -15,7 +15,7 @@ pub(super) fn write(release: &Release) -> Result<Vec<u8>> {
     let mut kib = 0;
     for (path, file) in placed(&release.contents, Family::Debian)? {
         data.file(&path, &file.bytes, file.mode)?;
-        sums.push_str(&format!("{}  {path}\n", hex(&Md5::digest(&file.bytes))));
+        sums.push_str(&format!("{}  {path}\n", md5(&file.bytes)));
         kib += file.bytes.len().div_ceil(1024);
     }
     let mut control = Archive::new(release.date);
@@ -73,4 +73,9 @@ fn wrapped(text: &str, width: usize) -> String {
     lines.push_str(&line);
     lines.push('\n');
     lines
+}
+
+/// A checksum as `md5sums` has it: 16 bytes are one number of 32 digits.
+fn md5(bytes: &[u8]) -> String {
+    format!("{:032x}", u128::from_be_bytes(Md5::digest(bytes).into()))
 }
