@@ -32,6 +32,11 @@ impl Program {
             "{} is not static: it loads {libraries:?}",
             path.display()
         );
+        ensure!(
+            !has_symbols(&path)?,
+            "{} has its symbols: see `strip` in Cargo.toml",
+            path.display()
+        );
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Self {
             path,
@@ -103,6 +108,17 @@ fn without_symbols(built: &Path) -> Result<PathBuf> {
     printed(Command::new("strip").arg("-o").arg(&unfinished).arg(built))?;
     fs::rename(&unfinished, &path).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
+}
+
+/// Whether the names of its functions are in it, a tenth of the file.
+fn has_symbols(program: &Path) -> Result<bool> {
+    let sections = printed(
+        Command::new("readelf")
+            .args(["--section-headers", "--wide"])
+            .arg(program),
+    )?;
+    let sections = String::from_utf8_lossy(&sections);
+    Ok(sections.split_whitespace().any(|word| word == ".symtab"))
 }
 
 /// What the kernel and the loader bring in with a program: none for a static one.
