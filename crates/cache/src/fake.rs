@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use policy::{CredentialChoice, Credentials, Endpoint, TlsOptions};
 
 use crate::digest::Digest;
+use crate::manifest::OCI_INDEX;
 use crate::name::Repository;
 use crate::upstream::{
     Asker, BlobBody, Described, Failure, List, ListBody, ManifestBody, Place, Upstream,
@@ -59,6 +60,8 @@ pub(crate) struct FakePlace {
     pub(crate) failure: Option<Failure>,
     pub(crate) manifests: HashMap<String, (Bytes, String)>,
     pub(crate) blobs: HashMap<Digest, Bytes>,
+    /// Whether it answers to who asks for referrers, with an empty list, instead of 404.
+    pub(crate) lists_referrers: bool,
     /// The digest that a HEAD names instead of the right one.
     pub(crate) named: Option<Digest>,
     /// Wait before every answer.
@@ -348,15 +351,22 @@ impl Upstream for FakeUpstream {
     ) -> BoxFuture<'a, Result<ListBody, Failure>> {
         Box::pin(async move {
             self.enter(place, asker, |_| ()).await?;
-            let content = self.read(&place.name, |fake| {
+            let (content, lists_referrers) = self.read(&place.name, |fake| {
                 let tags: Vec<&String> = fake
                     .manifests
                     .keys()
                     .filter(|key| !key.contains(':'))
                     .collect();
-                serde_json::json!({"name": place.repository, "tags": tags}).to_string()
+                let content = serde_json::json!({"name": place.repository, "tags": tags});
+                (content.to_string(), fake.lists_referrers)
             });
             match list {
+                List::Referrers(_) if lists_referrers => Ok(ListBody {
+                    content: r#"{"schemaVersion":2,"manifests":[]}"#.into(),
+                    media_type: Some(OCI_INDEX.into()),
+                    next: None,
+                    filters: None,
+                }),
                 List::Tags => Ok(ListBody {
                     content: content.into(),
                     media_type: Some("application/json".into()),

@@ -98,8 +98,11 @@ pub enum Decision {
         /// What is to be remembered.
         tag: Tag,
     },
-    /// Who wants it has to prove a right: the place that gave it to everybody refuses it now.
-    Private,
+    /// Who wants it has to prove a right: a place that gave it to everybody refuses it now.
+    Private {
+        /// The place that refuses.
+        place: usize,
+    },
     /// There is nothing to serve.
     Nothing,
 }
@@ -160,8 +163,9 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
         disputed = true;
     }
     let failures = || {
-        asked.iter().filter_map(|place| match &place.heard {
-            Some(Heard::Failed(failure)) => Some((place, failure)),
+        let asked = asked.iter().enumerate();
+        asked.filter_map(|(number, place)| match &place.heard {
+            Some(Heard::Failed(failure)) => Some((number, place, failure)),
             _ => None,
         })
     };
@@ -187,8 +191,8 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
     if disputed {
         return stale(Stale::Disputed, rules.max_stale);
     }
-    let is_deleted = failures().any(|(_, failure)| *failure == Failure::NotFound)
-        && failures().all(|(_, f)| matches!(f, Failure::NotFound | Failure::Circle));
+    let is_deleted = failures().any(|(_, _, failure)| *failure == Failure::NotFound)
+        && failures().all(|(_, _, f)| matches!(f, Failure::NotFound | Failure::Circle));
     if is_deleted {
         return match rules.serve_deleted {
             true => stale(Stale::Deleted, rules.max_stale),
@@ -196,17 +200,17 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
         };
     }
     // Only the place that gave it, or anybody where that place is no longer asked, can take it back.
-    let refused = failures().find(|(place, failure)| {
+    let refused = failures().find(|(_, place, failure)| {
         matches!(failure, Failure::Refused(_)) && (own.is_none() || place.name == tag.place)
     });
     match refused {
-        Some((place, _)) if place.by_config => {
+        Some((_, place, _)) if place.by_config => {
             return stale(Stale::CredentialsRefused, Some(rules.auth_stale));
         }
-        Some(_) => return Decision::Private,
+        Some((place, _, _)) => return Decision::Private { place },
         None => {}
     }
-    let is_limited = failures().any(|(_, f)| matches!(f, Failure::RateLimited(_)));
+    let is_limited = failures().any(|(_, _, f)| matches!(f, Failure::RateLimited(_)));
     let why = match is_limited {
         true => Stale::RateLimited,
         false => Stale::Unreachable,
@@ -295,7 +299,8 @@ mod tests {
                 format!("{}@{} by {place}", name.unwrap(), tag.place)
             }
             Decision::Stale { why, .. } => format!("{why:?}"),
-            other => format!("{other:?}"),
+            Decision::Private { place } => format!("Private by {place}"),
+            Decision::Nothing => "Nothing".to_owned(),
         }
     }
 
@@ -330,9 +335,17 @@ mod tests {
                 [missing(), refused(), missing()],
                 "CredentialsRefused",
             ),
-            (Some("x@c"), [missing(), missing(), refused()], "Private"),
+            (
+                Some("x@c"),
+                [missing(), missing(), refused()],
+                "Private by 2",
+            ),
             (Some("x@b"), [missing(), silent(), refused()], "Unreachable"),
-            (Some("x@gone"), [missing(), missing(), refused()], "Private"),
+            (
+                Some("x@gone"),
+                [missing(), missing(), refused()],
+                "Private by 2",
+            ),
         ] {
             let known = known.map(|known: &str| {
                 let (of, place) = known.split_once('@').unwrap();
@@ -444,7 +457,7 @@ mod tests {
                     prop_assert_eq!(tag.digest, known.digest);
                     prop_assert_eq!(tag.validated_at, known.validated_at);
                 }
-                Decision::Private => prop_assert!(all.contains(&refused())),
+                Decision::Private { place } => prop_assert_eq!(&all[place], &refused()),
                 Decision::Nothing => prop_assert!(
                     known.is_none() || all.iter().all(|h| matches!(
                         h, Heard::Failed(Failure::NotFound | Failure::Circle)

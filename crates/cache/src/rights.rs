@@ -1,4 +1,4 @@
-//! Who has proved what: callers whose own credentials have opened a repository a moment ago.
+//! Who has proved what: callers whose own credentials have opened a repository at a place a moment ago.
 //!
 //! Kept in memory only, by a keyed hash of the credentials: what is here is of no use to anybody else.
 
@@ -23,7 +23,7 @@ pub struct Caller(u64, u64);
 #[derive(Debug)]
 pub struct Proofs {
     keys: (RandomState, RandomState),
-    known: Mutex<HashMap<(Repository, Caller), Instant>>,
+    known: Mutex<HashMap<(Repository, String, Caller), Instant>>,
     /// Repositories that nobody's credentials have opened a moment ago.
     closed: Mutex<HashMap<Repository, Instant>>,
 }
@@ -47,19 +47,20 @@ impl Proofs {
         )
     }
 
-    /// A caller's credentials have opened a repository.
-    pub fn prove(&self, repository: &Repository, caller: Caller, ttl: Duration) {
-        insert(&self.known, (repository.clone(), caller), ttl);
+    /// A caller's credentials have opened a repository at a place. What another place has of it may be
+    /// for others.
+    pub fn prove(&self, repository: &Repository, place: &str, caller: Caller, ttl: Duration) {
+        insert(&self.known, key(repository, place, caller), ttl);
     }
 
     /// Whether they have within the time that proofs last.
-    pub fn has(&self, repository: &Repository, caller: Caller) -> bool {
-        holds(&self.known, &(repository.clone(), caller))
+    pub fn has(&self, repository: &Repository, place: &str, caller: Caller) -> bool {
+        holds(&self.known, &key(repository, place, caller))
     }
 
-    /// They have been refused.
-    pub fn withdraw(&self, repository: &Repository, caller: Caller) {
-        self.known.lock().remove(&(repository.clone(), caller));
+    /// They have been refused there.
+    pub fn withdraw(&self, repository: &Repository, place: &str, caller: Caller) {
+        self.known.lock().remove(&key(repository, place, caller));
     }
 
     /// Neither the config's nor nobody's credentials open a repository.
@@ -71,6 +72,10 @@ impl Proofs {
     pub fn is_closed(&self, repository: &Repository) -> bool {
         holds(&self.closed, repository)
     }
+}
+
+fn key(repository: &Repository, place: &str, caller: Caller) -> (Repository, String, Caller) {
+    (repository.clone(), place.to_owned(), caller)
 }
 
 fn insert<K: std::hash::Hash + Eq>(map: &Mutex<HashMap<K, Instant>>, key: K, ttl: Duration) {
@@ -95,7 +100,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_proof_is_for_one_repository_one_caller_and_its_time() {
+    async fn a_proof_is_for_one_repository_one_place_one_caller_and_its_time() {
         let proofs = Proofs::default();
         let (a, b) = (
             Repository::new("a.test", "x").unwrap(),
@@ -103,15 +108,16 @@ mod tests {
         );
         let anna = proofs.caller(&Credentials::new("anna", "secret"));
         let other = proofs.caller(&Credentials::new("anna", "Secret"));
-        proofs.prove(&a, anna, Duration::from_secs(10));
-        assert!(proofs.has(&a, anna));
-        assert!(!proofs.has(&b, anna));
-        assert!(!proofs.has(&a, other));
+        proofs.prove(&a, "p", anna, Duration::from_secs(10));
+        assert!(proofs.has(&a, "p", anna));
+        assert!(!proofs.has(&b, "p", anna));
+        assert!(!proofs.has(&a, "q", anna));
+        assert!(!proofs.has(&a, "p", other));
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(!proofs.has(&a, anna));
-        proofs.prove(&a, anna, Duration::from_secs(10));
-        proofs.withdraw(&a, anna);
-        assert!(!proofs.has(&a, anna));
+        assert!(!proofs.has(&a, "p", anna));
+        proofs.prove(&a, "p", anna, Duration::from_secs(10));
+        proofs.withdraw(&a, "p", anna);
+        assert!(!proofs.has(&a, "p", anna));
         proofs.close(&a, Duration::from_secs(1));
         assert!(proofs.is_closed(&a) && !proofs.is_closed(&b));
     }

@@ -46,6 +46,7 @@ impl Index {
             let link = |kind| Link {
                 kind,
                 place: IMPORTED.to_owned(),
+                open: false,
                 imported: true,
             };
             for image in images {

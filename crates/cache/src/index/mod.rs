@@ -27,7 +27,7 @@ pub use self::eviction::Evicted;
 use self::file::Databases;
 pub use self::imports::{IMPORTED, ImportedImage};
 pub use self::named::Named;
-pub use self::records::{Link, Object, Pin, RepositoryRight, Tag, TagName};
+pub use self::records::{Link, Object, Pin, Tag, TagName};
 use self::tables::VERSION;
 pub use self::whole::WholeImage;
 use crate::digest::Digest;

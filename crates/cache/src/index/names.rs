@@ -1,9 +1,10 @@
-//! What the store's objects are called: tags, what belongs to a repository and who may have it, pins.
+//! What the store's objects are called: tags, what belongs to a repository and whether everybody may have
+//! it, pins.
 
 use redb::{Durability, ReadableTable};
 
-use super::records::{Link, Pin, RepositoryRight, Tag, TagName};
-use super::tables::{LINKS, PINS, RIGHTS, TAGS, get, link_key, put_link, set};
+use super::records::{Link, Pin, Tag, TagName};
+use super::tables::{LINKS, PINS, TAGS, get, link_key, link_prefix, put_link, set};
 use super::{Index, Result};
 use crate::digest::Digest;
 use crate::name::Repository;
@@ -86,13 +87,18 @@ impl Index {
         })
     }
 
-    // ---- links and rights ----
+    // ---- links ----
 
-    /// Notes that an object belongs to a repository.
+    /// Notes that an object belongs to a repository, beside what is known of that already. Durable when
+    /// it returns.
     ///
     /// # Errors
     /// Where the disk fails.
     pub fn link(&self, repository: &Repository, digest: &Digest, link: &Link) -> Result<()> {
+        let known = self.linked(repository, digest)?;
+        if known.is_some_and(|known| known.and_now(link).is_none()) {
+            return Ok(());
+        }
         self.write(Durability::Immediate, |txn| {
             put_link(txn, repository, digest, link)
         })
@@ -117,7 +123,7 @@ impl Index {
                 links.remove(link_key(repository, digest).as_str())?;
                 return Ok(());
             }
-            let start = format!("{repository}@");
+            let start = link_prefix(repository);
             links.retain(|key, _| !key.starts_with(&start))?;
             Ok(())
         })
@@ -143,21 +149,55 @@ impl Index {
         })
     }
 
-    /// Who may have what a repository holds.
+    /// Whether a place has given something of a repository to everybody, and has not taken it back.
     ///
     /// # Errors
     /// Where the disk fails.
-    pub fn right(&self, repository: &Repository) -> Result<Option<RepositoryRight>> {
-        self.read(|txn| get(&txn.open_table(RIGHTS)?, &repository.to_string()))
+    pub fn is_open_at(&self, repository: &Repository, place: &str) -> Result<bool> {
+        Ok(!self.open_at(repository, place)?.is_empty())
     }
 
-    /// Notes who may have what a repository holds.
+    /// A place has taken back what it gave of a repository to everybody. What other places gave, and what
+    /// was imported, stays everybody's. Durable when it returns.
     ///
     /// # Errors
     /// Where the disk fails.
-    pub fn set_right(&self, repository: &Repository, right: &RepositoryRight) -> Result<()> {
+    pub fn close(&self, repository: &Repository, place: &str) -> Result<()> {
+        let open = self.open_at(repository, place)?;
+        if open.is_empty() {
+            return Ok(());
+        }
         self.write(Durability::Immediate, |txn| {
-            set(&mut txn.open_table(RIGHTS)?, &repository.to_string(), right)
+            let mut links = txn.open_table(LINKS)?;
+            for key in open {
+                if let Some(link) = get::<Link>(&links, &key)?.filter(|link| link.place == place) {
+                    let closed = Link {
+                        open: false,
+                        ..link
+                    };
+                    set(&mut links, &key, &closed)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The keys of what a place has given of a repository to everybody.
+    fn open_at(&self, repository: &Repository, place: &str) -> Result<Vec<String>> {
+        let start = link_prefix(repository);
+        self.read(|txn| {
+            let mut found = Vec::new();
+            for entry in txn.open_table(LINKS)?.range(start.as_str()..)? {
+                let (key, link) = entry?;
+                if !key.value().starts_with(&start) {
+                    break;
+                }
+                let link: Link = serde_json::from_slice(link.value())?;
+                if link.open && link.place == place {
+                    found.push(key.value().to_owned());
+                }
+            }
+            Ok(found)
         })
     }
 

@@ -92,18 +92,43 @@ pub struct Link {
     pub kind: Kind,
     /// Where it came from, without credentials.
     pub place: String,
+    /// The config's credentials, or nobody's, have opened it there: every client may have it. What was
+    /// linked before this was noted is nobody's, until a place has been asked about it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
     /// It was imported from a file: everybody may have it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub imported: bool,
 }
 
-/// Who may have what a repository holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepositoryRight {
-    /// The config's credentials, or nobody's, have opened it: every client may have it.
-    pub open: bool,
-    /// When that was found out.
-    pub at: u64,
+impl Link {
+    /// Whether every client may have it, without proving anything.
+    pub fn is_everybodys(&self) -> bool {
+        self.open || self.imported
+    }
+
+    /// What is to be noted when a place has given what is known already; None where that changes nothing.
+    /// One caller's right takes nobody else's away, and what was imported stays everybody's.
+    pub(super) fn and_now(&self, new: &Self) -> Option<Self> {
+        let rank = |link: &Self| (link.imported, link.open);
+        let is_better = rank(new) > rank(self);
+        // Two places that ask each for a proof of its own: the last one that was proved to.
+        let has_moved = !self.is_everybodys() && !new.is_everybodys() && new.place != self.place;
+        // What is known to be a manifest stays one when its bytes come as a blob too.
+        let kind = match self.kind {
+            Kind::Manifest => Kind::Manifest,
+            Kind::Blob => new.kind,
+        };
+        let after = match is_better || has_moved {
+            true => new,
+            false => self,
+        };
+        let after = Self {
+            kind,
+            ..after.clone()
+        };
+        (after != *self).then_some(after)
+    }
 }
 
 /// Why an image is never evicted.

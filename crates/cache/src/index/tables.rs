@@ -27,8 +27,6 @@ pub(super) const SUBJECTS: MultimapTableDefinition<'_, &str, &str> =
 pub(super) const TAGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tags");
 /// `host/repository@digest` to [`Link`]: what belongs to a repository. Outlives the blobs.
 pub(super) const LINKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("links");
-/// `host/repository` to [`super::RepositoryRight`].
-pub(super) const RIGHTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("rights");
 /// What was pinned, as written, to [`super::Pin`].
 pub(super) const PINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pins");
 /// Names to numbers: the version of all this.
@@ -48,7 +46,6 @@ pub(super) fn prepare(database: &Database) -> Result<()> {
     txn.open_multimap_table(SUBJECTS)?;
     txn.open_table(TAGS)?;
     txn.open_table(LINKS)?;
-    txn.open_table(RIGHTS)?;
     txn.open_table(PINS)?;
     txn.open_table(META)?.insert("version", VERSION)?;
     txn.commit()?;
@@ -112,21 +109,32 @@ pub(super) fn remove(txn: &WriteTransaction, digest: &Digest) -> Result<Option<O
     Ok(Some(object))
 }
 
+/// Notes that an object belongs to a repository, beside what is known of that already.
 pub(super) fn put_link(
     txn: &WriteTransaction,
     repository: &Repository,
     digest: &Digest,
     link: &Link,
 ) -> Result<()> {
-    set(
-        &mut txn.open_table(LINKS)?,
-        &link_key(repository, digest),
-        link,
-    )
+    let mut links = txn.open_table(LINKS)?;
+    let key = link_key(repository, digest);
+    let after = match get::<Link>(&links, &key)? {
+        Some(known) => known.and_now(link),
+        None => Some(link.clone()),
+    };
+    match after {
+        Some(after) => set(&mut links, &key, &after),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn link_key(repository: &Repository, digest: &Digest) -> String {
-    format!("{repository}@{digest}")
+    format!("{}{digest}", link_prefix(repository))
+}
+
+/// How the keys of all that belongs to a repository begin.
+pub(super) fn link_prefix(repository: &Repository) -> String {
+    format!("{repository}@")
 }
 
 pub(super) fn get<T: DeserializeOwned>(

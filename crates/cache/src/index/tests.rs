@@ -157,6 +157,7 @@ fn everything_is_there_after_a_restart() {
     let link = Link {
         kind: Kind::Blob,
         place: "https://a.test/x".into(),
+        open: true,
         imported: false,
     };
     {
@@ -164,8 +165,6 @@ fn everything_is_there_after_a_restart() {
         multi_arch(&index);
         index.set_tag(&name, &tag, true).unwrap();
         index.link(&name.repository, &digest("l1"), &link).unwrap();
-        let right = RepositoryRight { open: true, at: 3 };
-        index.set_right(&name.repository, &right).unwrap();
     }
     let index = Index::open(&path).unwrap();
     assert_eq!(index.tag(&name).unwrap(), Some(tag.clone()));
@@ -176,7 +175,6 @@ fn everything_is_there_after_a_restart() {
     assert_eq!(linked, Some(link));
     let elsewhere = index.linked(&repository("x"), &digest("l1")).unwrap();
     assert_eq!(elsewhere, None);
-    assert!(index.right(&name.repository).unwrap().unwrap().open);
     assert_eq!(index.totals().unwrap(), (6, 600));
     assert_eq!(index.expected_size(&digest("l1")).unwrap(), Some(100));
     index.unlink(&name.repository, None).unwrap();
@@ -207,4 +205,51 @@ fn a_damaged_file_is_set_aside_and_the_index_begins_anew() {
     assert_eq!(index.totals().unwrap(), (0, 0));
     put(&index, "x", None, 1);
     assert!(dir.path().join("index.redb.damaged").exists());
+}
+
+#[test]
+fn what_a_place_takes_back_is_nobodys_and_what_others_gave_stays_everybodys() {
+    let index = Index::in_memory().unwrap();
+    let (repository, other) = (repository("x"), repository("x/y"));
+    let link = |place: &str, open, imported| Link {
+        kind: Kind::Blob,
+        place: place.into(),
+        open,
+        imported,
+    };
+    let note = |repository: &Repository, name: &str, link: Link| {
+        index.link(repository, &digest(name), &link).unwrap();
+    };
+    let is_everybodys = |repository: &Repository, name: &str| {
+        let link = index.linked(repository, &digest(name)).unwrap();
+        link.unwrap().is_everybodys()
+    };
+    note(&repository, "of a", link("a", true, false));
+    note(&repository, "of b", link("b", true, false));
+    note(&repository, "a caller's", link("a", false, false));
+    note(&repository, "from a file", link("a", true, false));
+    note(&repository, "from a file", link(IMPORTED, false, true));
+    note(&other, "of a", link("a", true, false));
+    // Whoever has a right of his own leaves everybody's as it is.
+    note(&repository, "of b", link("a", false, false));
+    assert!(index.is_open_at(&repository, "a").unwrap());
+    index.close(&repository, "a").unwrap();
+    assert!(!index.is_open_at(&repository, "a").unwrap());
+    assert!(index.is_open_at(&repository, "b").unwrap());
+    let left =
+        ["of a", "of b", "a caller's", "from a file"].map(|of| is_everybodys(&repository, of));
+    assert_eq!(left, [false, true, false, true]);
+    assert!(is_everybodys(&other, "of a"));
+    // Whichever place gives it to everybody again opens it again.
+    note(&repository, "of a", link("c", true, false));
+    assert!(is_everybodys(&repository, "of a"));
+}
+
+#[test]
+fn what_was_linked_by_an_older_version_is_nobodys_until_a_place_is_asked_again() {
+    let link: Link = serde_json::from_str(r#"{"kind":"blob","place":"https://a.test/x"}"#).unwrap();
+    assert!(!link.is_everybodys());
+    let imported = r#"{"kind":"blob","place":"an image layout","imported":true}"#;
+    let imported: Link = serde_json::from_str(imported).unwrap();
+    assert!(imported.is_everybodys());
 }

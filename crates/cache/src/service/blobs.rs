@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::manifests::{ended, remembered};
-use super::{Cache, Class, Refusal, Who};
+use super::{Cache, Class, Given, Refusal, Who};
 use crate::digest::Digest;
 use crate::index::Link;
 use crate::manifest::Kind;
@@ -38,22 +38,24 @@ impl Cache {
     /// # Errors
     /// Why there is none for this caller.
     pub async fn blob(&self, who: &Who, digest: &Digest) -> Result<BlobAnswer, Refusal> {
-        let mut is_linked = false;
-        if let Some(link) = self.link_of(who, digest).await {
-            is_linked = link.imported || self.may(who).await;
-        }
-        if is_linked && let Some(whole) = self.whole(digest).await {
+        let link = self.link_of(who, digest).await;
+        let mut right = link.and_then(|link| self.right(who, &link));
+        if right.is_some()
+            && let Some(whole) = self.whole(digest).await
+        {
             return Ok(whole);
         }
         let is_known = self.is_stored(digest).await || self.inner.transfers.get(digest).is_some();
-        if !is_linked && is_known {
-            // It is here because of another repository: does it belong to this one, too?
-            self.prove_blob(who, digest).await?;
+        if right.is_none() && is_known {
+            // It is here because of another repository, or for another caller: does it belong to this one,
+            // and may this one have it, too?
+            let (class, _) = self.prove_blob(who, digest).await?;
+            right = Some(class);
             if let Some(whole) = self.whole(digest).await {
                 return Ok(whole);
             }
         }
-        self.download(who, digest, is_linked || is_known).await
+        self.download(who, digest, right).await
     }
 
     /// A blob's length, where it is known.
@@ -61,24 +63,28 @@ impl Cache {
     /// # Errors
     /// Why there is none for this caller.
     pub async fn blob_size(&self, who: &Who, digest: &Digest) -> Result<Option<u64>, Refusal> {
-        if let Some(link) = self.link_of(who, digest).await
-            && (link.imported || self.may(who).await)
+        if self.may(who, digest).await
             && let Some(BlobAnswer::Whole { length, .. }) = self.whole(digest).await
         {
             return Ok(Some(length));
         }
-        let asked = self.prove_blob(who, digest).await?;
+        let (class, asked) = self.prove_blob(who, digest).await?;
         match self.whole(digest).await {
             Some(BlobAnswer::Whole { length, .. }) => Ok(Some(length)),
             _ if asked.is_some() => Ok(asked),
             // The registry does not say; its content does.
-            _ => self.download_size(who, digest).await,
+            _ => self.download_size(who, digest, class).await,
         }
     }
 
     /// A blob's length, by fetching it: whoever asks for its length wants the blob next.
-    async fn download_size(&self, who: &Who, digest: &Digest) -> Result<Option<u64>, Refusal> {
-        match self.download(who, digest, true).await? {
+    async fn download_size(
+        &self,
+        who: &Who,
+        digest: &Digest,
+        right: Class,
+    ) -> Result<Option<u64>, Refusal> {
+        match self.download(who, digest, Some(right)).await? {
             BlobAnswer::Growing {
                 transfer,
                 total: None,
@@ -104,16 +110,21 @@ impl Cache {
         opened.await.unwrap_or(false)
     }
 
-    /// Asks upstream whether a repository has a blob, and whether this caller may have it.
-    async fn prove_blob(&self, who: &Who, digest: &Digest) -> Result<Option<u64>, Refusal> {
+    /// Asks upstream whether a repository has a blob, and by which right this caller may have it. With the
+    /// blob's length, where it is said.
+    async fn prove_blob(
+        &self,
+        who: &Who,
+        digest: &Digest,
+    ) -> Result<(Class, Option<u64>), Refusal> {
         let name = format!("{}@{digest}", who.repository);
         if who.credentials.is_none() && self.inner.misses.has(&name) {
             return Err(Refusal::NotFound(remembered()));
         }
         if let Some(silent) = self.all_silent(who)
-            && let Some(size) = self.shared_blob(who, digest, &silent).await
+            && let Some((class, size)) = self.shared_blob(who, digest, &silent).await
         {
-            return Ok(Some(size));
+            return Ok((class, Some(size)));
         }
         let mut last = Refusal::Denied;
         for class in self.classes(who) {
@@ -123,24 +134,22 @@ impl Cache {
                 async move { cache.ask_blob(&asker, &wanted, class).await }.boxed()
             });
             match asked.await.unwrap_or(Err(Refusal::Unreachable(ended()))) {
-                Ok(size) => {
-                    self.opened(who, class).await;
-                    return Ok(size);
+                Ok(given) => {
+                    self.proved(who, class, &given.place);
+                    return Ok((class, given.what));
                 }
                 Err(refusal) => {
-                    let is_refused = matches!(refusal, Refusal::Unauthorized(_));
-                    if is_refused {
-                        self.closed(who, class).await;
-                    }
                     last = refusal;
-                    if !is_refused && !matches!(last, Refusal::Denied) {
+                    if let Refusal::Unauthorized(failures) = &last {
+                        self.closed(who, class, failures);
+                    } else if !matches!(last, Refusal::Denied) {
                         break;
                     }
                 }
             }
         }
-        if let Some(size) = self.shared_blob(who, digest, &last).await {
-            return Ok(Some(size));
+        if let Some((class, size)) = self.shared_blob(who, digest, &last).await {
+            return Ok((class, Some(size)));
         }
         if matches!(last, Refusal::NotFound(_)) {
             let ttl = self.settings().negative_ttl;
@@ -154,16 +163,19 @@ impl Cache {
         who: &Who,
         digest: &Digest,
         class: Class,
-    ) -> Result<Option<u64>, Refusal> {
+    ) -> Result<Given<Option<u64>>, Refusal> {
         let asker = self.asker(who, class);
         let mut failures = Failures::default();
         for place in self.in_order(self.places(who, class)) {
             let asked = self.inner.upstream.head_blob(&place, digest, &asker).await;
             match asked {
                 Ok(size) => {
-                    self.link_blob(who, digest, &place.name).await;
+                    self.link_blob(who, digest, &place.name, class).await;
                     self.share_link(who, Kind::Blob, &place, &asker, digest);
-                    return Ok(size);
+                    return Ok(Given {
+                        what: size,
+                        place: place.name,
+                    });
                 }
                 Err(failure) => failures.note(&place.name, failure),
             }
@@ -171,40 +183,39 @@ impl Cache {
         Err(Refusal::of(failures))
     }
 
-    pub(super) async fn link_blob(&self, who: &Who, digest: &Digest, place: &str) {
+    /// Notes that a blob belongs to a repository, and by whose right that was found out.
+    pub(super) async fn link_blob(&self, who: &Who, digest: &Digest, place: &str, class: Class) {
         let link = Link {
             kind: Kind::Blob,
             place: place.to_owned(),
+            open: class == Class::Everybody,
             imported: false,
         };
         let (repository, digest) = (who.repository.clone(), digest.clone());
-        let linked = self.stored(move |storage| {
-            if storage.index().linked(&repository, &digest)?.is_none() {
-                storage.index().link(&repository, &digest, &link)?;
-            }
-            Ok(())
-        });
+        let linked =
+            self.stored(move |storage| Ok(storage.index().link(&repository, &digest, &link)?));
         if let Err(error) = linked.await {
             self.storage().report_failure(&error);
         }
     }
 
-    /// Joins or begins the download. `is_proven`: that the repository has the blob, and that the caller
-    /// may have it, is known already.
+    /// Joins or begins the download. `right`: by which right the caller may have the blob, where that, and
+    /// that the repository has it, is known already.
     async fn download(
         &self,
         who: &Who,
         digest: &Digest,
-        is_proven: bool,
+        right: Option<Class>,
     ) -> Result<BlobAnswer, Refusal> {
+        let is_proven = right.is_some();
         let name = format!("{}@{digest}", who.repository);
         if who.credentials.is_none() && self.inner.misses.has(&name) {
             return Err(Refusal::NotFound(remembered()));
         }
-        let mut classes = self.classes(who);
-        if is_proven && !self.is_open(&who.repository).await && who.credentials.is_some() {
-            classes = vec![Class::Caller];
-        }
+        let classes = match right {
+            Some(Class::Caller) => vec![Class::Caller],
+            Some(Class::Everybody) | None => self.classes(who),
+        };
         let mut last = Refusal::Denied;
         for class in classes {
             let (transfer, is_ours) = self.transfer(who, digest, class).await?;
@@ -217,8 +228,8 @@ impl Cache {
                     let proven_by = transfer.watch().borrow().proven_by.clone();
                     match proven_by {
                         Some(place) if is_ours && !is_proven => {
-                            self.link_blob(who, digest, &place).await;
-                            self.opened(who, class).await;
+                            self.link_blob(who, digest, &place, class).await;
+                            self.proved(who, class, &place);
                             let wanted = transfer.wanted();
                             let from = wanted.places.iter().find(|known| known.name == place);
                             if let Some(from) = from {
@@ -228,7 +239,8 @@ impl Cache {
                         Some(_) => {}
                         // From the shared store, from before a restart, or it can't be stored.
                         None if !is_proven || total.is_none() => {
-                            total = total.or(self.prove_blob(who, digest).await?);
+                            let (_, size) = self.prove_blob(who, digest).await?;
+                            total = total.or(size);
                         }
                         None => {}
                     }
@@ -236,8 +248,8 @@ impl Cache {
                 }
                 Err(failures) => {
                     last = Refusal::of(failures);
-                    if matches!(last, Refusal::Unauthorized(_)) {
-                        self.closed(who, class).await;
+                    if let Refusal::Unauthorized(failures) = &last {
+                        self.closed(who, class, failures);
                     } else if !matches!(last, Refusal::Denied) {
                         break;
                     }

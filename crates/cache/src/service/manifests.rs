@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::{Cache, Class, Manifest, Refusal, Who};
+use super::{Cache, Class, Given, Manifest, Refusal, Who};
 use crate::digest::Digest;
 use crate::index::Link;
 use crate::manifest::{Kind, parse};
@@ -43,10 +43,9 @@ impl Cache {
         who: &Who,
         digest: &Digest,
     ) -> Result<Manifest, Refusal> {
-        let link = self.link_of(who, digest).await;
-        let is_everybodys = link.as_ref().is_some_and(|link| link.imported);
-        let may = is_everybodys || (link.is_some() && self.may(who).await);
-        if may && let Some(manifest) = self.stored_manifest(digest).await {
+        if self.may(who, digest).await
+            && let Some(manifest) = self.stored_manifest(digest).await
+        {
             self.share_use(who, digest);
             return Ok(manifest);
         }
@@ -67,13 +66,13 @@ impl Cache {
                 async move { cache.ask_manifest(&asker, &wanted, class).await }.boxed()
             });
             match asked.await.unwrap_or(Err(Refusal::Unreachable(ended()))) {
-                Ok(manifest) => {
-                    self.opened(who, class).await;
-                    return Ok(manifest);
+                Ok(given) => {
+                    self.proved(who, class, &given.place);
+                    return Ok(given.what);
                 }
                 Err(refusal) => {
-                    if matches!(refusal, Refusal::Unauthorized(_)) {
-                        self.closed(who, class).await;
+                    if let Refusal::Unauthorized(failures) = &refusal {
+                        self.closed(who, class, failures);
                     } else if class == Class::Everybody && !matches!(refusal, Refusal::Denied) {
                         if let Some(shared) = self.shared_manifest(who, digest, &refusal).await {
                             return Ok(shared);
@@ -99,6 +98,12 @@ impl Cache {
             .unwrap_or_default()
     }
 
+    /// Whether this caller may have something because it belongs to his repository.
+    pub(super) async fn may(&self, who: &Who, digest: &Digest) -> bool {
+        let link = self.link_of(who, digest).await;
+        link.is_some_and(|link| self.right(who, &link).is_some())
+    }
+
     pub(super) async fn stored_manifest(&self, digest: &Digest) -> Option<Manifest> {
         let wanted = digest.clone();
         let found = self.stored(move |storage| storage.manifest(&wanted)).await;
@@ -118,7 +123,7 @@ impl Cache {
         who: &Who,
         digest: &Digest,
         class: Class,
-    ) -> Result<Manifest, Refusal> {
+    ) -> Result<Given<Manifest>, Refusal> {
         let asker = self.asker(who, class);
         let stored = self.known_manifest(digest).await;
         let mut failures = Failures::default();
@@ -143,9 +148,12 @@ impl Cache {
             };
             match answered {
                 Ok(manifest) => {
-                    self.keep_manifest(who, &place.name, &manifest).await;
+                    self.keep_manifest(who, &place.name, &manifest, class).await;
                     self.share_manifest(who, &place, &asker, digest);
-                    return Ok(manifest);
+                    return Ok(Given {
+                        what: manifest,
+                        place: place.name,
+                    });
                 }
                 Err(failure) => failures.note(&place.name, failure),
             }
@@ -199,21 +207,26 @@ impl Cache {
         })
     }
 
-    /// Stores a verified manifest, or only notes that it belongs to the repository.
-    pub(super) async fn keep_manifest(&self, who: &Who, place: &str, manifest: &Manifest) {
+    /// Stores a verified manifest, or only notes that it belongs to the repository, and by whose right it
+    /// came.
+    pub(super) async fn keep_manifest(
+        &self,
+        who: &Who,
+        place: &str,
+        manifest: &Manifest,
+        class: Class,
+    ) {
         let link = Link {
             kind: Kind::Manifest,
             place: place.to_owned(),
+            open: class == Class::Everybody,
             imported: false,
         };
         let (repository, manifest) = (who.repository.clone(), manifest.clone());
         let kept = self.stored(move |storage| {
             let digest = &manifest.digest;
             if manifest.is_hit {
-                if storage.index().linked(&repository, digest)?.is_none() {
-                    storage.index().link(&repository, digest, &link)?;
-                }
-                return Ok(());
+                return Ok(storage.index().link(&repository, digest, &link)?);
             }
             let parsed = parse(&manifest.content, Some(&manifest.media_type))
                 .map_err(std::io::Error::other)?;

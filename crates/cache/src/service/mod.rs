@@ -24,13 +24,13 @@ pub use self::refusal::Refusal;
 use crate::digest::Digest;
 use crate::flights::Flights;
 use crate::freshness::Freshness;
-use crate::index::RepositoryRight;
+use crate::index::Link;
 use crate::name::Repository;
 use crate::pull_through::{HostLimits, Liars, Parallelism, Transfers};
 use crate::rights::{Caller, Proofs};
 use crate::shared::Shared;
-use crate::storage::{Storage, StorageError, now};
-use crate::upstream::{Asker, Place, Upstream};
+use crate::storage::{Storage, StorageError};
+use crate::upstream::{Asker, Failure, Failures, Place, Upstream};
 
 /// How the cache behaves; can change while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +101,8 @@ struct Inner {
     proofs: Proofs,
     misses: Misses,
     rounds: Flights<tags::RoundKey, Arc<tags::Outcome>>,
-    manifests: Flights<manifests::Key, Result<Manifest, Refusal>>,
-    blob_proofs: Flights<manifests::Key, Result<Option<u64>, Refusal>>,
+    manifests: Flights<manifests::Key, Result<Given<Manifest>, Refusal>>,
+    blob_proofs: Flights<manifests::Key, Result<Given<Option<u64>>, Refusal>>,
     counters: Counters,
     reported: Misses,
 }
@@ -123,6 +123,14 @@ enum Class {
     Everybody,
     /// With the caller's: what comes of it is his.
     Caller,
+}
+
+/// What a place has given, or says that it has.
+#[derive(Clone, Debug)]
+struct Given<T> {
+    what: T,
+    /// The place's name.
+    place: String,
 }
 
 /// How long one and the same thing is not reported again in the log.
@@ -217,64 +225,61 @@ impl Cache {
         Some(self.inner.proofs.caller(credentials))
     }
 
-    /// Whether everybody may have what a repository holds, or this caller has proved that he may.
-    async fn may(&self, who: &Who) -> bool {
-        if self.has_proof(who) {
-            return true;
-        }
-        self.is_open(&who.repository).await
-    }
-
-    fn has_proof(&self, who: &Who) -> bool {
-        self.caller(who)
-            .is_some_and(|caller| self.inner.proofs.has(&who.repository, caller))
-    }
-
-    async fn is_open(&self, repository: &Repository) -> bool {
-        let wanted = repository.clone();
-        let right = self
-            .stored(move |storage| Ok(storage.index().right(&wanted)?))
-            .await;
-        matches!(right, Ok(Some(RepositoryRight { open: true, .. })))
-    }
-
-    /// Upstream has given something of a repository.
-    async fn opened(&self, who: &Who, class: Class) {
-        match class {
-            Class::Everybody => {
-                if !self.is_open(&who.repository).await {
-                    self.set_open(&who.repository, true).await;
-                }
-            }
-            Class::Caller => {
-                if let Some(caller) = self.caller(who) {
-                    let ttl = self.settings().auth_ttl;
-                    self.inner.proofs.prove(&who.repository, caller, ttl);
-                }
-            }
+    /// Tells of what belongs to the caller's repository whether he may have it: because everybody may, or
+    /// because he has proved his right at the place that it came from. What one place gives to everybody
+    /// opens nothing of another's, not even under the same name.
+    fn rights(&self, who: &Who) -> impl Fn(&Link) -> bool + Send + 'static {
+        let (cache, repository) = (self.clone(), who.repository.clone());
+        let caller = self.caller(who);
+        move |link| {
+            let proofs = &cache.inner.proofs;
+            let has_proof = |caller| proofs.has(&repository, &link.place, caller);
+            link.is_everybodys() || caller.is_some_and(has_proof)
         }
     }
 
-    /// Upstream refuses a repository.
-    async fn closed(&self, who: &Who, class: Class) {
-        match class {
-            Class::Everybody => {
-                let ttl = self.settings().negative_ttl;
-                self.inner.proofs.close(&who.repository, ttl);
-            }
-            Class::Caller => {
-                if let Some(caller) = self.caller(who) {
-                    self.inner.proofs.withdraw(&who.repository, caller);
-                }
-            }
+    /// By which right this caller may have what belongs to his repository; None where he has to prove one.
+    fn right(&self, who: &Who, link: &Link) -> Option<Class> {
+        self.rights(who)(link).then_some(match link.is_everybodys() {
+            true => Class::Everybody,
+            false => Class::Caller,
+        })
+    }
+
+    /// A place has given something of a repository. What it gives to everybody is noted with the thing
+    /// itself.
+    fn proved(&self, who: &Who, class: Class, place: &str) {
+        if class == Class::Caller
+            && let Some(caller) = self.caller(who)
+        {
+            let ttl = self.settings().auth_ttl;
+            self.inner.proofs.prove(&who.repository, place, caller, ttl);
         }
     }
 
-    async fn set_open(&self, repository: &Repository, open: bool) {
-        let wanted = repository.clone();
-        let right = RepositoryRight { open, at: now() };
-        let set = self.stored(move |storage| Ok(storage.index().set_right(&wanted, &right)?));
-        if let Err(error) = set.await {
+    /// Places refuse a repository.
+    fn closed(&self, who: &Who, class: Class, failures: &Failures) {
+        let proofs = &self.inner.proofs;
+        match (class, self.caller(who)) {
+            (Class::Everybody, _) => {
+                proofs.close(&who.repository, self.settings().negative_ttl);
+            }
+            (Class::Caller, Some(caller)) => {
+                for (place, failure) in &failures.0 {
+                    if matches!(failure, Failure::Refused(_)) {
+                        proofs.withdraw(&who.repository, place, caller);
+                    }
+                }
+            }
+            (Class::Caller, None) => {}
+        }
+    }
+
+    /// What a place gave to everybody of a repository is private now.
+    async fn take_back(&self, repository: &Repository, place: &str) {
+        let (wanted, place) = (repository.clone(), place.to_owned());
+        let closed = self.stored(move |storage| Ok(storage.index().close(&wanted, &place)?));
+        if let Err(error) = closed.await {
             self.storage().report_failure(&error);
         }
     }

@@ -40,16 +40,17 @@ impl Cache {
     ) -> Option<Manifest> {
         let why = silence(refusal)?;
         let known = self.shared()?.tag(name).await.ok().flatten()?;
-        if !self.may_by_word(who, &known.place, known.needs_proof).await {
-            return None;
-        }
+        let class = self
+            .right_by_word(who, &known.place, known.needs_proof)
+            .await?;
         let age = now().saturating_sub(known.validated_at);
         let max_stale = self.settings().freshness.max_stale;
         if max_stale.is_some_and(|limit| age >= limit.as_secs()) {
             return None;
         }
         let mut manifest = self.known_manifest(&known.digest).await?;
-        self.keep_manifest(who, &known.place, &manifest).await;
+        self.keep_manifest(who, &known.place, &manifest, class)
+            .await;
         let tag = Tag {
             digest: known.digest,
             place: known.place,
@@ -73,26 +74,26 @@ impl Cache {
         digest: &Digest,
         refusal: &Refusal,
     ) -> Option<Manifest> {
-        let link = self
+        let (class, link) = self
             .shared_link(who, Kind::Manifest, digest, refusal)
             .await?;
         let manifest = self.known_manifest(digest).await?;
-        self.keep_manifest(who, &link.place, &manifest).await;
+        self.keep_manifest(who, &link.place, &manifest, class).await;
         Some(manifest)
     }
 
-    /// The length of a blob that belongs to a repository that everybody may have, by the bucket's word:
-    /// upstream is silent.
+    /// The length of a blob that belongs to a repository, by the bucket's word, and by which right this
+    /// caller may have it: upstream is silent.
     pub(super) async fn shared_blob(
         &self,
         who: &Who,
         digest: &Digest,
         refusal: &Refusal,
-    ) -> Option<u64> {
-        let link = self.shared_link(who, Kind::Blob, digest, refusal).await?;
+    ) -> Option<(Class, u64)> {
+        let (class, link) = self.shared_link(who, Kind::Blob, digest, refusal).await?;
         let size = self.shared()?.stat(digest).await.ok().flatten()?;
-        self.link_blob(who, digest, &link.place).await;
-        Some(size)
+        self.link_blob(who, digest, &link.place, class).await;
+        Some((class, size))
     }
 
     /// Why it is of no use to ask upstream now: every place's circuit is open.
@@ -111,28 +112,35 @@ impl Cache {
         kind: Kind,
         digest: &Digest,
         refusal: &Refusal,
-    ) -> Option<SharedLink> {
+    ) -> Option<(Class, SharedLink)> {
         silence(refusal)?;
         let link = self.shared()?.link(&who.repository, kind, digest).await;
         let link = link.ok().flatten()?;
-        let may = self.may_by_word(who, &link.place, link.needs_proof).await;
-        may.then_some(link)
+        let class = self
+            .right_by_word(who, &link.place, link.needs_proof)
+            .await?;
+        Some((class, link))
     }
 
-    /// Whether this caller may have what the bucket says belongs to a repository.
-    async fn may_by_word(&self, who: &Who, place: &str, needs_proof: bool) -> bool {
-        if self.may(who).await {
-            return true;
-        }
+    /// By which right this caller may have what the bucket says came from a place.
+    async fn right_by_word(&self, who: &Who, place: &str, needs_proof: bool) -> Option<Class> {
         // Another node's place may be one that this node's config does not trust, or has a password for.
         let is_ours = self.places(who, Class::Everybody).iter().any(|ours| {
             ours.name == place && !matches!(ours.credentials, CredentialChoice::Configured(_))
         });
-        let may = !needs_proof && is_ours && !self.inner.proofs.is_closed(&who.repository);
-        if may {
-            self.opened(who, Class::Everybody).await;
+        if !needs_proof && is_ours && !self.inner.proofs.is_closed(&who.repository) {
+            return Some(Class::Everybody);
         }
-        may
+        // The place has given this node something else of the repository, for everybody.
+        let (repository, from) = (who.repository.clone(), place.to_owned());
+        let open =
+            self.stored(move |storage| Ok(storage.index().is_open_at(&repository, &from)?));
+        if open.await.unwrap_or(false) {
+            return Some(Class::Everybody);
+        }
+        let caller = self.caller(who)?;
+        let is_proven = self.inner.proofs.has(&who.repository, place, caller);
+        is_proven.then_some(Class::Caller)
     }
 
     fn publish(&self, job: Job) {

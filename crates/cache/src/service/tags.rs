@@ -7,10 +7,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use policy::CredentialChoice;
 
 use super::manifests::{ended, remembered};
-use super::{Cache, Class, Manifest, Refusal, Who};
+use super::{Cache, Class, Given, Manifest, Refusal, Who};
 use crate::digest::Digest;
 use crate::freshness::{Asked, Decision, Heard, Stale, decide, is_fresh};
-use crate::index::{Tag, TagName};
+use crate::index::{Link, Tag, TagName};
 use crate::rights::Caller;
 use crate::storage::now;
 use crate::upstream::{Asker, Failure, Failures, Place};
@@ -27,7 +27,7 @@ pub(super) struct RoundKey {
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// The manifest, confirmed.
-    Fresh(Manifest),
+    Fresh(Given<Manifest>),
     /// What it was before.
     Stale(Digest, Stale, Failures),
     /// The place that gave it to everybody refuses it.
@@ -49,7 +49,7 @@ impl Cache {
         let known = self.known_tag(&name).await;
         if let Some(known) = &known
             && is_fresh(known, &self.settings().freshness, now())
-            && (known.imported || self.may(who).await)
+            && (known.imported || self.may(who, &known.digest).await)
             && let Some(manifest) = self.stored_manifest(&known.digest).await
         {
             return Ok(manifest);
@@ -74,24 +74,21 @@ impl Cache {
             });
             let outcome = round.await;
             match outcome.as_deref() {
-                Some(Outcome::Fresh(manifest)) => {
-                    self.opened(who, class).await;
-                    return Ok(manifest.clone());
+                Some(Outcome::Fresh(given)) => {
+                    self.proved(who, class, &given.place);
+                    return Ok(given.what.clone());
                 }
                 Some(Outcome::Stale(digest, why, failures)) => {
                     return self.stale(who, &name, digest, *why, failures).await;
                 }
                 Some(Outcome::Private(failures)) => {
-                    self.closed(who, class).await;
-                    if class == Class::Everybody {
-                        self.set_open(&who.repository, false).await;
-                    }
+                    self.closed(who, class, failures);
                     last = Refusal::Unauthorized(failures.clone());
                 }
                 Some(Outcome::Nothing(failures)) => {
                     last = Refusal::of(failures.clone());
-                    if matches!(last, Refusal::Unauthorized(_)) {
-                        self.closed(who, class).await;
+                    if let Refusal::Unauthorized(failures) = &last {
+                        self.closed(who, class, failures);
                     } else if !matches!(last, Refusal::Denied) {
                         break;
                     }
@@ -125,13 +122,11 @@ impl Cache {
         why: Stale,
         failures: &Failures,
     ) -> Result<Manifest, Refusal> {
-        let imported = self
-            .link_of(who, digest)
-            .await
-            .is_some_and(|link| link.imported);
-        if !imported && !self.may(who).await {
+        let link = self.link_of(who, digest).await;
+        let link = link.filter(|link| self.right(who, link).is_some());
+        let Some(Link { imported, .. }) = link else {
             return Err(Refusal::of(failures.clone()));
-        }
+        };
         let Some(mut manifest) = self.known_manifest(digest).await else {
             return Err(Refusal::of(failures.clone()));
         };
@@ -188,14 +183,20 @@ impl Cache {
                     let Some(from) = places.get(place) else {
                         return Outcome::Nothing(failures(&asked));
                     };
-                    match self.confirmed(who, name, from, &tag.digest, &asker).await {
+                    let confirmed = self
+                        .confirmed(who, name, from, &tag.digest, &asker, class)
+                        .await;
+                    match confirmed {
                         Ok(mut manifest) => {
                             let above = warnings.get_mut(place).and_then(Option::take);
                             manifest.warning = manifest.warning.or(above);
                             let is_new = known.as_ref().is_none_or(|k| k.digest != tag.digest);
                             self.share_tag(name, &tag, from, &asker);
                             self.remember(name, tag, is_new).await;
-                            return Outcome::Fresh(manifest);
+                            return Outcome::Fresh(Given {
+                                what: manifest,
+                                place: from.name.clone(),
+                            });
                         }
                         Err(failure) => {
                             // It says that it has the tag, and does not give what the tag means.
@@ -226,7 +227,16 @@ impl Cache {
                     self.remember(name, tag, false).await;
                     return Outcome::Stale(digest, why, failures(&asked));
                 }
-                Decision::Private => return Outcome::Private(failures(&asked)),
+                Decision::Private { place } => {
+                    if class == Class::Everybody {
+                        let gave = known.as_ref().map(|tag| &tag.place);
+                        let refuses = places.get(place).map(|place| &place.name);
+                        for place in gave.into_iter().chain(refuses) {
+                            self.take_back(&name.repository, place).await;
+                        }
+                    }
+                    return Outcome::Private(failures(&asked));
+                }
                 Decision::Nothing => return Outcome::Nothing(failures(&asked)),
             }
         }
@@ -296,6 +306,7 @@ impl Cache {
         place: &Place,
         digest: &Digest,
         asker: &Asker,
+        class: Class,
     ) -> Result<Manifest, Failure> {
         let manifest = match self.known_manifest(digest).await {
             Some(manifest) => manifest,
@@ -312,7 +323,7 @@ impl Cache {
                 }
             }
         };
-        self.keep_manifest(who, &place.name, &manifest).await;
+        self.keep_manifest(who, &place.name, &manifest, class).await;
         self.share_manifest(who, place, asker, digest);
         Ok(manifest)
     }

@@ -110,3 +110,101 @@ async fn an_image_that_becomes_private_is_no_longer_everybodys() {
     let anna = [("authorization", anna.as_str())];
     assert_eq!(world.ask(Method::GET, &blob, &anna).await.status, 200);
 }
+
+/// A mirror with nothing of anybody's own, above an origin whose `quay.io/x:1` anna alone may have, and has
+/// pulled.
+async fn a_mirror_above_a_private_image() -> (World, Image, String) {
+    let world = World::new();
+    place(&world, "mirror", 900);
+    world.upstream.with("origin", |fake| {
+        fake.is_callers = true;
+        fake.doors = Doors::For("anna".into());
+    });
+    let image = push(&world, "origin", "1", b"secret layer");
+    let anna = basic("anna");
+    let headers = [("authorization", anna.as_str())];
+    pull(&world, "quay.io/x", "1", &headers).await.unwrap();
+    (world, image, anna)
+}
+
+/// Whether nobody but who proves his right gets the image, by its digests.
+async fn is_still_private(world: &World, image: &Image, anna: &str) -> bool {
+    let mut is_private = true;
+    for path in [
+        format!("/v2/quay.io/x/manifests/{}", image.manifest),
+        format!("/v2/quay.io/x/blobs/{}", image.layer),
+    ] {
+        for method in [Method::HEAD, Method::GET] {
+            is_private &= world.ask(method, &path, &[]).await.status != 200;
+        }
+        let hers = [("authorization", anna)];
+        let answer = world.ask(Method::GET, &path, &hers).await;
+        assert_eq!(answer.status, 200, "{path}");
+    }
+    is_private
+}
+
+#[tokio::test]
+async fn what_a_mirror_gives_to_everybody_opens_nothing_of_the_origins() {
+    let (world, image, anna) = a_mirror_above_a_private_image().await;
+    // The specification wants an empty list where there are no referrers.
+    world
+        .upstream
+        .with("mirror", |fake| fake.lists_referrers = true);
+    let referrers = format!("/v2/quay.io/x/referrers/{}", image.manifest);
+    assert_eq!(world.get(&referrers).await.status, 200);
+    assert!(is_still_private(&world, &image, &anna).await);
+    assert_eq!(world.get("/v2/quay.io/x/tags/list").await.status, 200);
+    assert!(is_still_private(&world, &image, &anna).await);
+    // Another tag of that name is public, at the mirror.
+    let public = push(&world, "mirror", "public", b"public layer");
+    pull(&world, "quay.io/x", "public", &[]).await.unwrap();
+    assert!(is_still_private(&world, &image, &anna).await);
+    let world = world.restarted().await;
+    assert!(is_still_private(&world, &image, &anna).await);
+    // With nobody to ask, each has what was his before, and sees no more of it in lists.
+    world.cut(&["mirror", "origin"]);
+    assert!(is_still_private(&world, &image, &anna).await);
+    let path = format!("/v2/quay.io/x/blobs/{}", public.layer);
+    assert_eq!(world.get(&path).await.status, 200);
+    let tags = async |headers: &[(&str, &str)]| {
+        let answer = world.ask(Method::GET, "/v2/quay.io/x/tags/list", headers);
+        String::from_utf8(answer.await.body).unwrap()
+    };
+    assert!(tags(&[]).await.contains(r#""tags":["public"]"#));
+    let all = tags(&[("authorization", &anna)]).await;
+    assert!(all.contains(r#""tags":["1","public"]"#), "{all}");
+}
+
+#[tokio::test]
+async fn a_private_tag_takes_no_public_tag_of_another_place_away() {
+    let (world, image, anna) = a_mirror_above_a_private_image().await;
+    push(&world, "mirror", "public", b"public layer");
+    pull(&world, "quay.io/x", "public", &[]).await.unwrap();
+    let private = world.get("/v2/quay.io/x/manifests/1").await;
+    assert_eq!(private.status, 401);
+    world.cut(&["mirror", "origin"]);
+    pull(&world, "quay.io/x", "public", &[]).await.unwrap();
+    assert!(is_still_private(&world, &image, &anna).await);
+}
+
+#[tokio::test]
+async fn a_proof_at_one_place_opens_nothing_of_another() {
+    let world = World::new();
+    for (at, user, priority) in [("hers", "anna", 900), ("his", "ben", 0)] {
+        world.upstream.with(at, |fake| {
+            fake.is_callers = true;
+            fake.priority = priority;
+            fake.doors = Doors::For(user.into());
+        });
+    }
+    let image = push(&world, "hers", "1", b"secret layer");
+    push(&world, "his", "2", b"his layer");
+    let (anna, ben) = (basic("anna"), basic("ben"));
+    let headers = [("authorization", anna.as_str())];
+    pull(&world, "quay.io/x", "1", &headers).await.unwrap();
+    let headers = [("authorization", ben.as_str())];
+    pull(&world, "quay.io/x", "2", &headers).await.unwrap();
+    let path = format!("/v2/quay.io/x/blobs/{}", image.layer);
+    assert_ne!(world.ask(Method::GET, &path, &headers).await.status, 200);
+}

@@ -59,7 +59,7 @@ impl Cache {
                     .await;
                 match asked {
                     Ok(body) => {
-                        self.opened(who, class).await;
+                        // It may be empty, as it has to be where there is nothing: it opens nothing.
                         if let Some(answer) = ours(name, list, &wanted, body) {
                             return Ok(answer);
                         }
@@ -70,8 +70,8 @@ impl Cache {
                 }
             }
             last = Refusal::of(failures);
-            if matches!(last, Refusal::Unauthorized(_)) {
-                self.closed(who, class).await;
+            if let Refusal::Unauthorized(failures) = &last {
+                self.closed(who, class, failures);
             } else if !matches!(last, Refusal::Denied) {
                 break;
             }
@@ -80,7 +80,6 @@ impl Cache {
             // No registry has any: the specification wants an empty index, never a 404.
             (Refusal::NotFound(_), List::Referrers(_)) => Ok(referrers(Vec::new(), &wanted)),
             (refusal @ (Refusal::NotFound(_) | Refusal::Unauthorized(_)), _) => Err(refusal),
-            (refusal, _) if !self.may(who).await => Err(refusal),
             (refusal, List::Tags) => {
                 let found = self.tags_from_store(who, name, &wanted).await;
                 found.ok_or(refusal)
@@ -93,10 +92,19 @@ impl Cache {
     }
 
     async fn tags_from_store(&self, who: &Who, name: &str, wanted: &Query) -> Option<ListAnswer> {
-        let repository = who.repository.clone();
-        let tags = self.stored(move |storage| Ok(storage.index().tags_of(&repository)?));
+        let (repository, may) = (who.repository.clone(), self.rights(who));
+        let tags = self.stored(move |storage| {
+            let mut tags = Vec::new();
+            for (name, tag) in storage.index().tags_of(&repository)? {
+                let link = storage.index().linked(&repository, &tag.digest)?;
+                if tag.imported || link.is_some_and(|link| may(&link)) {
+                    tags.push(name);
+                }
+            }
+            Ok(tags)
+        });
         let tags = tags.await.ok().filter(|tags| !tags.is_empty())?;
-        let (names, next) = wanted.page(tags.into_iter().map(|(name, _)| name).collect());
+        let (names, next) = wanted.page(tags);
         Some(ListAnswer {
             next,
             warning: Some(STALE.to_owned()),
@@ -111,7 +119,12 @@ impl Cache {
         wanted: &Query,
     ) -> Option<ListAnswer> {
         let (repository, subject) = (who.repository.clone(), subject.clone());
+        let may = self.rights(who);
         let found = self.stored(move |storage| {
+            let link = storage.index().linked(&repository, &subject)?;
+            if !link.is_some_and(|link| may(&link)) {
+                return Ok(None);
+            }
             let mut found = Vec::new();
             for digest in storage
                 .index()
@@ -119,7 +132,8 @@ impl Cache {
                 .into_iter()
                 .take(MAX_REFERRERS)
             {
-                if storage.index().linked(&repository, &digest)?.is_none() {
+                let link = storage.index().linked(&repository, &digest)?;
+                if !link.is_some_and(|link| may(&link)) {
                     continue;
                 }
                 let Some((content, object)) = storage.manifest(&digest)? else {
@@ -131,11 +145,11 @@ impl Cache {
                 };
                 found.push(descriptor(&digest, content.len(), parsed));
             }
-            Ok(found)
+            Ok(Some(found))
         });
         Some(ListAnswer {
             warning: Some(STALE.to_owned()),
-            ..referrers(found.await.ok()?, wanted)
+            ..referrers(found.await.ok()??, wanted)
         })
     }
 }

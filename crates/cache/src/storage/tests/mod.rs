@@ -7,6 +7,7 @@ fn link() -> Link {
     Link {
         kind: Kind::Manifest,
         place: "p".into(),
+        open: true,
         imported: false,
     }
 }
