@@ -87,6 +87,12 @@ impl Bare {
         fs::symlink_metadata(self.machine.path(path)).is_ok()
     }
 
+    /// Which process systemd looks after as the shim.
+    pub(crate) fn main_pid(&self) -> String {
+        let pid = self.machine.property("image-cri-shim.service", "MainPID");
+        pid.unwrap()
+    }
+
     /// Waits until somebody is connected to that socket, or until nobody is.
     pub(crate) async fn until_dialed(&self, socket: &str, dialed: bool) {
         wait::until(&format!("{socket} to be dialed: {dialed}"), || async {

@@ -18,3 +18,4 @@ mod handover;
 mod hardening;
 mod leaving;
 mod node;
+mod unfinished;

@@ -120,6 +120,14 @@ pub fn changes(root: &Root, wanted: &[Wanted]) -> Result<Vec<Change>, Error> {
     Ok(changes)
 }
 
+/// Where the files of `wanted` really stand: without symbolic links.
+///
+/// # Errors
+/// When links can't be followed.
+pub fn places(root: &Root, wanted: &[Wanted]) -> Result<Vec<PathBuf>, Error> {
+    wanted.iter().map(|file| place_of(root, file)).collect()
+}
+
 /// Makes the tree hold `wanted`. Files of an earlier run that are not wanted any more are put back. A
 /// run that has nothing to do writes nothing.
 ///

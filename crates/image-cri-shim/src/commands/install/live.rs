@@ -1,8 +1,11 @@
 //! The running node: its services, and whether kubelet works.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,8 @@ use crate::commands::daemon::{Daemon, DaemonError, ask, one_thread};
 use crate::commands::terminal;
 use crate::requests::{HandOverAnswer, HandOverRequest};
 
+/// The shim's unit.
+const SERVICE: &str = "image-cri-shim.service";
 /// The sockets behind [`LINK`].
 const SHIM: &str = "/run/image-cri-shim/shim.sock";
 const BYPASS: &str = "/run/image-cri-shim/bypass.sock";
@@ -24,7 +29,7 @@ const NOTES: [&str; 2] = [
 ];
 /// Units of ours, in the order in which they stop.
 const UNITS: [&str; 4] = [
-    "image-cri-shim.service",
+    SERVICE,
     "image-cri-shim-link.service",
     "image-cri-shim-bypass.socket",
     "image-cri-shim-bypass.service",
@@ -63,10 +68,15 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Starts the bypass and the shim, and waits until it answers. Where a shim runs and its files have changed, the new
-    /// program takes over from it without a lost call; one that knows no hand-over is started anew.
-    pub(super) fn start_the_shim(&self, changes: &[Change]) -> anyhow::Result<()> {
-        self.relabel(changes);
+    /// Starts the bypass and the shim, and waits until it answers. Where a shim runs whose files have changed, now or in a run
+    /// that did not come this far, the new program takes over from it without a lost call; one that knows no hand-over
+    /// is started anew. `files` are all of the install, changed or not.
+    pub(super) fn start_the_shim(
+        &self,
+        files: &[PathBuf],
+        changes: &[Change],
+    ) -> anyhow::Result<()> {
+        self.relabel(files);
         self.reload_units()?;
         run("systemd-tmpfiles", &["--create", "image-cri-shim.conf"])?;
         run("systemctl", &["start", "image-cri-shim-bypass.socket"])?;
@@ -75,10 +85,10 @@ impl<'a> Live<'a> {
         let ours = changes
             .iter()
             .any(|change| change.path.to_string_lossy().contains("image-cri-shim"));
-        if is_active && ours {
+        if is_active && (ours || self.runs_another_program()?) {
             self.replace_the_shim()?;
         } else {
-            run("systemctl", &["start", "image-cri-shim.service"])?;
+            run("systemctl", &["start", SERVICE])?;
         }
         self.wait(deadline, "the shim to answer", || {
             self.image_calls().map(|_| ())
@@ -107,7 +117,7 @@ impl<'a> Live<'a> {
                 bail!("the new program can't take over from the running shim: {why}")
             }
             Err(DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. }) => {
-                run("systemctl", &["restart", "image-cri-shim.service"]).map(|_| ())
+                run("systemctl", &["restart", SERVICE]).map(|_| ())
             }
         }
     }
@@ -115,17 +125,49 @@ impl<'a> Live<'a> {
     /// The version before, whose files stand there again, in place of whatever runs: with a hand-over where that is
     /// possible.
     pub(super) fn go_back(&self, changes: &[Change]) -> anyhow::Result<()> {
-        if self.start_the_shim(changes).is_ok() {
+        let files: Vec<_> = changes.iter().map(|change| change.path.clone()).collect();
+        if self.start_the_shim(&files, changes).is_ok() {
             return Ok(());
         }
-        run("systemctl", &["restart", "image-cri-shim.service"])?;
-        self.start_the_shim(&[])
+        run("systemctl", &["restart", SERVICE])?;
+        self.start_the_shim(&files, &[])
     }
 
     /// Whether the shim runs, as far as systemd knows.
     pub(super) fn shim_is_active(&self) -> bool {
-        let unit = "image-cri-shim.service";
-        succeeds("systemctl", &["is-active", "--quiet", unit])
+        succeeds("systemctl", &["is-active", "--quiet", SERVICE])
+    }
+
+    /// Whether the shim that runs is another program than the one that its unit would start: what is on the disk has not
+    /// taken over yet.
+    pub(super) fn runs_another_program(&self) -> anyhow::Result<bool> {
+        let show = |property: &str| {
+            run(
+                "systemctl",
+                &["show", "--value", "--property", property, SERVICE],
+            )
+        };
+        let pid = show("MainPID")?;
+        // `{ path=/usr/local/bin/image-cri-shim ; argv[]=…`, of which there is one.
+        let start = show("ExecStart")?;
+        let program = start
+            .split_once("path=")
+            .and_then(|(_, rest)| rest.split_once(" ;"))
+            .map(|(path, _)| Path::new(path))
+            // Somebody's wrapper says nothing about the program inside.
+            .filter(|path| path.file_name() == Some(OsStr::new("image-cri-shim")));
+        let Some(program) = program.filter(|_| pid != "0") else {
+            return Ok(false);
+        };
+        // By this name the kernel finds it also where another file has taken its place.
+        let running = PathBuf::from(format!("/proc/{pid}/exe"));
+        let is_same = is_same_content(&running, program).with_context(|| {
+            format!(
+                "cannot compare the program that runs as process {pid} with {}",
+                program.display()
+            )
+        })?;
+        Ok(!is_same)
     }
 
     /// Restarts what starts kubelet, and waits until kubelet works, as [`Self::kubelet_works`] does.
@@ -216,7 +258,7 @@ impl<'a> Live<'a> {
         }
         for path in [LINK, SHIM, BYPASS].into_iter().chain(NOTES) {
             match fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("cannot remove {path}"));
                 }
                 _ => {}
@@ -239,7 +281,7 @@ impl<'a> Live<'a> {
         for name in STATE_FILES {
             let path = folder.join(name);
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("cannot remove {}", path.display()));
                 }
                 _ => {}
@@ -257,13 +299,14 @@ impl<'a> Live<'a> {
         Ok(status.image_calls)
     }
 
-    /// SELinux labels of files that were written; where that fails, it is said, since a service may fail by it.
-    fn relabel(&self, changes: &[Change]) {
+    /// SELinux labels of our files, also of those that a killed run has written; where that fails, it is said, since a
+    /// service may fail by it.
+    fn relabel(&self, files: &[PathBuf]) {
         if !succeeds("selinuxenabled", &[]) {
             return;
         }
-        for change in changes {
-            let path = change.path.display().to_string();
+        for path in files {
+            let path = path.display().to_string();
             if let Err(error) = run("restorecon", &["-F", &path]) {
                 terminal::say(&format!("{error:#}; SELinux may keep services from {path}"));
             }
@@ -287,6 +330,15 @@ impl<'a> Live<'a> {
             }
         }
     }
+}
+
+/// Whether two files hold the same bytes.
+fn is_same_content(one: &Path, other: &Path) -> io::Result<bool> {
+    let (first, second) = (fs::metadata(one)?, fs::metadata(other)?);
+    if (first.dev(), first.ino()) == (second.dev(), second.ino()) {
+        return Ok(true);
+    }
+    Ok(first.len() == second.len() && fs::read(one)? == fs::read(other)?)
 }
 
 /// Changes with each start of a unit.

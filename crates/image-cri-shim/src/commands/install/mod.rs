@@ -145,10 +145,12 @@ fn try_install(args: &InstallArgs) -> anyhow::Result<Outcome> {
     let live = Live::new(&root, Some(&service), args.kubelet.timeout);
     let must_be_led = root.is_live() && args.kubelet.restart_kubelet;
     if place.check {
-        return look(&changes, must_be_led.then_some(&live));
+        return look(&changes, root.is_live().then_some(&live), must_be_led);
     }
+    let files = transaction::places(&root, &wanted)?;
     let install = Install {
         live: &live,
+        files: &files,
         kubelet_reads: changes.iter().any(|change| {
             let mut wiring = wanted.iter().filter(|file| file.wiring);
             wiring.any(|file| file.path == change.path)
@@ -163,7 +165,7 @@ fn try_install(args: &InstallArgs) -> anyhow::Result<Outcome> {
     }
     if !args.kubelet.restart_kubelet {
         written?;
-        live.start_the_shim(&changes)?;
+        live.start_the_shim(&files, &changes)?;
         if install.kubelet_reads {
             terminal::print(&format!(
                 "kubelet goes through the shim after its next restart: systemctl restart {}\n",
@@ -193,6 +195,9 @@ fn write(root: &Root, wanted: &[Wanted]) -> anyhow::Result<()> {
 /// A run that ends with a kubelet that works through the shim, or with what was there before.
 struct Install<'a> {
     live: &'a Live<'a>,
+    /// All of its files.
+    files: &'a [PathBuf],
+    /// Those that are changed by this run.
     changes: &'a [Change],
     /// Whether a file is changed that kubelet reads when it starts.
     kubelet_reads: bool,
@@ -204,7 +209,7 @@ struct Install<'a> {
 
 impl Install<'_> {
     fn bring_up(&self) -> anyhow::Result<()> {
-        self.live.start_the_shim(self.changes)?;
+        self.live.start_the_shim(self.files, self.changes)?;
         if self.kubelet_reads || !self.is_led {
             self.live.restart_kubelet(true)
         } else {
@@ -216,6 +221,10 @@ impl Install<'_> {
     /// Always ends with an error: what went wrong, and what the node is left as.
     fn roll_back(&self, root: &Root, error: anyhow::Error) -> anyhow::Result<()> {
         let live = self.live;
+        if self.works && self.is_led && self.changes.is_empty() {
+            // What an earlier run has written can't take over. What runs is better than nothing.
+            bail!("{error:#}. This run has changed nothing, so the shim that ran before serves on");
+        }
         terminal::say(&format!(
             "{error:#}; putting everything back as it was before"
         ));
@@ -244,8 +253,8 @@ impl Install<'_> {
     }
 }
 
-/// What `install --check` finds.
-fn look(changes: &[Change], live: Option<&Live<'_>>) -> anyhow::Result<Outcome> {
+/// What `install --check` finds. `live` is the running node; on a tree there is none.
+fn look(changes: &[Change], live: Option<&Live<'_>>, must_be_led: bool) -> anyhow::Result<Outcome> {
     for change in changes {
         terminal::print(&format!("to be written: {}\n", change.path.display()))?;
     }
@@ -255,7 +264,17 @@ fn look(changes: &[Change], live: Option<&Live<'_>>) -> anyhow::Result<Outcome> 
     let Some(live) = live else {
         return Ok(Outcome::Done);
     };
-    if !live.shim_is_active() {
+    let is_active = live.shim_is_active();
+    if is_active && live.runs_another_program()? {
+        terminal::print(
+            "image-cri-shim.service still runs the program before the one that is installed\n",
+        )?;
+        return Ok(Outcome::ToDo);
+    }
+    if !must_be_led {
+        return Ok(Outcome::Done);
+    }
+    if !is_active {
         terminal::print("image-cri-shim.service does not run\n")?;
         return Ok(Outcome::ToDo);
     }
