@@ -18,4 +18,5 @@ mod handover;
 mod hardening;
 mod leaving;
 mod node;
+mod predecessor;
 mod unfinished;

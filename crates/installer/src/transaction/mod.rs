@@ -9,8 +9,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+mod predecessor;
 mod revert;
 
+pub use self::predecessor::brings_back_the_predecessor;
 pub use self::revert::revert;
 
 use crate::Error;
@@ -266,17 +268,10 @@ pub(crate) fn uninstall_by_steps(
 ) -> Result<Undone, Error> {
     ledger::sweep(root)?;
     let ledger = Ledger::load(root)?;
-    let mut undone = Undone::default();
     if ledger.is_empty() {
-        return Ok(undone);
+        return Ok(Undone::default());
     }
-    for (path, entry) in in_order(&ledger) {
-        if !entry.wiring && !undone.still_wired.is_empty() {
-            return Ok(undone);
-        }
-        step("put an old file back")?;
-        undo(root, path, entry, &mut undone)?;
-    }
+    let undone = put_all_back(root, &ledger, step)?;
     if !undone.still_wired.is_empty() {
         return Ok(undone);
     }
@@ -291,6 +286,31 @@ pub(crate) fn uninstall_by_steps(
     }
     step("remove the record")?;
     ledger::remove_folder(root, &ledger.directories)?;
+    Ok(undone)
+}
+
+/// Puts every file back as [`uninstall`] does, and keeps the record: where something else has to be done before it is
+/// forgotten, a run that is killed meanwhile is finished by the next.
+///
+/// # Errors
+/// As [`uninstall`].
+pub fn restore(root: &Root) -> Result<Undone, Error> {
+    put_all_back(root, &Ledger::load(root)?, &mut |_| Ok(()))
+}
+
+fn put_all_back(
+    root: &Root,
+    ledger: &Ledger,
+    step: &mut dyn FnMut(&str) -> Result<(), Error>,
+) -> Result<Undone, Error> {
+    let mut undone = Undone::default();
+    for (path, entry) in in_order(ledger) {
+        if !entry.wiring && !undone.still_wired.is_empty() {
+            break;
+        }
+        step("put an old file back")?;
+        undo(root, path, entry, &mut undone)?;
+    }
     Ok(undone)
 }
 

@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use installer::payload::CONFIG;
 use installer::{Change, KubeletService, LINK, Root};
 
 use super::kubelet::{healthz, is_connected_to};
@@ -36,8 +38,16 @@ const UNITS: [&str; 4] = [
 ];
 /// Where the shim keeps what it needs after a restart.
 const STATE: &str = "/var/lib/image-cri-shim";
-/// What it keeps there.
-const STATE_FILES: [&str; 2] = ["aliases", "last-good.yaml"];
+/// What it keeps there, or in the directory that the config names (`image:`); and what it writes beside each before that
+/// takes its place.
+const STATE_FILES: [&str; 4] = [
+    "aliases",
+    "aliases.new",
+    "last-good.yaml",
+    ".last-good.yaml.new",
+];
+/// What the shim writes beside the config before that takes its place.
+const CONFIG_DRAFT: &str = ".image-cri-shim.yaml.new";
 /// How often what is waited for is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a client may stay connected before it counts as kubelet: others call once and go.
@@ -66,6 +76,11 @@ impl<'a> Live<'a> {
             timeout,
             has_restarted_kubelet: Cell::new(false),
         }
+    }
+
+    /// What starts kubelet.
+    pub(super) fn service(&self) -> Option<&KubeletService> {
+        self.service
     }
 
     /// Starts the bypass and the shim, and waits until it answers. Where a shim runs whose files have changed, now or in a run
@@ -257,16 +272,28 @@ impl<'a> Live<'a> {
             }
         }
         for path in [LINK, SHIM, BYPASS].into_iter().chain(NOTES) {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {path}"));
-                }
-                _ => {}
-            }
+            remove_file(Path::new(path))?;
         }
         // Not empty is somebody else's.
         let _ = fs::remove_dir("/run/image-cri-shim");
         Ok(())
+    }
+
+    /// Starts the unit that stands in the place of the shim's again, and waits until it listens where kubelet dials.
+    pub(super) fn start_the_predecessor(&self) -> anyhow::Result<()> {
+        run("systemctl", &["start", SERVICE])
+            .map(|_| ())
+            .and_then(|()| {
+                let deadline = Instant::now() + self.timeout;
+                self.wait(deadline, "it to listen", || {
+                    UnixStream::connect(LINK)
+                        .map(|_| ())
+                        .with_context(|| format!("nobody answers at {LINK}"))
+                })
+            })
+            .with_context(|| {
+                format!("the unit {SERVICE} of before stands there again, but does not serve kubelet; `journalctl -u image-cri-shim` says why. When it does, run uninstall again")
+            })
     }
 
     /// Lets systemd read its files again.
@@ -274,21 +301,30 @@ impl<'a> Live<'a> {
         run("systemctl", &["daemon-reload"]).map(|_| ())
     }
 
-    /// Removes what the shim itself has kept on this node. Other files in its directory are somebody else's:
-    /// the cache's, the predecessor's.
+    /// Removes what the shim itself has kept on this node, which may hold credentials. Other files in its directories are
+    /// somebody else's: the cache's, the predecessor's.
     pub(super) fn remove_state(&self) -> anyhow::Result<()> {
-        let folder = self.root.resolve(STATE)?;
-        for name in STATE_FILES {
-            let path = folder.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
-                }
-                _ => {}
+        // Where the config can't be read, there is nothing but the directory of the unit to look in.
+        let config = self.root.read(CONFIG).ok().flatten().unwrap_or_default();
+        let told = installer::top_level(&config, "image").map(PathBuf::from);
+        let told = told.filter(|folder| folder.is_absolute());
+        for folder in told.iter().map(PathBuf::as_path).chain([Path::new(STATE)]) {
+            let folder = self.root.resolve(folder)?;
+            for name in STATE_FILES {
+                remove_file(&folder.join(name))?;
+            }
+            if folder != Path::new(STATE) {
+                // Not empty is somebody else's.
+                let _ = fs::remove_dir(&folder);
             }
         }
-        // Not empty is somebody else's.
-        let _ = fs::remove_dir(&folder);
+        let config = self.root.resolve(CONFIG)?;
+        remove_file(&config.with_file_name(CONFIG_DRAFT))
+    }
+
+    /// Removes the directory of the unit, unless it was somebody else's, too: then it is not empty.
+    pub(super) fn remove_state_folder(&self) -> anyhow::Result<()> {
+        let _ = fs::remove_dir(self.root.resolve(STATE)?);
         Ok(())
     }
 
@@ -329,6 +365,16 @@ impl<'a> Live<'a> {
                 Err(_) => pause(),
             }
         }
+    }
+}
+
+/// One that is not there is removed.
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -39,12 +39,25 @@ pub(super) fn try_uninstall(args: &UninstallArgs) -> anyhow::Result<Outcome> {
     let live = Live::new(&root, service.as_ref(), args.kubelet.timeout);
     refuse_where_wired(&transaction::unwire(&root)?)?;
     live.reload_units()?;
-    match &service {
-        Some(_) if args.kubelet.restart_kubelet => live.restart_kubelet(false)?,
-        None => terminal::print(
+    let restart = args.kubelet.restart_kubelet;
+    match Next::of(&root, service.as_ref())? {
+        Next::Predecessor => {
+            // It listens where kubelet dials: kubelet can't leave before it is there, and need not.
+            remove(&root, &live, true)?;
+            if restart {
+                live.restart_kubelet(false)?;
+            }
+            return Ok(Outcome::Done);
+        }
+        Next::Told { place } => bail!(
+            "kubelet is told to dial the shim by {place}, which `install` has not written; take {} out of it, restart kubelet and run uninstall again. The shim stays until then",
+            wiring::endpoint()
+        ),
+        Next::Runtime if restart => live.restart_kubelet(false)?,
+        Next::NoKubelet => terminal::print(
             "the unit that started kubelet here is gone, so there is no kubelet to lead back\n",
         )?,
-        Some(_) => {}
+        Next::Runtime => {}
     }
     if live.kubelet_dials_the_shim()? {
         match &service {
@@ -57,19 +70,64 @@ pub(super) fn try_uninstall(args: &UninstallArgs) -> anyhow::Result<Outcome> {
             ),
         }
     }
-    live.stop_the_shim()?;
-    let undone = transaction::uninstall(&root)?;
-    live.reload_units()?;
-    // Before the directory goes whose record says so: what somebody edited is named first.
-    report(&undone)?;
-    live.remove_state()?;
+    remove(&root, &live, false)?;
     Ok(Outcome::Done)
+}
+
+/// Who serves kubelet when the shim is gone: by the files as they are after its wiring was undone.
+enum Next {
+    /// The runtime.
+    Runtime,
+    /// The Go program of the same name, whose unit the shim's has taken the place of.
+    Predecessor,
+    /// Nobody: a file that is not ours leads kubelet to the shim's link.
+    Told { place: String },
+    /// There is no kubelet any more.
+    NoKubelet,
+}
+
+impl Next {
+    fn of(root: &Root, service: Option<&KubeletService>) -> anyhow::Result<Self> {
+        let Some(service) = service else {
+            return Ok(Self::NoKubelet);
+        };
+        Ok(match service.told_to_dial_us(root)? {
+            None => Self::Runtime,
+            Some(_) if transaction::brings_back_the_predecessor(root)? => Self::Predecessor,
+            Some(place) => Self::Told { place },
+        })
+    }
+}
+
+/// Removes the shim, where kubelet can do without it. The record goes last: a run that is killed here is finished by the
+/// next.
+fn remove(root: &Root, live: &Live<'_>, predecessor: bool) -> anyhow::Result<()> {
+    live.stop_the_shim()?;
+    // While the config still says where it is.
+    live.remove_state()?;
+    let undone = transaction::restore(root)?;
+    live.reload_units()?;
+    report(&undone)?;
+    if predecessor {
+        live.start_the_predecessor()?;
+        terminal::print("the Go program of the same name serves kubelet again\n")?;
+    }
+    transaction::uninstall(root)?;
+    live.remove_state_folder()
 }
 
 /// After a failed install: the wiring, kubelet, and then the rest.
 pub(super) fn unwire_and_remove(root: &Root, live: &Live<'_>) -> anyhow::Result<()> {
     refuse_where_wired(&transaction::unwire(root)?)?;
     live.reload_units()?;
+    let after = "the shim is removed, and kubelet is not well without it either";
+    if let Next::Predecessor = Next::of(root, live.service())? {
+        remove(root, live, true)?;
+        if live.has_restarted_kubelet() {
+            live.restart_kubelet(false).context(after)?;
+        }
+        return Ok(());
+    }
     let kubelet = if live.has_restarted_kubelet() || live.kubelet_dials_the_shim()? {
         live.restart_kubelet(false)
     } else {
@@ -79,11 +137,8 @@ pub(super) fn unwire_and_remove(root: &Root, live: &Live<'_>) -> anyhow::Result<
     if live.kubelet_dials_the_shim()? {
         return kubelet.and_then(|()| bail!("the running kubelet still dials the shim"));
     }
-    live.stop_the_shim()?;
-    report(&transaction::uninstall(root)?)?;
-    live.remove_state()?;
-    live.reload_units()?;
-    kubelet.context("the shim is removed, and kubelet is not well without it either")
+    remove(root, live, false)?;
+    kubelet.context(after)
 }
 
 fn refuse_where_wired(undone: &Undone) -> anyhow::Result<()> {
