@@ -44,7 +44,7 @@ fn patched(pod: &Value) -> Option<Value> {
         &options,
     )
     .ok()?;
-    let patch = draft.patch(&vec![None; draft.images().len()])?;
+    let patch = draft.patch(&[])?;
     let json = patch.to_json().expect("a patch is JSON")?;
     let operations: json_patch::Patch = serde_json::from_slice(&json).expect("a patch is a patch");
     let mut changed = pod.clone();

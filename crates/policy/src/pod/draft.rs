@@ -1,19 +1,22 @@
 //! The images of a Pod that may be moved, and where to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::bounded::{Few, ImageVolumes};
-use super::object::{Pod, Spec};
+use super::bounded::Few;
+use super::earlier::{Before, Moving};
+use super::object::Pod;
 use super::patch::{Move, Patch, records};
+use super::places::{Place, places};
+use super::rule_names::{CACHE_RULE, rule_of};
 use super::scope::{Operation, PodSettings, Skipped};
 use crate::cache_images::Cache;
 use crate::config::Rewrite;
-use crate::plan::{Candidate, CandidateKind};
-use crate::rules::{EntryKind, Redirect, Rules};
-use crate::{Plan, Reference, placeholder, redirect};
+use crate::plan::CandidateKind;
+use crate::rules::Rules;
+use crate::{Plan, Reference, Verdict, placeholder, redirect};
 
-/// What may be done to a Pod. Decided without any I/O; who probes hands what was found to
+/// What may be done to a Pod. Decided without any I/O; who asks registries hands what they said to
 /// [`Draft::patch`].
 #[derive(Debug)]
 pub struct Draft<'a> {
@@ -34,22 +37,32 @@ pub struct PodImage {
     pub name: String,
     /// What is written in the Pod.
     pub image: String,
-    /// Where it may come from; only with `rewrite: best`, where somebody is asked.
-    pub plan: Option<Arc<Plan>>,
     /// Where in the JSON it stands (RFC 6901).
     pointer: String,
-    reference: Reference,
-    /// Number of the redirect that applies, and what it leads to.
-    redirect: Option<(usize, String)>,
+    goal: Goal,
 }
 
-/// A place in a Pod where a reference stands.
-struct Place<'p> {
-    pointer: String,
-    name: String,
-    image: &'p str,
-    /// Whether it is pulled: with `Never` it is on the node already, under the name that is written.
-    is_pulled: bool,
+/// What decides where an image goes.
+#[derive(Clone, Debug)]
+enum Goal {
+    /// The rules.
+    Ruled {
+        reference: Reference,
+        /// Number of the redirect that applies, and what it leads to.
+        redirect: Option<(usize, String)>,
+        /// Whether registries are asked: with `rewrite: best` only.
+        is_asked_for: bool,
+    },
+    /// It runs already, and keeps the name that it was moved to, by this rule.
+    Kept { image: String, rule: String },
+}
+
+/// Where an image goes.
+struct Destination<'a> {
+    to: String,
+    rule: String,
+    /// The Secret that comes with the rule.
+    secret: Option<&'a str>,
 }
 
 impl<'a> Draft<'a> {
@@ -80,19 +93,26 @@ impl<'a> Draft<'a> {
             stale: BTreeSet::new(),
         };
         let originals = records(pod, super::ORIGINAL_IMAGES);
-        let (places, old) = (places(spec), unchanged(operation));
+        let (places, before) = (places(spec), Before::of(operation));
+        let moving = Moving {
+            rules,
+            cache: draft.cache,
+        };
         let mut stale: BTreeSet<String> = originals.keys().cloned().collect();
         stale.extend(records(pod, super::RULES).into_keys());
         let mut images = Vec::new();
         for place in places {
-            let original = originals.get(&place.name).map(String::as_str);
-            let is_as_it_was = old.get(place.name.as_str()) == Some(&place.image);
-            let is_told = original.is_some_and(|original| draft.is_told(original, place.image));
-            if is_as_it_was || is_told {
+            let original = originals.get(&place.name);
+            let is_told = |original: &String| moving.moves(original, place.image).is_some();
+            if before.has(&place) || original.is_some_and(is_told) {
                 stale.remove(&place.name);
                 continue;
             }
-            images.extend(draft.image(place, options.rewrite));
+            let kept = before.moved(&place, moving);
+            images.extend(match kept {
+                Some((image, rule)) => Some(PodImage::kept(place, image, rule)),
+                None => draft.ruled(place, options.rewrite),
+            });
         }
         if images.is_empty() && stale.is_empty() {
             return Err(Skipped::NoRule);
@@ -109,27 +129,36 @@ impl<'a> Draft<'a> {
         &self.images
     }
 
-    /// The patch. `chosen` has, for each of [`Draft::images`], the candidate of its plan that was found
-    /// to have it; where there is none, the redirect applies. `None`: nothing changes.
-    pub fn patch(&self, chosen: &[Option<usize>]) -> Option<Patch> {
+    /// Who is to be asked for one of [`Draft::images`]; `None`: nobody. Made anew each time: a Pod may have 500
+    /// images, and a plan is some kilobytes.
+    pub fn plan(&self, image: &PodImage) -> Option<Arc<Plan>> {
+        match &image.goal {
+            Goal::Ruled {
+                reference,
+                is_asked_for: true,
+                ..
+            } => Some(Arc::new(Plan::new(self.rules, reference))),
+            Goal::Ruled { .. } | Goal::Kept { .. } => None,
+        }
+    }
+
+    /// The patch. `answers` has, for each of [`Draft::images`], what the candidates of its plan are known to
+    /// say; for an image that nobody was asked for it is empty. `None`: nothing changes.
+    pub fn patch(&self, answers: &[Vec<Option<Verdict>>]) -> Option<Patch> {
         let mut moves = Vec::new();
         let mut secrets = BTreeSet::new();
         for (at, image) in self.images.iter().enumerate() {
-            let candidate = chosen
-                .get(at)
-                .copied()
-                .flatten()
-                .and_then(|at| image.plan.as_ref()?.candidates.get(at));
-            let Some((to, rule, secret)) = self.destination(image, candidate) else {
+            let answers = answers.get(at).map_or(&[][..], Vec::as_slice);
+            let Some(destination) = self.destination(image, answers) else {
                 continue;
             };
-            secrets.extend(secret);
+            secrets.extend(destination.secret);
             moves.push(Move {
                 pointer: &image.pointer,
                 name: &image.name,
                 from: &image.image,
-                to,
-                rule,
+                to: destination.to,
+                rule: destination.rule,
             });
         }
         if !self.may_add_secrets {
@@ -138,201 +167,136 @@ impl<'a> Draft<'a> {
         Patch::new(self.pod, moves, &self.stale, secrets)
     }
 
-    /// Where an image goes: its new name, the rule, and the Secret that the rule comes with.
+    /// Where an image goes; `None`: it stays where it is.
     fn destination(
         &self,
         image: &PodImage,
-        candidate: Option<&Candidate>,
-    ) -> Option<(String, String, Option<&'a str>)> {
-        let place = match (candidate, &image.redirect) {
-            (Some(candidate), _) => Some((candidate.kind, candidate.image.as_str())),
-            (None, Some((number, target))) => {
-                Some((CandidateKind::Redirect(*number), target.as_str()))
+        answers: &[Option<Verdict>],
+    ) -> Option<Destination<'a>> {
+        let (reference, redirect) = match &image.goal {
+            Goal::Ruled {
+                reference,
+                redirect,
+                ..
+            } => (reference, redirect.as_ref()),
+            Goal::Kept { image, rule } => {
+                return Some(Destination {
+                    to: image.clone(),
+                    rule: rule.clone(),
+                    secret: None,
+                });
             }
-            (None, None) => None,
         };
-        let place = place.filter(|(_, to)| !is_same(to, &image.reference));
-        let cache = self
-            .cache
-            .filter(|cache| cache.takes(&image.reference, place.is_some()));
-        let to = place.map_or(image.image.as_str(), |(_, to)| to);
-        let wrapped = cache.and_then(|cache| cache.prefix.wrap(to));
-        let (rule, secret) = match place {
-            Some((role, _)) => self.rule(role),
-            None => (CACHE_RULE.to_owned(), None),
+        let plan = self.plan(image).filter(|_| !answers.is_empty());
+        let candidates = plan.iter().flat_map(|plan| &plan.candidates);
+        let answered: Vec<_> = candidates.zip(answers.iter().copied()).collect();
+        let said = |answer| {
+            let answered = answered
+                .iter()
+                .filter(move |(_, said)| *said == Some(answer));
+            answered.map(|(candidate, _)| (candidate.kind, candidate.image.as_str()))
         };
-        match (wrapped, place) {
-            (Some(wrapped), _) => Some((wrapped, rule, secret)),
-            (None, Some((_, to))) => Some((to.to_owned(), rule, secret)),
-            (None, None) => None,
-        }
+        // Rule 4: only a 404 rules the target out; not where the origin must never be pulled.
+        let is_ruled_out = |target: &str| {
+            self.rules.fallback_to_origin
+                && said(Verdict::NotFound).any(|(_, image)| image == target)
+        };
+        let target = redirect
+            .map(|(number, target)| (CandidateKind::Redirect(*number), target.as_str()))
+            .filter(|(_, target)| !is_ruled_out(target));
+        let place = said(Verdict::Found)
+            .chain(target)
+            .find(|(kind, to)| self.can_be_pulled(reference, *kind, to))
+            .filter(|(_, to)| !is_same(to, reference));
+        let Some((kind, to)) = place else {
+            return Some(Destination {
+                to: self.through_cache(reference, &image.image, false)?,
+                rule: CACHE_RULE.to_owned(),
+                secret: None,
+            });
+        };
+        let (rule, secret) = rule_of(self.rules, kind);
+        let wrapped = self.through_cache(reference, to, true);
+        Some(Destination {
+            to: wrapped.unwrap_or_else(|| to.to_owned()),
+            rule,
+            secret,
+        })
     }
 
-    /// The name of a rule, and the Secret that comes with it.
-    fn rule(&self, kind: CandidateKind) -> (String, Option<&'a str>) {
-        match kind {
-            CandidateKind::Redirect(number) => {
-                let rule = self.rules.redirects.iter().find(|r| r.number == number);
-                let name = rule.map_or_else(|| redirect_name(number, None), name_of_redirect);
-                (name, rule.and_then(|rule| rule.pull_secret.as_deref()))
-            }
-            CandidateKind::Registry(entry) => {
-                let registry = self.rules.registries.iter().find(|r| r.kind == entry);
-                let secret = registry.and_then(|r| r.pull_secret.as_deref());
-                (name_of_registry(entry), secret)
-            }
-        }
-    }
-
-    /// Whether `image` is where it is because we moved it there from `original`, or led it through the
-    /// cache.
-    fn is_told(&self, original: &str, image: &str) -> bool {
-        let inner = self.cache.and_then(|cache| cache.prefix.unwrap(image));
-        let image = Reference::parse(inner.as_deref().unwrap_or(image));
-        let original = Reference::parse(original);
-        let (Ok(image), Ok(original)) = (image, original) else {
-            return false;
+    /// Whether a node can pull an image from where it is to be moved to: the place may want a Secret, and that
+    /// can't be added to a Pod that is there already. Its own name can perhaps be pulled without.
+    fn can_be_pulled(&self, reference: &Reference, kind: CandidateKind, to: &str) -> bool {
+        let (_, Some(secret)) = rule_of(self.rules, kind) else {
+            return true;
         };
-        if is_at(&image, &original) {
-            // Who put the original's name back wants the rules applied.
-            return inner.is_some();
-        }
-        self.leads_to(&original, &image)
+        let present = self.pod.spec.iter();
+        let mut present =
+            present.flat_map(|spec| spec.image_pull_secrets.as_ref().map_or(&[][..], Few::kept));
+        self.may_add_secrets
+            || present.any(|present| present.name == secret)
+            || is_same(to, reference)
+            // The cache has credentials of its own.
+            || self.through_cache(reference, to, true).is_some()
+            // What is better left there must not be pulled at all.
+            || !self.rules.fallback_to_origin
     }
 
-    fn is_through_cache(&self, image: &str) -> bool {
-        self.cache
-            .is_some_and(|cache| cache.prefix.unwrap(image).is_some())
+    /// The name by which `to` is pulled through the cache, where `reference` is one that goes there.
+    fn through_cache(&self, reference: &Reference, to: &str, is_moved: bool) -> Option<String> {
+        let cache = self.cache?;
+        let takes = cache.takes(reference, is_moved);
+        takes.then(|| cache.prefix.wrap(to)).flatten()
     }
 
     /// The image at `place`, unless there is nothing to do: it is no name, it is filled in later, or no rule
     /// concerns it.
-    fn image(&self, place: Place<'_>, rewrite: Rewrite) -> Option<PodImage> {
-        if !place.is_pulled
-            || placeholder::is_placeholder(place.image)
-            || self.is_through_cache(place.image)
-        {
+    fn ruled(&self, place: Place<'_>, rewrite: Rewrite) -> Option<PodImage> {
+        let is_cached = |image: &str| {
+            self.cache
+                .is_some_and(|cache| cache.prefix.unwrap(image).is_some())
+        };
+        if !place.is_pulled || placeholder::is_placeholder(place.image) || is_cached(place.image) {
             return None;
         }
         let reference = Reference::parse(place.image).ok()?;
-        let is_settled = redirect::is_settled(self.rules, &reference);
         let redirect = redirect::target(self.rules, &reference)
             .map(|(rule, target)| (rule.number, target.image));
-        let plan = match rewrite {
-            Rewrite::Best if !is_settled => Some(Arc::new(Plan::new(self.rules, &reference))),
-            Rewrite::Best | Rewrite::Redirect => None,
-        };
-        let is_cached = || {
-            self.cache
-                .is_some_and(|cache| cache.takes(&reference, false))
-        };
-        let has_candidates = plan
-            .as_ref()
-            .is_some_and(|plan| !plan.candidates.is_empty());
-        let concerns = redirect.is_some() || has_candidates || is_cached();
+        let is_asked_for = rewrite == Rewrite::Best
+            && !redirect::is_settled(self.rules, &reference)
+            && !Plan::new(self.rules, &reference).candidates.is_empty();
+        let concerns = redirect.is_some()
+            || is_asked_for
+            || self
+                .cache
+                .is_some_and(|cache| cache.takes(&reference, false));
         concerns.then(|| PodImage {
             name: place.name,
             image: place.image.to_owned(),
-            plan,
             pointer: place.pointer,
-            reference,
-            redirect,
+            goal: Goal::Ruled {
+                reference,
+                redirect,
+                is_asked_for,
+            },
         })
-    }
-
-    /// Whether the rules lead from `original` to where `image` is. Then it was moved already: a target is
-    /// never redirected again, also not by a later call for the same Pod (`reinvocationPolicy: IfNeeded`),
-    /// and also not when another webhook has pinned its digest in between.
-    fn leads_to(&self, original: &Reference, image: &Reference) -> bool {
-        let target = redirect::target(self.rules, original);
-        let plan = Plan::new(self.rules, original);
-        let names = plan.candidates.iter().map(|candidate| &candidate.image);
-        names
-            .chain(target.as_ref().map(|(_, target)| &target.image))
-            .any(|name| Reference::parse(name).is_ok_and(|name| is_at(&name, image)))
-    }
-}
-
-/// Whether two names are of one repository.
-fn is_at(one: &Reference, other: &Reference) -> bool {
-    one.domain() == other.domain() && one.repository() == other.repository()
-}
-
-/// What an image is recorded to have been moved by that goes through the cache only.
-const CACHE_RULE: &str = "cache.prefix";
-
-/// All rules that can move an image, by the names that they are recorded by.
-pub fn rule_names(rules: &Rules, options: &PodSettings) -> Vec<String> {
-    let redirects = rules.redirects.iter().map(name_of_redirect);
-    let registries = rules.registries.iter().map(|r| name_of_registry(r.kind));
-    let registries = registries.filter(|_| options.rewrite == Rewrite::Best);
-    let cache = options.cache.iter().map(|_| CACHE_RULE.to_owned());
-    redirects.chain(registries).chain(cache).collect()
-}
-
-fn name_of_redirect(rule: &Redirect) -> String {
-    redirect_name(rule.number, rule.name.as_deref())
-}
-
-fn redirect_name(number: usize, name: Option<&str>) -> String {
-    name.map_or_else(|| format!("imageRedirMapping[{number}]"), ToOwned::to_owned)
-}
-
-fn name_of_registry(entry: EntryKind) -> String {
-    match entry {
-        EntryKind::Offline => "address".to_owned(),
-        EntryKind::NodeCache => "useNodeCache".to_owned(),
-        EntryKind::Listed(number) => format!("registries[{number}]"),
     }
 }
 
 impl PodImage {
-    /// Whether a redirect applies, so that there is a place to go to without asking anybody.
-    pub fn is_redirected(&self) -> bool {
-        self.redirect.is_some()
+    fn kept(place: Place<'_>, image: &str, rule: String) -> Self {
+        Self {
+            name: place.name,
+            image: place.image.to_owned(),
+            pointer: place.pointer,
+            goal: Goal::Kept {
+                image: image.to_owned(),
+                rule,
+            },
+        }
     }
 }
 
 fn is_same(image: &str, reference: &Reference) -> bool {
     Reference::parse(image).is_ok_and(|image| image.canonical() == reference.canonical())
-}
-
-fn places(spec: &Spec) -> Vec<Place<'_>> {
-    let mut places = Vec::new();
-    for (kind, containers) in spec.containers() {
-        let containers = containers.map_or(&[][..], Few::kept).iter().enumerate();
-        places.extend(containers.filter_map(|(at, container)| {
-            Some(Place {
-                pointer: format!("/spec/{kind}/{at}/image"),
-                name: container.name.clone(),
-                image: container.image.as_deref()?,
-                is_pulled: is_pulled(container.image_pull_policy.as_deref()),
-            })
-        }));
-    }
-    let volumes = spec.volumes.as_ref().map_or(&[][..], ImageVolumes::kept);
-    places.extend(volumes.iter().filter_map(|(at, name, image)| {
-        Some(Place {
-            pointer: format!("/spec/volumes/{at}/image/reference"),
-            name: format!("volume/{name}"),
-            image: image.reference.as_deref()?,
-            is_pulled: is_pulled(image.pull_policy.as_deref()),
-        })
-    }));
-    places
-}
-
-/// The images that stood there before, by their place's name.
-fn unchanged(operation: Operation<'_>) -> BTreeMap<String, &str> {
-    match operation {
-        Operation::Create => BTreeMap::new(),
-        Operation::Update { old } => {
-            let places = old.spec.iter().flat_map(places);
-            places.map(|place| (place.name, place.image)).collect()
-        }
-    }
-}
-
-fn is_pulled(policy: Option<&str>) -> bool {
-    policy != Some("Never")
 }

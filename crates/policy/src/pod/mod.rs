@@ -6,6 +6,8 @@
 //! | [`scope`] | which Pods are left alone, and why |
 //! | [`draft`] | the images of a Pod that may be moved, and where to |
 //! | [`patch`] | the patch (RFC 6902) and the annotations |
+//! | `places`, `earlier` | where in it references stand; what was done to them before |
+//! | `rule_names` | the names that rules are recorded by |
 //! | [`bounded`] | parts that are read without keeping all of them |
 //!
 //! ```
@@ -26,14 +28,18 @@
 
 pub mod bounded;
 pub mod draft;
+mod earlier;
 pub mod object;
 pub mod patch;
+mod places;
+mod rule_names;
 pub mod scope;
 
 pub use bounded::MAX_CONTAINERS;
-pub use draft::{Draft, PodImage, rule_names};
+pub use draft::{Draft, PodImage};
 pub use object::Pod;
 pub use patch::{Edit, MAX_PATCH, Patch};
+pub use rule_names::rule_names;
 pub use scope::{Operation, PodSettings, Skipped};
 
 /// Annotation with the names that stood in the Pod before: a JSON object from container to image.

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::tests::apply;
-use super::{ORIGINAL_IMAGES, PodImage, RULES};
+use super::{ORIGINAL_IMAGES, RULES};
+use crate::{Plan, Verdict};
 
 fn host() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
@@ -128,18 +129,22 @@ fn undone(mut pod: Value) -> Value {
 }
 
 /// What registries answer: for one image always the same, and for some that none has it.
-fn found(image: &PodImage, seed: usize) -> Option<usize> {
-    let plan = image.plan.as_ref()?;
+fn said(plan: &Plan, seed: usize) -> Vec<Option<Verdict>> {
     let candidates = plan.candidates.len();
     let chosen = plan.key.bytes().map(usize::from).sum::<usize>() + seed;
-    Some(chosen % (candidates + 1)).filter(|chosen| *chosen < candidates)
+    let chosen = chosen % (candidates + 1);
+    let says = |at| match at == chosen {
+        true => Verdict::Found,
+        false => Verdict::NotFound,
+    };
+    (0..candidates).map(|at| Some(says(at))).collect()
 }
 
 proptest! {
     #[test]
     fn twice_is_once_and_the_annotation_undoes_it(config in config(), pod in pod(), seed in 0..4_usize) {
         let change = |pod: &Value| {
-            apply(&config, pod, None, &|image| found(image, seed)).unwrap_or_else(|_| pod.clone())
+            apply(&config, pod, None, &mut |plan| Some(said(plan, seed))).unwrap_or_else(|_| pod.clone())
         };
         let once = change(&pod);
         let twice = change(&once);

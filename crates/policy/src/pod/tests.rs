@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Settings;
+use crate::{Plan, Verdict};
 
 const HUB: &str = "imageRedirMapping:\n\
     - {src: docker.io/, to: project-a.azurecr.io/docker-mirror/, name: hub, pullSecret: mirror}\n\
@@ -25,17 +26,19 @@ fn change(
     old: Option<&Value>,
     chosen: &[Option<usize>],
 ) -> Result<Value, Skipped> {
-    let chosen = chosen.iter().copied().chain(std::iter::repeat(None));
-    let chosen = std::cell::RefCell::new(chosen);
-    apply(config, pod, old, &|_| chosen.borrow_mut().next().flatten())
+    let mut answers = chosen.iter().map(|chosen| {
+        let found = |at| [vec![None; at], vec![Some(Verdict::Found)]].concat();
+        chosen.map_or_else(Vec::new, found)
+    });
+    apply(config, pod, old, &mut |_| answers.next())
 }
 
-/// What comes of `pod`, where `choose` gives the candidate that has an image.
+/// What comes of `pod`, where `say` gives what the candidates of a plan say; `None`: nobody is asked.
 pub(super) fn apply(
     config: &str,
     pod: &Value,
     old: Option<&Value>,
-    choose: &dyn Fn(&PodImage) -> Option<usize>,
+    say: &mut dyn FnMut(&Plan) -> Option<Vec<Option<Verdict>>>,
 ) -> Result<Value, Skipped> {
     let settings = settings(config);
     let options = PodSettings::new(&settings.webhook, Some("image-cri-shim"));
@@ -46,9 +49,11 @@ pub(super) fn apply(
         None => Operation::Create,
     };
     let draft = Draft::new(&typed, "default", operation, &settings.rules, &options)?;
-    let chosen: Vec<_> = draft.images().iter().map(choose).collect();
+    let plans = draft.images().iter().map(|image| draft.plan(image));
+    let answers = plans.map(|plan| plan.and_then(|plan| say(&plan)).unwrap_or_default());
+    let answers: Vec<_> = answers.collect();
     let mut changed = pod.clone();
-    if let Some(patch) = draft.patch(&chosen) {
+    if let Some(patch) = draft.patch(&answers) {
         let text = serde_json::to_string(&patch.operations).unwrap();
         let operations: json_patch::Patch = serde_json::from_str(&text).unwrap();
         json_patch::patch(&mut changed, &operations).unwrap();
@@ -260,6 +265,7 @@ fn namespaces() {
 #[test]
 fn an_update_changes_new_ephemeral_containers_only() {
     let old = json!({"metadata": {"annotations": {ORIGINAL_IMAGES: r#"{"web":"nats:1"}"#}}, "spec": {
+        "imagePullSecrets": [{"name": "mirror"}],
         "containers": [{"name": "web", "image": "nats:2"}],
         "ephemeralContainers": [{"name": "first", "image": "busybox:1"}],
     }});
@@ -560,14 +566,136 @@ fn an_update_moves_what_it_changes_and_keeps_the_annotations_in_step() {
     assert_eq!(change(HUB, &changed, Some(&old), &[]), Err(Skipped::NoRule));
 }
 
+/// The Secrets of a Pod that is there can't be changed, and who was not given the Secret of a private mirror can
+/// pull nothing from it.
 #[test]
-fn an_update_adds_no_secret() {
-    let old =
-        json!({"metadata": {}, "spec": {"containers": [{"name": "c", "image": "ghcr.io/a:1"}]}});
-    let changed = change(HUB, &with("nats:1"), Some(&old), &[]).unwrap();
-    let image = &changed["spec"]["containers"][0]["image"];
-    assert_eq!(*image, "project-a.azurecr.io/docker-mirror/nats:1");
-    assert_eq!(changed["spec"].get("imagePullSecrets"), None);
+fn an_update_moves_nothing_to_where_a_secret_is_missing() {
+    let pod = |image: &str, secrets: Value| {
+        let mut pod = with(image);
+        pod["spec"]["imagePullSecrets"] = secrets;
+        pod
+    };
+    let update = |config: &str, secrets: Value, answers: &[Verdict]| {
+        let (old, new) = (pod("ghcr.io/a:1", secrets.clone()), pod("nats:1", secrets));
+        let answers: Vec<_> = answers.iter().copied().map(Some).collect();
+        let changed = apply(config, &new, Some(&old), &mut |_| Some(answers.clone())).unwrap();
+        assert_eq!(
+            changed["spec"]["imagePullSecrets"],
+            new["spec"]["imagePullSecrets"]
+        );
+        let image = &changed["spec"]["containers"][0]["image"];
+        image.as_str().unwrap().to_owned()
+    };
+    let (none, mirror) = (json!(null), json!([{"name": "own"}, {"name": "mirror"}]));
+    assert_eq!(update(HUB, none.clone(), &[]), "nats:1");
+    let moved = "project-a.azurecr.io/docker-mirror/nats:1";
+    assert_eq!(update(HUB, mirror.clone(), &[]), moved);
+    // Through the cache, nobody needs the Secret.
+    let cached = format!("{HUB}cache: {{prefix: 'localhost:7439'}}\n");
+    let image = format!("localhost:7439/{moved}");
+    assert_eq!(update(&cached, none.clone(), &[]), image);
+    // A site that never pulls from the origin.
+    let closed = format!("{HUB}fallbackToOrigin: false\n");
+    assert_eq!(update(&closed, none.clone(), &[]), moved);
+
+    // The next place that has it, and wants no Secret or one that is there.
+    let best = "rewrite: best\nregistries: [{address: a.io, priority: 900, pullSecret: mirror}, {address: b.io}]\n";
+    let both = [Verdict::Found, Verdict::Found];
+    assert_eq!(update(best, none.clone(), &both), "b.io/library/nats:1");
+    assert_eq!(update(best, mirror, &both), "a.io/library/nats:1");
+    let first = [Verdict::Found, Verdict::NotFound];
+    assert_eq!(update(best, none, &first), "nats:1");
+}
+
+#[test]
+fn a_redirect_that_has_said_no_is_not_gone_to() {
+    let config = "rewrite: best\naddress: s.io\nimageRedirMapping: [{src: docker.io, to: m.io}]\n";
+    let image = |config: &str, answers: [Option<Verdict>; 2]| {
+        let changed = apply(config, &with("nats:1"), None, &mut |plan| {
+            assert_eq!(plan.candidates.len(), 2);
+            Some(answers.to_vec())
+        });
+        let image = &changed.unwrap()["spec"]["containers"][0]["image"];
+        image.as_str().unwrap().to_owned()
+    };
+    for other in [None, Some(Verdict::NotFound), Some(Verdict::Unavailable)] {
+        assert_eq!(image(config, [other, Some(Verdict::NotFound)]), "nats:1");
+        for stands in Verdict::ALL.into_iter().filter(|v| *v != Verdict::NotFound) {
+            assert_eq!(image(config, [other, Some(stands)]), "m.io/nats:1");
+        }
+        assert_eq!(image(config, [other, None]), "m.io/nats:1");
+    }
+    // Where the origin must not be pulled, the Pod rather waits.
+    let closed = format!("{config}fallbackToOrigin: false\n");
+    let nowhere = [Some(Verdict::NotFound); 2];
+    assert_eq!(image(&closed, nowhere), "m.io/nats:1");
+    // And through the cache it goes all the same, by its own name.
+    let cached = format!("{config}cache: {{prefix: 'localhost:7439'}}\n");
+    let through = "localhost:7439/docker.io/library/nats:1";
+    assert_eq!(image(&cached, nowhere), through);
+}
+
+/// `kubectl apply` of an unchanged file puts every original name back. A container that runs is not to be
+/// restarted by what registries say today.
+#[test]
+fn a_running_container_keeps_its_image_when_its_file_is_applied_again() {
+    let config = "rewrite: best\naddress: s.io\nregistries: [{address: r.io}]\n";
+    let cached = format!("{config}cache: {{prefix: 'localhost:7439'}}\n");
+    let digest = format!("@sha256:{}", "1".repeat(64));
+    for (config, pinned) in [(config, ""), (config, digest.as_str()), (&cached, "")] {
+        let mut running = change(config, &with("nats:1"), None, &[Some(0)]).unwrap();
+        let moved = running["spec"]["containers"][0]["image"].as_str().unwrap();
+        let moved = json!(format!("{moved}{pinned}"));
+        running["spec"]["containers"][0]["image"] = moved;
+        for written in ["nats:1", "docker.io/library/nats:1"] {
+            let mut again = running.clone();
+            again["spec"]["containers"][0]["image"] = json!(written);
+            let kept = apply(config, &again, Some(&running), &mut |_| {
+                panic!("nobody is to be asked")
+            });
+            let kept = kept.unwrap();
+            assert_eq!(kept["spec"], running["spec"]);
+            let recorded = notes(json!({"c": written}), json!({"c": "address"}));
+            assert_eq!(kept["metadata"]["annotations"], recorded);
+            // By `kubectl replace` the annotations are not there.
+            again["metadata"] = json!({});
+            let replaced = change(config, &again, Some(&running), &[]).unwrap();
+            assert_eq!(replaced["spec"], running["spec"]);
+            assert_eq!(replaced["metadata"]["annotations"], recorded);
+        }
+        // Another image, or another place for this one, is decided anew.
+        let mut other = running.clone();
+        other["spec"]["containers"][0]["image"] = json!("nats:2");
+        let other = change(config, &other, Some(&running), &[Some(1)]).unwrap();
+        let image = other["spec"]["containers"][0]["image"].as_str().unwrap();
+        assert!(image.ends_with("r.io/library/nats:2"), "{image}");
+        let mut again = running.clone();
+        again["spec"]["containers"][0]["image"] = json!("nats:1");
+        let elsewhere = config.replace("s.io", "t.io");
+        let moved = change(&elsewhere, &again, Some(&running), &[Some(0)]).unwrap();
+        let image = moved["spec"]["containers"][0]["image"].as_str().unwrap();
+        assert!(image.ends_with("t.io/library/nats:1"), "{image}");
+    }
+}
+
+#[test]
+fn a_record_of_another_tag_goes() {
+    let config = "imageRedirMapping: [{src: docker.io, to: m.io/d}]";
+    let cached = "cache: {prefix: 'localhost:7439'}\naddress: s.io";
+    for config in [config, cached] {
+        let old = create(config, &with("nats:1")).unwrap();
+        let moved = old["spec"]["containers"][0]["image"].as_str().unwrap();
+        let mut new = old.clone();
+        // kubectl set image pod/p c=m.io/d/nats:2
+        new["spec"]["containers"][0]["image"] = json!(moved.replace(":1", ":2"));
+        let changed = change(config, &new, Some(&old), &[]).unwrap();
+        assert_eq!(changed["spec"], new["spec"]);
+        assert_eq!(changed["metadata"]["annotations"], json!({}));
+        // A digest that another webhook has put in the tag's place is no other image.
+        let digest = format!("@sha256:{}", "1".repeat(64));
+        new["spec"]["containers"][0]["image"] = json!(moved.replace(":1", &digest));
+        assert_eq!(create(config, &new), Err(Skipped::NoRule));
+    }
 }
 
 #[test]

@@ -178,11 +178,11 @@ impl Admission {
             }
         };
         let may_ask = caller.may_ask(is_dry_run);
-        let chosen = match config.settings.webhook.rewrite {
-            Rewrite::Best if may_ask => self.inner.probing.choose(draft.images(), deadline).await,
+        let answers = match config.settings.webhook.rewrite {
+            Rewrite::Best if may_ask => self.inner.probing.answers(&draft, deadline).await,
             Rewrite::Best | Rewrite::Redirect => Vec::new(),
         };
-        let patch = draft.patch(&chosen)?;
+        let patch = draft.patch(&answers)?;
         let Some(response) = Response::patched(&request.uid, &patch).ok()? else {
             tracing::warn!("pod {shown} stays as it is: its patch would be too large");
             return None;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt};
-use policy::Plan;
-use policy::pod::PodImage;
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use policy::pod::Draft;
+use policy::{Plan, Verdict};
 use resolver::{Depth, Resolver};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -29,23 +29,31 @@ impl Probing {
         }
     }
 
-    /// For each image the candidate that has it, as far as that is known by `deadline`.
-    pub(super) async fn choose(
+    /// For each image of `draft` what the candidates of its plan say, as far as that is known by `deadline`.
+    pub(super) async fn answers(
         &self,
-        images: &[PodImage],
+        draft: &Draft<'_>,
         deadline: Instant,
-    ) -> Vec<Option<usize>> {
-        let plans: Vec<_> = images.iter().map(|image| image.plan.clone()).collect();
-        let searches = plans.into_iter().map(|plan| {
-            let this = self.clone();
-            async move { this.best(&plan?, deadline).await }
-        });
-        let searches: Vec<_> = searches.collect();
-        stream::iter(searches).buffered(AT_ONCE).collect().await
+    ) -> Vec<Vec<Option<Verdict>>> {
+        let mut answers = Vec::with_capacity(draft.images().len());
+        let mut searches = FuturesOrdered::new();
+        for image in draft.images() {
+            if searches.len() == AT_ONCE {
+                answers.extend(searches.next().await);
+            }
+            searches.push_back(self.clone().ask(draft.plan(image), deadline));
+        }
+        while let Some(answer) = searches.next().await {
+            answers.push(answer);
+        }
+        answers
     }
 
-    async fn best(&self, plan: &Arc<Plan>, deadline: Instant) -> Option<usize> {
-        let (resolver, searched) = (self.resolver.clone(), Arc::clone(plan));
+    async fn ask(self, plan: Option<Arc<Plan>>, deadline: Instant) -> Vec<Option<Verdict>> {
+        let Some(plan) = plan else {
+            return Vec::new();
+        };
+        let (resolver, searched) = (self.resolver.clone(), Arc::clone(&plan));
         let search = async move { resolver.resolve(&searched, None, Depth::Best).await };
         let found = match Arc::clone(&self.background).try_acquire_owned() {
             // It goes on when the review's time is over, so that the next review knows more: which
@@ -62,9 +70,9 @@ impl Probing {
             Err(_) => timeout_at(deadline, search).await.ok(),
         };
         match found {
-            Some(resolution) => resolution.chosen(),
-            // Who has been found to have it by now, whatever better places may say later.
-            None => self.resolver.known(plan, None).chosen(),
+            Some(resolution) => resolution.verdicts(),
+            // What has been said by now, whatever better places may say later.
+            None => self.resolver.known(&plan, None).verdicts(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::admission::{admitted, ask, client_as};
 use testkit::certs::{Ca, ServerCert};
-use testkit::fake_registry::FakeRegistry;
+use testkit::fake_registry::{Behaviour, FakeRegistry};
 use testkit::images::Image;
 use testkit::wait::until;
 use webhook::Limits;
@@ -80,6 +80,24 @@ async fn nothing_found_leaves_the_redirect_or_the_original() {
     assert_eq!(*image_of(&pod), "127.0.0.1:9/m/nats:2");
     let other = review("ghcr.io/team/app:1");
     assert_eq!(world.review(&other).await.get("patch"), None);
+}
+
+/// Only a 404 rules a redirect's target out (rule 4), as it does for a pull by the shim.
+#[tokio::test]
+async fn a_redirect_to_where_the_image_is_not_leaves_the_original() {
+    let target = FakeRegistry::start().unwrap();
+    target.add(&Image::new("nats"), "m/nats", "2");
+    let config = format!(
+        "rewrite: best\nimageRedirMapping: [{{src: docker.io, to: '{}/m'}}]\n",
+        target.url()
+    );
+    let world = World::start(&config, Limits::default()).await;
+    let pod = world.admitted(&review("nats:2")).await;
+    assert_eq!(*image_of(&pod), format!("{}/m/nats:2", target.host()));
+    assert_eq!(world.review(&review("nats:3")).await.get("patch"), None);
+    target.behave_for("m/nats", Behaviour::CaptivePortal);
+    let pod = world.admitted(&review("nats:4")).await;
+    assert_eq!(*image_of(&pod), format!("{}/m/nats:4", target.host()));
 }
 
 #[tokio::test]
