@@ -1,8 +1,13 @@
 //! Text from outside, made fit to be shown.
 
+use std::borrow::Cow;
+
+use url::Url;
+
 /// One line of at most `max_chars` characters: control characters become spaces, what is cut off
-/// becomes `…`.
+/// becomes `…`. A library's error may hold the URL that it asked, so users and passwords of URLs become `***`.
 pub fn one_line(text: &str, max_chars: usize) -> String {
+    let text = without_passwords(text);
     let mut line: String = text
         .chars()
         .take(max_chars)
@@ -12,6 +17,40 @@ pub fn one_line(text: &str, max_chars: usize) -> String {
         line.push('…');
     }
     line
+}
+
+/// `text` with `***` in place of what stands before the `@` of a URL.
+fn without_passwords(text: &str) -> Cow<'_, str> {
+    if !text.contains("://") {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut pieces = text.split("://");
+    shown.extend(pieces.next());
+    for piece in pieces {
+        let ends =
+            |c: char| matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>') || c.is_whitespace();
+        let (authority, rest) = piece.split_at(piece.find(ends).unwrap_or(piece.len()));
+        shown.push_str("://");
+        match authority.rsplit_once('@') {
+            Some((_, host)) => {
+                shown.push_str("***@");
+                shown.push_str(host);
+            }
+            None => shown.push_str(authority),
+        }
+        shown.push_str(rest);
+    }
+    Cow::Owned(shown)
+}
+
+/// `scheme://host[:port]` for messages: what else a URL has may be secret, as a password or a signature is.
+pub fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    }
 }
 
 /// A field's name for messages. What doesn't look like one may be a secret that lost its colon or its
@@ -54,6 +93,27 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, NotText> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_of_urls_are_masked_before_anything_is_cut() {
+        for (text, shown) in [
+            (
+                "proxy socks5h://hugo:hunter2@proxy.corp:1080 is no proxy",
+                "proxy socks5h://***@proxy.corp:1080 is no proxy",
+            ),
+            (
+                "error sending request for url (http://u:p@ss@s3.corp/a@b): \"https://t@x\"",
+                "error sending request for url (http://***@s3.corp/a@b): \"https://***@x\"",
+            ),
+            ("://", "://"),
+            ("http://a.io/x u@b", "http://a.io/x u@b"),
+            ("nginx@sha256:00", "nginx@sha256:00"),
+        ] {
+            assert_eq!(one_line(text, 100), shown);
+        }
+        let cut = one_line("asking http://hugo:hunter2@proxy.corp", 24);
+        assert_eq!(cut, "asking http://***@proxy.…");
+    }
 
     #[test]
     fn byte_order_marks() {

@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::status;
+use super::{describe, status};
 
 /// Pause after a watch that failed. It is small: reading the registration every now and then goes on
 /// meanwhile.
@@ -58,12 +58,24 @@ impl Watch {
                         Some(401 | 403) => REFUSED_INTERVAL,
                         _ => RETRY_INTERVAL,
                     };
-                    tracing::debug!("the watch of the registration failed: {error}");
+                    let why = why(&error);
+                    tracing::debug!("the watch of the registration failed: {why}");
                     sleep(pause).await;
                 }
                 None => return,
             }
         }
+    }
+}
+
+/// The library's own text may quote what a kubeconfig's program has printed.
+fn why(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => describe(error),
+        watcher::Error::WatchError(refused) => refused.code.to_string(),
+        watcher::Error::NoResourceVersion => "the answer has no version".to_owned(),
     }
 }
 

@@ -290,7 +290,8 @@ fn failed(error: &object_store::Error, doing: String) -> StoreError {
     }
 }
 
-/// An error's text without what the server sent: that repeats the key's ID and what was signed.
+/// An error's text without what the server sent: that repeats the key's ID and what was signed. The URL in it
+/// may be the environment's (`AWS_ENDPOINT`), with a password.
 fn one_line(text: &str) -> String {
     let end = text.find(['<', '{']).unwrap_or(text.len());
     let text = text.get(..end).unwrap_or_default().trim();
