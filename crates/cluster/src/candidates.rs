@@ -5,8 +5,10 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::Kubeconfig;
+use policy::ProxySettings;
 
+use crate::context::{CurrentContext, Unusable};
 use crate::kubeconfig;
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -14,7 +16,7 @@ const ADMIN: &str = "/etc/kubernetes/admin.conf";
 const K3S: &str = "/etc/rancher/k3s/k3s.yaml";
 
 /// The places to look at, in their order. Plain data, so that a test can have its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KubeconfigCandidates {
     /// `host:port` of the API server as every Pod is told it.
     pub service: Option<String>,
@@ -24,6 +26,8 @@ pub struct KubeconfigCandidates {
     pub kubeconfig: Vec<PathBuf>,
     /// Further kubeconfig files, each tried alone.
     pub files: Vec<PathBuf>,
+    /// The way to a kubeconfig's server that has no `proxy-url`. A Pod's service is never asked through a proxy.
+    pub proxies: ProxySettings,
 }
 
 /// A config that can be used, and what was passed over on the way to it.
@@ -44,7 +48,7 @@ impl KubeconfigCandidates {
     /// The places that the variables name: in the cluster, `$KUBECONFIG`, kubeadm's and k3s's files,
     /// and the user's own (`/root` where `HOME` is unset, as it is under systemd).
     pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
-        let text = |name| {
+        let text = |name: &str| {
             variable(name)
                 .and_then(|value| value.into_string().ok())
                 .filter(|value| !value.is_empty())
@@ -73,6 +77,7 @@ impl KubeconfigCandidates {
                 PathBuf::from(K3S),
                 home.join(".kube/config"),
             ],
+            proxies: ProxySettings::from_lookup(text),
         }
     }
 
@@ -89,7 +94,7 @@ impl KubeconfigCandidates {
         groups.push(self.kubeconfig.as_slice());
         groups.extend(self.files.iter().map(std::slice::from_ref));
         for group in groups {
-            if let Some(found) = of_files(group, &mut warnings).await {
+            if let Some(found) = of_files(group, &self.proxies, &mut warnings).await {
                 return Discovered {
                     found: Some(found),
                     warnings,
@@ -131,7 +136,11 @@ impl KubeconfigCandidates {
 }
 
 /// Merges the files that are there; one that can't be read as a kubeconfig is passed over.
-async fn of_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Option<(Config, String)> {
+async fn of_files(
+    files: &[PathBuf],
+    proxies: &ProxySettings,
+    warnings: &mut Vec<String>,
+) -> Option<(Config, String)> {
     let mut merged: Option<Kubeconfig> = None;
     let mut names = Vec::new();
     for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
@@ -152,42 +161,28 @@ async fn of_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Option<(Conf
                 merged = Some(kubeconfig);
                 names.push(file.display().to_string());
             }
-            Err(error) => warnings.push(passed_over(file, &why_unusable(&error))),
+            Err(_) => {
+                let why = "its `kind` or `apiVersion` is not that of the files before it";
+                warnings.push(passed_over(file, &why));
+            }
         }
     }
     let name = names.join(", ");
-    let mut merged = merged?;
-    if let Err(why) = kubeconfig::inline(&mut merged).await {
-        warnings.push(passed_over(Path::new(&name), &why));
-        return None;
-    }
-    match Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await {
+    match config(merged?, proxies).await {
         Ok(config) => Some((config, name)),
-        Err(error) => {
-            warnings.push(passed_over(Path::new(&name), &why_unusable(&error)));
+        Err(why) => {
+            warnings.push(passed_over(Path::new(&name), &why));
             None
         }
     }
 }
 
-fn passed_over(file: &Path, why: &dyn Display) -> String {
-    format!("passing over the kubeconfig {}: {why}", file.display())
+async fn config(kubeconfig: Kubeconfig, proxies: &ProxySettings) -> Result<Config, Unusable> {
+    let mut context = CurrentContext::of(kubeconfig)?;
+    context.read_files().await?;
+    context.config(proxies)
 }
 
-/// The library's own text may quote the file, and the file holds keys.
-fn why_unusable(error: &KubeconfigError) -> String {
-    match error {
-        KubeconfigError::CurrentContextNotSet => "it has no current context".to_owned(),
-        KubeconfigError::LoadContext(name) => format!("its context `{name}` is not there"),
-        KubeconfigError::LoadClusterOfContext(name) => format!("its cluster `{name}` is not there"),
-        KubeconfigError::MissingClusterUrl => "its cluster has no `server`".to_owned(),
-        KubeconfigError::ParseClusterUrl(_) => "its cluster's `server` is no address".to_owned(),
-        KubeconfigError::LoadCertificateAuthority(_) => {
-            "its certificate authority can't be read".to_owned()
-        }
-        KubeconfigError::LoadClientCertificate(_) | KubeconfigError::LoadClientKey(_) => {
-            "its client certificate or key can't be read".to_owned()
-        }
-        _ => "it can't be used".to_owned(),
-    }
+fn passed_over(file: &Path, why: &dyn Display) -> String {
+    format!("passing over the kubeconfig {}: {why}", file.display())
 }

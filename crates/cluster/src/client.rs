@@ -41,7 +41,7 @@ pub struct ClientProvider {
 /// Where clients come from.
 enum Origin {
     /// Kubeconfigs and service accounts.
-    Candidates(KubeconfigCandidates),
+    Candidates(Box<KubeconfigCandidates>),
     /// The caller.
     Made(Box<dyn Fn() -> Client + Send + Sync>),
 }
@@ -64,7 +64,7 @@ struct Reported {
 impl ClientProvider {
     /// Looks at `candidates` when it is first asked.
     pub fn new(candidates: KubeconfigCandidates) -> Self {
-        Self::of(Origin::Candidates(candidates))
+        Self::of(Origin::Candidates(Box::new(candidates)))
     }
 
     /// Takes each client from `make`: for servers that are reached by no address, as simulated ones.
@@ -128,10 +128,13 @@ impl ClientProvider {
             discovered.found.as_ref().map(|f| &f.1),
         );
         let Some((config, place)) = discovered.found else {
-            return Err(Failure::new(
-                FailureKind::NoClient,
-                "no kubeconfig and no service account",
-            ));
+            return Err(match discovered.warnings.as_slice() {
+                [] => Failure::new(
+                    FailureKind::NoClient,
+                    "no kubeconfig and no service account",
+                ),
+                warnings => Failure::new(FailureKind::Unusable, warnings.join("; ")),
+            });
         };
         let client = build(config).await.map_err(|failure| {
             Failure::new(failure.kind, format!("{place}: {}", failure.message))

@@ -6,8 +6,6 @@
 use std::io;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use kube::config::Kubeconfig;
 use secrecy::{ExposeSecret, SecretString};
 use serde_saphyr::options::DuplicateKeyPolicy;
@@ -77,56 +75,6 @@ fn parse(text: &str) -> Option<Kubeconfig> {
         }
     }
     Some(merged)
-}
-
-/// Puts what stands in files into the kubeconfig itself, for the context that it uses: `kube` reads them on the thread
-/// that asks, for as long as that takes.
-///
-/// # Errors
-/// A file can't be read: what it is for, and why. Without secrets.
-pub(crate) async fn inline(kubeconfig: &mut Kubeconfig) -> Result<(), String> {
-    let named = kubeconfig.current_context.clone();
-    let contexts = kubeconfig.contexts.iter();
-    let context = contexts
-        .filter(|context| Some(&context.name) == named.as_ref())
-        .find_map(|context| context.context.clone());
-    let Some(context) = context else {
-        // Whoever uses it says so.
-        return Ok(());
-    };
-    let clusters = kubeconfig.clusters.iter_mut();
-    let cluster = clusters.filter(|cluster| cluster.name == context.cluster);
-    for cluster in cluster.flat_map(|named| &mut named.cluster) {
-        let (file, data) = (
-            &cluster.certificate_authority,
-            &mut cluster.certificate_authority_data,
-        );
-        inlined(file.as_deref(), data, "certificate authority").await?;
-    }
-    let users = kubeconfig.auth_infos.iter_mut();
-    let user = users.filter(|user| Some(&user.name) == context.user.as_ref());
-    for user in user.flat_map(|named| &mut named.auth_info) {
-        let (file, data) = (&user.client_certificate, &mut user.client_certificate_data);
-        inlined(file.as_deref(), data, "client certificate").await?;
-        let mut key = None;
-        if user.client_key_data.is_none() {
-            inlined(user.client_key.as_deref(), &mut key, "client key").await?;
-        }
-        if let Some(key) = key {
-            user.client_key_data = Some(SecretString::from(key));
-        }
-    }
-    Ok(())
-}
-
-async fn inlined(file: Option<&str>, data: &mut Option<String>, what: &str) -> Result<(), String> {
-    let Some(file) = file.filter(|file| !file.is_empty() && data.is_none()) else {
-        return Ok(());
-    };
-    let bytes = files::read_bytes(Path::new(file), MAX_FILE).await;
-    let bytes = bytes.map_err(|error| format!("its {what} {file} can't be read: {error}"))?;
-    *data = Some(STANDARD.encode(bytes));
-    Ok(())
 }
 
 fn unfold(data: &mut Option<String>) {
@@ -212,55 +160,6 @@ mod tests {
                 assert_eq!(found, Some("QUJDREVG"), "{data}");
             }
         }
-    }
-
-    #[tokio::test]
-    async fn files_are_read_within_bounds_and_of_the_context_in_use_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let pipe = dir.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-        assert!(made.unwrap().success());
-        std::fs::write(dir.path().join("good"), "PEM").unwrap();
-        let text = |cluster: &str, user: &str| {
-            format!(
-                "current-context: c\ncontexts: [{{name: c, context: {{cluster: one, user: one}}}}]\n\
-                 clusters: [{{name: one, cluster: {{{cluster}}}}}, {{name: other, cluster: {{certificate-authority: pipe}}}}]\n\
-                 users: [{{name: one, user: {{{user}}}}}, {{name: other, user: {{client-key: pipe}}}}]\n"
-            )
-        };
-        let file = dir.path().join("kubeconfig");
-        let read_all = async |cluster: &str, user: &str| {
-            std::fs::write(&file, text(cluster, user)).unwrap();
-            let mut kubeconfig = read(&file).await.unwrap();
-            let done = inline(&mut kubeconfig).await;
-            done.map(|()| kubeconfig)
-        };
-        let all = "client-certificate: good, client-key: good";
-        let kubeconfig = read_all("certificate-authority: good", all).await.unwrap();
-        let cluster = kubeconfig.clusters[0].cluster.as_ref().unwrap();
-        let user = kubeconfig.auth_infos[0].auth_info.as_ref().unwrap();
-        let key = user.client_key_data.as_ref();
-        for found in [
-            cluster.certificate_authority_data.as_deref(),
-            user.client_certificate_data.as_deref(),
-            key.map(ExposeSecret::expose_secret),
-        ] {
-            assert_eq!(found, Some("UEVN"));
-        }
-        for (cluster, user) in [
-            ("certificate-authority: pipe", all),
-            ("", "client-certificate: pipe"),
-            ("", "client-key: pipe"),
-        ] {
-            let error = read_all(cluster, user).await.unwrap_err();
-            assert!(error.contains("it is not a regular file"), "{error}");
-        }
-        // What stands in it goes before what it points to.
-        let data = "certificate-authority: pipe, certificate-authority-data: UEVN";
-        read_all(data, "").await.unwrap();
-        // Nor is the file itself waited for.
-        let error = read(&pipe).await.unwrap_err();
-        assert!(error.to_string().contains("not a regular file"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`candidates`] | where a kubeconfig or a service account may be, in which order |
 //! | `kubeconfig` | one kubeconfig file, as kubectl reads it |
+//! | `context` | what a kubeconfig's current context says, and the proxy on the way |
 //! | `token` | a token that stands in a file |
 //! | [`client`] | the one client that all share |
 //! | [`watched`] | following one object |
@@ -20,6 +21,7 @@
 
 pub mod candidates;
 pub mod client;
+mod context;
 pub mod failure;
 mod kubeconfig;
 pub mod kubelet;

@@ -6,10 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use policy::config::Settings;
 use policy::rules::{EntryKind, Redirect, Registry as Entry};
-use policy::{CredentialSource, Credentials, Endpoint, TlsOptions};
-use registry::{
-    Admission, Cause, CertsDirs, Client, ClientOptions, Examination, ProxySettings, Registry,
-};
+use policy::{CredentialSource, Credentials, Endpoint, ProxySettings, TlsOptions};
+use registry::{Admission, Cause, CertsDirs, Client, ClientOptions, Examination, Registry};
 use telemetry::report::{RegistryState, Status};
 use x509_parser::parse_x509_certificate;
 

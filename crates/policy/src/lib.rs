@@ -28,6 +28,7 @@
 //! | [`backoff`] | pauses that grow with each failure |
 //! | [`jitter`] | numbers that keep nodes from doing the same at the same moment |
 //! | [`breaker`] | when a registry is left alone, and for how long |
+//! | [`proxies`] | which proxy a request goes through |
 //! | [`text`] | text from outside, made fit to be shown |
 //!
 //! ```
@@ -62,6 +63,7 @@ pub mod order;
 pub mod placeholder;
 pub mod plan;
 pub mod pod;
+pub mod proxies;
 mod public_hosts;
 mod redirect;
 pub mod reference;
@@ -78,6 +80,7 @@ pub use endpoint::{Endpoint, Scheme};
 pub use layout::Layout;
 pub use order::{PullOrder, Step};
 pub use plan::{Candidate, CandidateKind, CredentialChoice, Plan};
+pub use proxies::ProxySettings;
 pub use reference::Reference;
 pub use rules::{Priority, Rules};
 pub use tls::TlsOptions;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use policy::ProxySettings;
 
 use crate::auth::token::Tokens;
 use crate::examine::{self, Examination};
@@ -12,7 +13,6 @@ use crate::exchange::Shared;
 use crate::fetch::{FetchOptions, Repository};
 use crate::http::guard::AddressGuard;
 use crate::http::network::Network;
-use crate::http::proxy::ProxySettings;
 use crate::http::tls::CertsDirs;
 use crate::http::transport::Transport;
 use crate::knowledge::{ClientStats, Registries};
@@ -28,7 +28,7 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// Where the runtimes keep what they are told about hosts' certificates.
     pub certs_dirs: CertsDirs,
-    /// Proxies. Default: [`ProxySettings::from_env`].
+    /// Proxies. Default: those of this process's environment.
     pub proxies: ProxySettings,
     /// Which addresses may be connected to. Default: any, as a container runtime has it.
     pub guard: Option<AddressGuard>,
@@ -49,7 +49,7 @@ impl Default for ClientOptions {
         Self {
             user_agent: USER_AGENT.to_owned(),
             certs_dirs: CertsDirs::default(),
-            proxies: ProxySettings::from_env(),
+            proxies: ProxySettings::from_lookup(|name| std::env::var(name).ok()),
             guard: None,
             network: None,
             domain_cache_ttl: Duration::from_secs(10 * 60),

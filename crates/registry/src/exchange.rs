@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use policy::text::host_of;
 use policy::{Credentials, Scheme};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -12,7 +13,6 @@ use url::Url;
 
 use crate::auth::token::Tokens;
 use crate::auth::{Authorization, Authorizer, Reply, Scope};
-use crate::http::redirect::host_of;
 use crate::http::transport::{
     ForeignToken, HttpRequest, Peer, Received, RegistryContext, Transport, drain,
 };

@@ -70,7 +70,6 @@ pub use self::fetch::{
 };
 pub use self::http::guard::AddressGuard;
 pub use self::http::network::{Answering, Network};
-pub use self::http::proxy::ProxySettings;
 pub use self::http::tls::CertsDirs;
 pub use self::knowledge::ClientStats;
 pub use self::manifest::MAX_MANIFEST;

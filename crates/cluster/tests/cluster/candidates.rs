@@ -34,6 +34,7 @@ async fn every_place_in_its_order() {
         service_account: at("sa"),
         kubeconfig: vec![at("env-1"), at("env-2")],
         files: vec![at("admin.conf"), at("k3s.yaml"), at("home/.kube/config")],
+        ..KubeconfigCandidates::default()
     };
     assert_eq!(server(&places).await, (None, vec![]));
     // From the last to the first: each new one wins over those that are there already.
@@ -73,10 +74,9 @@ async fn what_can_not_be_used_is_passed_over_with_a_warning_without_secrets() {
     let mut files: Vec<PathBuf> = bad.iter().map(|(name, _)| at(name)).collect();
     files.extend([at("missing"), at("good")]);
     let places = KubeconfigCandidates {
-        service: None,
-        service_account: at("sa"),
         kubeconfig: vec![at("garbage"), PathBuf::new()],
         files,
+        ..KubeconfigCandidates::default()
     };
     let (url, warnings) = server(&places).await;
     assert_eq!(url.unwrap(), "https://good.example/");

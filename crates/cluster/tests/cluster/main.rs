@@ -10,5 +10,6 @@
 mod candidates;
 mod kubelet;
 mod lease;
+mod proxies;
 mod watched;
 mod world;

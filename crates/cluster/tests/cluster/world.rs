@@ -17,9 +17,7 @@ pub(crate) fn clients(server: &FakeApiServer) -> (ClientProvider, TempDir) {
 /// This kubeconfig is the only one.
 pub(crate) fn only(file: PathBuf) -> KubeconfigCandidates {
     KubeconfigCandidates {
-        service: None,
-        service_account: "/nowhere".into(),
         kubeconfig: vec![file],
-        files: Vec::new(),
+        ..KubeconfigCandidates::default()
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use policy::config::Settings;
 use policy::crio::is_crio_socket;
-use registry::{CertsDirs, Client, ClientOptions, ProxySettings};
+use registry::{CertsDirs, Client, ClientOptions};
 use resolver::{Resolver, ResolverOptions};
 use telemetry::Telemetry;
 use tokio::runtime::Handle;
@@ -24,7 +24,6 @@ pub(crate) fn resolver(
     let client = Client::new(ClientOptions {
         certs_dirs,
         domain_cache_ttl: settings.cache.domain_cache_ttl,
-        proxies: ProxySettings::from_env(),
         ..ClientOptions::default()
     });
     Resolver::new(client, handle, options(settings), telemetry)

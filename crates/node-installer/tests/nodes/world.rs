@@ -154,10 +154,8 @@ impl TreeNode {
     /// Starts its Pod.
     pub(crate) fn start(&self, world: &World, change: Change) -> Pod {
         let candidates = KubeconfigCandidates {
-            service: None,
-            service_account: PathBuf::new(),
             kubeconfig: vec![world.kubeconfig()],
-            files: Vec::new(),
+            ..KubeconfigCandidates::default()
         };
         let lease = SharedLease::new(
             Arc::new(ClientProvider::new(candidates)),

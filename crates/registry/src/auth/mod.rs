@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
+use policy::text::host_of;
 use policy::{Credentials, Proof};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
@@ -21,7 +22,6 @@ pub use self::scope::Scope;
 use self::token::{
     MAX_TOKEN_ANSWER, Token, TokenKey, Tokens, basic_header, refresh_form, sensitive,
 };
-use crate::http::redirect::host_of;
 use crate::http::status::Answerer;
 use crate::http::transport::{HttpRequest, Peer, RegistryContext, Transport, read_body};
 use crate::knowledge::KnownAuth;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use policy::text::host_of;
 
 use super::opened::Opened;
-use crate::http::redirect::host_of;
 use crate::manifest::content_digest;
 use crate::outcome::{Cause, ExchangeError};
 

@@ -4,7 +4,6 @@ pub(crate) mod dns;
 pub(crate) mod failure;
 pub(crate) mod guard;
 pub(crate) mod network;
-pub(crate) mod proxy;
 pub(crate) mod redirect;
 pub(crate) mod retry_after;
 pub(crate) mod status;

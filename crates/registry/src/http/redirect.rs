@@ -3,6 +3,7 @@
 
 use http::HeaderMap;
 use http::header::LOCATION;
+use policy::text::host_of;
 use url::Url;
 
 /// Redirects that one request follows: a registry needs one (its blob store), sometimes two.
@@ -87,15 +88,6 @@ impl Trail {
 /// Whether a status is a redirect that is followed. 304 and the obsolete ones are not.
 pub(crate) fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
-}
-
-/// `scheme://host[:port]` for messages: paths and queries of storage URLs carry signatures.
-pub(crate) fn host_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{}://{host}:{port}", url.scheme()),
-        None => format!("{}://{host}", url.scheme()),
-    }
 }
 
 #[cfg(test)]

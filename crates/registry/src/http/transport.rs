@@ -9,14 +9,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
+use policy::ProxySettings;
+use policy::text::host_of;
 use url::{Host, Url};
 
 use super::dns::{self, ForbiddenAddress, SystemResolver};
 use super::failure::{Context, SendError, classify};
 use super::guard::{AddressGuard, Reach, is_local};
 use super::network::{self, Network};
-use super::proxy::{ProxySettings, masked};
-use super::redirect::{Trail, host_of, is_redirect};
+use super::redirect::{Trail, is_redirect};
 use super::tls::{CertsDirs, Secured, TlsStore, Wanted};
 use crate::outcome::Cause;
 use crate::progress::{Phase, Progress};
@@ -268,7 +269,7 @@ impl Transport {
             error,
             &Context {
                 domain: &domain,
-                proxy: self.proxies.for_url(url).map(masked),
+                proxy: self.proxies.for_url(url).map(host_of),
                 certs_dir: certs_dir.as_deref(),
                 tls_problems: &secured.problems,
             },

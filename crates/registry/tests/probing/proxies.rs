@@ -1,7 +1,7 @@
 //! Proxies from the environment.
 
-use policy::Endpoint;
-use registry::{Cause, Client, ClientOptions, ProxySettings};
+use policy::{Endpoint, ProxySettings};
+use registry::{Cause, Client, ClientOptions};
 use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use policy::{Credentials, Endpoint};
-use registry::{
-    Cause, CertsDirs, Client, ClientOptions, ManifestName, Outcome, Probe, ProxySettings, Registry,
-};
+use policy::{Credentials, Endpoint, ProxySettings};
+use registry::{Cause, CertsDirs, Client, ClientOptions, ManifestName, Outcome, Probe, Registry};
 use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
 

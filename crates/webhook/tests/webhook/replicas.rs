@@ -1,6 +1,5 @@
 //! Replicas that share a CA through a Secret.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -44,10 +43,8 @@ fn with_lifetimes(server: &FakeApiServer, store: Arc<Store>, lifetimes: Lifetime
     let kubeconfig = dir.path().join("kubeconfig");
     std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
     let clients = ClientProvider::new(KubeconfigCandidates {
-        service: None,
-        service_account: PathBuf::from("/nonexistent"),
         kubeconfig: vec![kubeconfig],
-        files: Vec::new(),
+        ..KubeconfigCandidates::default()
     });
     let options = CertificateOptions {
         namespace: "image-cri-shim".to_owned(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use object_store::aws::AmazonS3Builder;
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::{ClientOptions, RetryConfig};
+use policy::ProxySettings;
 use policy::config::S3Store;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -39,11 +40,20 @@ pub enum BucketError {
     Settings(String),
 }
 
-/// Opens a bucket. Nothing is sent yet: whether it is there shows when it is asked.
+/// Opens a bucket, on the way that this process's proxies leave to it. Nothing is sent yet: whether it is there
+/// shows when it is asked.
 ///
 /// # Errors
 /// [`BucketError`].
 pub fn open(settings: &S3Store) -> Result<Bucket, BucketError> {
+    let proxies = ProxySettings::from_lookup(|name| std::env::var(name).ok());
+    open_through(settings, proxies)
+}
+
+pub(super) fn open_through(
+    settings: &S3Store,
+    proxies: ProxySettings,
+) -> Result<Bucket, BucketError> {
     let wrong =
         |error: object_store::Error| BucketError::Settings(super::one_line(&error.to_string()));
     let mut builder = match &settings.credentials {
@@ -71,7 +81,7 @@ pub fn open(settings: &S3Store) -> Result<Bucket, BucketError> {
             max_retries: 0,
             ..RetryConfig::default()
         })
-        .with_http_connector(Connector(http_client(settings)?));
+        .with_http_connector(Connector(http_client(settings, proxies)?));
     if let Some(region) = &settings.region {
         builder = builder.with_region(region);
     }
@@ -103,9 +113,14 @@ impl HttpConnector for Connector {
     }
 }
 
-fn http_client(settings: &S3Store) -> Result<reqwest::Client, BucketError> {
+fn http_client(settings: &S3Store, proxies: ProxySettings) -> Result<reqwest::Client, BucketError> {
     let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(settings)?)
+        .tls_backend_preconfigured(tls(settings, &proxies)?)
+        // By the rules that registries are asked by, not by the client's own.
+        .no_proxy()
+        .proxy(reqwest::Proxy::custom(move |url| {
+            proxies.for_url(url).cloned()
+        }))
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(MAX_IDLE)
@@ -116,13 +131,10 @@ fn http_client(settings: &S3Store) -> Result<reqwest::Client, BucketError> {
 }
 
 /// TLS with the system's CAs and those of `caFile`. Blocking.
-fn tls(settings: &S3Store) -> Result<ClientConfig, BucketError> {
+fn tls(settings: &S3Store, proxies: &ProxySettings) -> Result<ClientConfig, BucketError> {
     let mut roots = RootCertStore::empty();
-    if settings
-        .endpoint
-        .as_ref()
-        .is_none_or(|url| url.starts_with("https:"))
-    {
+    let endpoint = settings.endpoint.as_ref();
+    if proxies.speaks_tls() || endpoint.is_none_or(|url| url.starts_with("https:")) {
         let found = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(found.certs);
     }

@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use http::Method;
+use policy::ProxySettings;
 
 use super::*;
 use crate::fake_bucket::FakeBucket;
@@ -22,6 +23,54 @@ fn file(content: &[u8]) -> tempfile::NamedTempFile {
 async fn conforms() {
     let server = FakeBucket::start().await;
     conformance::check(&open(&server.settings()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn the_way_to_it_is_that_to_registries() {
+    let server = FakeBucket::start().await;
+    let blob = Digest::of(b"blob");
+    // The server stands in for a proxy: what it is asked, a proxy is asked.
+    let stat = async |endpoint: Option<&str>, proxy: &str, no_proxy: &str| {
+        let mut settings = server.settings();
+        settings.endpoint = endpoint.map(str::to_owned).or(settings.endpoint);
+        let proxies = ProxySettings::from_lookup(|name| match name {
+            "HTTP_PROXY" => Some(proxy.to_owned()),
+            "NO_PROXY" => Some(no_proxy.to_owned()),
+            _ => None,
+        });
+        let asked = server.count(&Method::HEAD, blob.hex());
+        let bucket = client::open_through(&settings, proxies).unwrap();
+        let found = bucket.stat(&blob).await.map_err(|error| error.to_string());
+        (found, server.count(&Method::HEAD, blob.hex()) - asked)
+    };
+    // Nobody listens there, and nobody is asked there: loopback needs no exception.
+    let gone = "http://hugo:hunter2@127.0.0.1:1";
+    assert_eq!(stat(None, gone, "").await, (Ok(None), 1));
+    let elsewhere = Some("http://s3.invalid:8333");
+    let proxy = server.settings().endpoint.unwrap();
+    assert_eq!(stat(elsewhere, &proxy, "").await.1, 1);
+    let (found, asked) = stat(elsewhere, &proxy, "s3.invalid:8333").await;
+    assert!(found.is_err(), "{found:?}");
+    assert_eq!(asked, 0);
+    let (found, _) = stat(elsewhere, gone, "").await;
+    let error = found.unwrap_err();
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn an_endpoint_with_a_password_is_not_shown() {
+    // As the environment may give one.
+    let source = "error sending request for url (http://hugo:hunter2@s3.corp/images/x)";
+    let error = failed(
+        &object_store::Error::Generic {
+            store: "S3",
+            source: source.into(),
+        },
+        "reading x".to_owned(),
+    );
+    let said = error.to_string();
+    assert!(said.contains("http://***@s3.corp/images/x"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
 }
 
 #[tokio::test]

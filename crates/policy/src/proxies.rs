@@ -1,5 +1,5 @@
-//! Which proxy a request goes through, decided as Go's `golang.org/x/net/http/httpproxy` decides it,
-//! because that is what containerd does with the same variables.
+//! Which proxy a request goes through, to a registry, a bucket or an API server. Decided as Go's
+//! `golang.org/x/net/http/httpproxy` decides it, because that is what containerd does with the same variables.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use url::{Host, Url};
 
-/// Proxies and their exceptions. Pure: [`Self::from_env`] is the only place that reads the environment.
-#[derive(Clone, Default)]
+use crate::text::host_of;
+
+/// Proxies and their exceptions.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProxySettings {
     http: Option<Url>,
     https: Option<Url>,
@@ -39,12 +41,8 @@ impl ProxySettings {
         Self::default()
     }
 
-    /// Reads `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` (upper case first, as Go does) from the environment.
-    pub fn from_env() -> Self {
-        Self::from_lookup(|name| std::env::var(name).ok())
-    }
-
-    /// The same from any source of variables. A value that is no URL is as good as absent.
+    /// Takes `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (upper case first, as Go does) from the variables of an
+    /// environment. A value that is no URL is as good as absent.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let any = |names: [&str; 2]| {
             names
@@ -54,8 +52,8 @@ impl ProxySettings {
                 .unwrap_or_default()
         };
         let mut settings = Self {
-            http: proxy_url(&any(["HTTP_PROXY", "http_proxy"])),
-            https: proxy_url(&any(["HTTPS_PROXY", "https_proxy"])),
+            http: parse(&any(["HTTP_PROXY", "http_proxy"])),
+            https: parse(&any(["HTTPS_PROXY", "https_proxy"])),
             direct: Vec::new(),
             direct_always: false,
         };
@@ -89,7 +87,7 @@ impl ProxySettings {
     }
 
     /// Whether a proxy is itself reached by TLS, so that even a plain request needs roots.
-    pub(crate) fn speaks_tls(&self) -> bool {
+    pub fn speaks_tls(&self) -> bool {
         [&self.http, &self.https]
             .into_iter()
             .flatten()
@@ -128,21 +126,16 @@ impl ProxySettings {
 impl fmt::Debug for ProxySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProxySettings")
-            .field("http", &self.http.as_ref().map(masked))
-            .field("https", &self.https.as_ref().map(masked))
+            .field("http", &self.http.as_ref().map(host_of))
+            .field("https", &self.https.as_ref().map(host_of))
             .field("direct", &self.direct)
             .field("direct_always", &self.direct_always)
             .finish()
     }
 }
 
-/// A proxy as it may be shown: without its credentials.
-pub(crate) fn masked(proxy: &Url) -> String {
-    super::redirect::host_of(proxy)
-}
-
-/// A proxy URL, or `host[:port]`, which means `http://`.
-fn proxy_url(text: &str) -> Option<Url> {
+/// A proxy's URL, or `host[:port]`, which means `http://`.
+pub fn parse(text: &str) -> Option<Url> {
     if text.is_empty() {
         return None;
     }
@@ -293,11 +286,14 @@ mod tests {
             ("10.1.1.1:3128", Some("http://10.1.1.1:3128/")),
             ("https://proxy.corp", Some("https://proxy.corp/")),
             ("socks5://proxy.corp:1080", Some("socks5://proxy.corp:1080")),
+            ("socks5h://u:p@proxy.corp", Some("socks5h://u:p@proxy.corp")),
+            ("u:p@proxy.corp:3128", Some("http://u:p@proxy.corp:3128/")),
+            ("ftp://proxy.corp", None),
             ("http://[::", None),
             ("", None),
         ] {
             assert_eq!(
-                proxy_url(text).map(|url| url.to_string()).as_deref(),
+                parse(text).map(|url| url.to_string()).as_deref(),
                 want,
                 "{text}"
             );
