@@ -16,19 +16,24 @@ pub fn parts(local: &RawConfig, configmap: Option<&ConfigMap>) -> Vec<ConfigPart
 
 struct Page<'a> {
     local: &'a RawConfig,
-    config_map: Option<&'a RawConfig>,
+    /// What of the ConfigMap counts.
+    config_map: Option<RawConfig>,
     text: String,
     parts: Vec<ConfigPart>,
 }
 
 impl<'a> Page<'a> {
     fn of(local: &'a RawConfig, configmap: Option<&'a ConfigMap>) -> Self {
-        let merged = configmap.map_or_else(|| local.clone(), |map| merge(local, map).config);
+        let merged = configmap.map(|map| merge(local, map));
+        let (merged, config_map) = match merged {
+            Some(merged) => (merged.config, Some(merged.allowed)),
+            None => (local.clone(), None),
+        };
         // Variables stay as they are written: what they hold is nobody's business here.
         let (settings, _) = Settings::from_raw(&merged, &|name| Some(format!("${{{name}}}")));
         let mut page = Self {
             local,
-            config_map: configmap.map(ConfigMap::as_written),
+            config_map,
             text: String::new(),
             parts: Vec::new(),
         };
@@ -53,7 +58,7 @@ impl<'a> Page<'a> {
 
 impl Page<'_> {
     fn origin(&self, is_set: impl Fn(&RawConfig) -> bool) -> &'static str {
-        if self.config_map.is_some_and(&is_set) {
+        if self.config_map.as_ref().is_some_and(&is_set) {
             "ConfigMap"
         } else if is_set(self.local) {
             "file"
@@ -107,13 +112,13 @@ impl Page<'_> {
         if settings.strict {
             self.line("strict", "true", |c| c.strict.is_some());
         }
-        for (field, value) in [
-            ("originalNames", settings.original_names),
-            ("keepMirrorNames", settings.keep_mirror_names),
-        ] {
-            if !value {
-                self.line(field, "false", |_| true);
-            }
+        if !settings.original_names {
+            self.line("originalNames", "false", |c| c.original_names.is_some());
+        }
+        if !settings.keep_mirror_names {
+            self.line("keepMirrorNames", "false", |c| {
+                c.keep_mirror_names.is_some()
+            });
         }
         let metrics = settings.metrics_address;
         let metrics = metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
@@ -127,9 +132,13 @@ impl Page<'_> {
         }
         if let Some(plugins) = &settings.credential_plugins {
             let config = plugins.config.display().to_string();
-            self.line("imageCredentialProviderConfig", &config, |_| true);
+            self.line("imageCredentialProviderConfig", &config, |c| {
+                c.credential_provider_config.is_some()
+            });
             let bin_dir = plugins.bin_dir.display().to_string();
-            self.line("imageCredentialProviderBinDir", &bin_dir, |_| true);
+            self.line("imageCredentialProviderBinDir", &bin_dir, |c| {
+                c.credential_provider_bin_dir.is_some()
+            });
         }
     }
 

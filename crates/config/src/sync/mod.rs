@@ -7,7 +7,7 @@ mod repair;
 
 use std::path::PathBuf;
 
-use cluster::{ConfigMapText, FailureKind, LastSync, Snapshot};
+use cluster::{ConfigMapText, Failure, FailureKind, LastSync, Snapshot};
 use policy::config::{CONFIG_MAP_KEY, ConfigMap, RawConfig, merge, rewrite};
 use telemetry::report::ConfigPart;
 
@@ -191,16 +191,21 @@ impl Merging {
         let Some(value) = &snapshot.value else {
             return false;
         };
-        let text = value.text.clone().unwrap_or_default();
-        if self.configmap_text.as_ref() == Some(&text) {
+        let name = config_map::name();
+        let Some(text) = &value.text else {
+            let problem = format!("{name} has no key {CONFIG_MAP_KEY}; nothing is synced from it");
+            if self.configmap_problem.as_ref() != Some(&problem) {
+                tracing::warn!("{problem}");
+            }
+            self.configmap_text = None;
+            self.configmap_problem = Some(problem);
+            return false;
+        };
+        if self.configmap_text.as_ref() == Some(text) {
             return false;
         }
-        let name = config_map::name();
-        if value.text.is_none() {
-            tracing::warn!("{name} has no key {CONFIG_MAP_KEY}; nothing is synced from it");
-        }
-        let read = ConfigMap::read(&text);
-        self.configmap_text = Some(text);
+        let read = ConfigMap::read(text);
+        self.configmap_text = Some(text.clone());
         match read {
             Ok((configmap, warnings)) => {
                 for warning in &warnings {
@@ -240,7 +245,10 @@ impl Merging {
         match last_sync {
             LastSync::Absent => tracing::debug!("{name} not found; skip syncing"),
             // The link has logged it.
-            LastSync::Failed(failure) if failure.kind == FailureKind::NoClient => {}
+            LastSync::Failed(Failure {
+                kind: FailureKind::NoClient | FailureKind::Unusable,
+                ..
+            }) => {}
             LastSync::Failed(failure) => tracing::warn!(
                 "cannot read {name}: {failure}; skip syncing, and trying again with growing pauses"
             ),

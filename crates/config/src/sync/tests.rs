@@ -42,10 +42,19 @@ impl World {
         configmap: Option<&str>,
         last_sync: LastSync,
     ) -> Option<Loaded> {
+        let text = configmap.map(|text| Some(text.to_owned()));
+        self.step_of(file, text, last_sync)
+    }
+
+    /// `configmap` may be one without the key.
+    fn step_of(
+        &mut self,
+        file: Option<Result<String, String>>,
+        configmap: Option<Option<String>>,
+        last_sync: LastSync,
+    ) -> Option<Loaded> {
         let snapshot = Snapshot {
-            value: configmap.map(|text| ConfigMapText {
-                text: Some(text.to_owned()),
-            }),
+            value: configmap.map(|text| ConfigMapText { text }),
             last_sync,
         };
         self.merging.step(file, &snapshot)
@@ -103,6 +112,23 @@ fn a_configmap_that_does_not_parse_changes_nothing() {
     world.step(Some("timeout: 1m"));
     assert!(world.step(Some("timeout: [")).is_none());
     assert_eq!(world.file(), "timeout: 1m0s\n");
+}
+
+#[test]
+fn a_configmap_without_the_key_changes_nothing_and_is_a_problem_until_it_has_one() {
+    let mut world = World::new("");
+    world.step(Some("timeout: 1m"));
+    let without_key = |world: &mut World| world.step_of(None, Some(None), LastSync::Present);
+    assert!(without_key(&mut world).is_none());
+    let problem = world.merging.problem().unwrap();
+    assert!(problem.contains("has no key registries.yaml"), "{problem}");
+    assert_eq!(world.file(), "timeout: 1m0s\n");
+    // The same as before is news, too: it was gone.
+    world.step(Some("timeout: 1m"));
+    assert_eq!(world.merging.problem(), None);
+    without_key(&mut world);
+    assert!(world.step(None).is_none());
+    assert_eq!(world.merging.problem(), None);
 }
 
 #[test]

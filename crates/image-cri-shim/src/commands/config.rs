@@ -11,8 +11,8 @@ use clap::Subcommand;
 use cluster::{ClientProvider, KubeconfigCandidates, read_config_map};
 use config::start::Start;
 use policy::config::{
-    CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Diagnostic, Key, RawConfig, Settings, masked,
-    merge,
+    CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, ConfigMap, Diagnostic, Key, RawConfig,
+    Settings, masked, merge,
 };
 
 use crate::roles::node::runtime_files;
@@ -208,9 +208,10 @@ fn read() -> anyhow::Result<Remote> {
         Err(_) => Remote::Unreachable(format!("no answer within {ANSWER_TIMEOUT:?}")),
         Ok(Err(failure)) => Remote::Unreachable(failure.to_string()),
         Ok(Ok(None)) => Remote::Absent,
-        Ok(Ok(Some(found))) => match ConfigMap::read(&found.text.unwrap_or_default()) {
-            Ok((configmap, warnings)) => Remote::Found(Box::new(configmap), warnings),
-            Err(error) => Remote::Broken(error.in_file("registries.yaml").to_string()),
+        Ok(Ok(Some(found))) => match found.text.as_deref().map(ConfigMap::read) {
+            Some(Ok((configmap, warnings))) => Remote::Found(Box::new(configmap), warnings),
+            Some(Err(error)) => Remote::Broken(error.in_file(CONFIG_MAP_KEY).to_string()),
+            None => Remote::Broken(format!("it has no key {CONFIG_MAP_KEY}")),
         },
     })
 }

@@ -30,11 +30,17 @@ impl World {
     }
 
     async fn run(&self, args: &[&str]) -> String {
+        self.run_in(&[], args).await
+    }
+
+    /// With these variables besides.
+    async fn run_in(&self, environment: &[(&str, &str)], args: &[&str]) -> String {
         let output: Output = Command::new(BINARY)
             .current_dir(self.dir.path())
             .env_clear()
             .env("HOME", self.dir.path())
             .env("KUBECONFIG", "kubeconfig")
+            .envs(environment.iter().copied())
             .args(["-f", "config.yaml", "config"])
             .args(args)
             .output()
@@ -103,6 +109,64 @@ async fn diff() {
     insta::assert_snapshot!("diff_absent", world.run(&["diff"]).await);
     let alone = World::new(LOCAL, None);
     insta::assert_snapshot!("diff_no_cluster", alone.run(&["diff"]).await);
+}
+
+#[tokio::test]
+async fn a_config_map_without_the_key_is_no_config_map_that_agrees() {
+    let remote = server("");
+    remote.apply_config_map_with_key("registries.yml", "timeout: 1m");
+    let world = World::new(LOCAL, Some(&remote));
+    let name = "configmap kube-system/image-cri-shim";
+    let why = "can't be used: it has no key registries.yaml";
+    let diff = world.run(&["diff"]).await;
+    assert!(diff.starts_with("exit 2\n"), "{diff}");
+    assert!(diff.contains(&format!("{name} {why}\n")), "{diff}");
+    let show = world.run(&["show"]).await;
+    let line = format!("# configmap: kube-system/image-cri-shim: {why}\n");
+    assert!(show.contains(&line), "{show}");
+}
+
+#[tokio::test]
+async fn what_a_config_map_can_not_set_does_not_come_from_it() {
+    let remote = server("timeout: 1m\nsealos: {auth: '${THEIRS}:x'}\n");
+    let local = "address: http://sealos.hub:5000\nauth: admin:hunter2\noriginalNames: false\nkeepMirrorNames: false\n\
+        configMapEnv: none\nimageCredentialProviderConfig: /etc/plugins.yaml\nimageCredentialProviderBinDir: /opt/plugins\n";
+    let world = World::new(local, Some(&remote));
+    let show = world.run(&["show"]).await;
+    for line in [
+        "timeout: 1m0s  # ConfigMap",
+        "originalNames: false  # file",
+        "keepMirrorNames: false  # file",
+        "configMapEnv: none  # file",
+        "imageCredentialProviderConfig: /etc/plugins.yaml  # file",
+        "imageCredentialProviderBinDir: /opt/plugins  # file",
+        // The ConfigMap's names a variable that it may not name.
+        "auth: ***  # file",
+    ] {
+        assert!(show.contains(&format!("\n{line}\n")), "{line}: {show}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_in_the_environment_is_not_in_the_way_nor_shown() {
+    let remote = server("timeout: 900s");
+    let world = World::new(LOCAL, Some(&remote));
+    // The server is on loopback, so it is asked directly, whatever the exceptions look like.
+    let pair = [
+        ("HTTPS_PROXY", "socks5h://hugo:hunter2@proxy.corp:1080"),
+        ("NO_PROXY", "127.0.0.1,"),
+    ];
+    let diff = world.run_in(&pair, &["diff"]).await;
+    assert!(diff.contains("says the same already"), "{diff}");
+    let kubeconfig = remote.kubeconfig();
+    let elsewhere = kubeconfig.replace("https://127.0.0.1", "https://10.255.255.1");
+    assert_ne!(kubeconfig, elsewhere);
+    std::fs::write(world.dir.path().join("kubeconfig"), elsewhere).unwrap();
+    let diff = world.run_in(&pair, &["diff"]).await;
+    assert!(diff.starts_with("exit 2\n"), "{diff}");
+    let said = "can't be read: passing over the kubeconfig kubeconfig: a SOCKS proxy with a user";
+    assert!(diff.contains(said), "{diff}");
+    assert!(diff.contains("(socks5h://proxy.corp:1080)"), "{diff}");
 }
 
 #[tokio::test]

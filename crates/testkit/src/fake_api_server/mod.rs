@@ -184,9 +184,14 @@ impl FakeApiServer {
 
     /// Makes or changes the ConfigMap `kube-system/image-cri-shim` with this `registries.yaml`.
     pub fn apply_config_map(&self, text: &str) {
+        self.apply_config_map_with_key("registries.yaml", text);
+    }
+
+    /// The same, with the text under another key.
+    pub fn apply_config_map_with_key(&self, key: &str, text: &str) {
         self.put(
             CONFIG_MAP,
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"registries.yaml": text}}),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {key: text}}),
         );
     }
 

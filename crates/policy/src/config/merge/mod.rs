@@ -20,6 +20,8 @@ use crate::{Endpoint, duration};
 pub struct Merged {
     /// What the local file should say.
     pub config: RawConfig,
+    /// What the ConfigMap says, without what the local file forbids it.
+    pub allowed: RawConfig,
     /// Fields whose meaning changed; empty means that the file is to be left alone.
     pub changed: Vec<Key>,
     /// The log lines that runbooks search for, for everything that the ConfigMap says. Without credentials.
@@ -33,12 +35,11 @@ pub struct Merged {
 pub fn merge(local: &RawConfig, configmap: &ConfigMap) -> Merged {
     let mut theirs = configmap.config.clone();
     let mut lost = variables::keep_allowed(&mut theirs, local.config_map_env.as_ref());
-    let theirs = &theirs;
     let mut config = local.clone();
     let mut changed = Vec::new();
-    for key in Key::ALL.into_iter().filter(|key| key.is_set(theirs)) {
+    for key in Key::ALL.into_iter().filter(|key| key.is_set(&theirs)) {
         let mut candidate = config.clone();
-        key.copy(theirs, &mut candidate);
+        key.copy(&theirs, &mut candidate);
         if meaning::differs(key, &config, &candidate) {
             config = candidate;
             changed.push(key);
@@ -47,8 +48,9 @@ pub fn merge(local: &RawConfig, configmap: &ConfigMap) -> Merged {
     lost.extend(lost_options(local, &config, &changed));
     Merged {
         lost,
-        lines: lines(theirs),
+        lines: lines(&theirs),
         config,
+        allowed: theirs,
         changed,
     }
 }
