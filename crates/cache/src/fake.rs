@@ -54,6 +54,8 @@ pub(crate) enum Doors {
 pub(crate) struct FakePlace {
     pub(crate) priority: u32,
     pub(crate) is_callers: bool,
+    /// Whether the config has credentials for it.
+    pub(crate) is_configured: bool,
     pub(crate) sending: Sending,
     pub(crate) doors: Doors,
     /// What it answers to everything, where it does not answer well.
@@ -159,10 +161,10 @@ impl Upstream for FakeUpstream {
                 name: name.clone(),
                 endpoint: Endpoint::parse(&format!("{name}.test")).unwrap().0,
                 repository: repository.path().to_owned(),
-                credentials: if fake.is_callers {
-                    CredentialChoice::Callers
-                } else {
-                    CredentialChoice::Anonymous
+                credentials: match (fake.is_callers, fake.is_configured) {
+                    (true, _) => CredentialChoice::Callers,
+                    (_, true) => CredentialChoice::Configured(Credentials::new("config", "secret")),
+                    (false, false) => CredentialChoice::Anonymous,
                 },
                 tls: TlsOptions::default(),
                 priority: fake.priority,

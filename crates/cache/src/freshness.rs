@@ -2,8 +2,9 @@
 //! and no I/O.
 //!
 //! A tag stays with the place it came from. Another place's different digest replaces it only when that
-//! place has a higher priority, or the first place says 404, is no longer in the plan, or has been silent
-//! for an hour; so two mirrors that disagree don't make a tag flip.
+//! place has a higher priority, or the first place says 404, is no longer in the plan, has been silent
+//! for an hour, refuses nobody's credentials, or has refused the config's for `authStale`; so two mirrors
+//! that disagree don't make a tag flip, and none that refuses makes it freeze.
 
 use std::time::Duration;
 
@@ -34,10 +35,21 @@ pub struct Asked {
     pub name: String,
     /// Its priority.
     pub priority: u32,
-    /// Whether the config's credentials were sent, and not nobody's.
-    pub by_config: bool,
+    /// Whose credentials it gets.
+    pub whose: Whose,
     /// What it said; None where it has not answered yet, or is not asked.
     pub heard: Option<Heard>,
+}
+
+/// Whose credentials a place gets: a refusal means something else for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The config's, which may have expired: for a while, what is known goes on.
+    Config,
+    /// The caller's: a refusal is about him, and not about the tag.
+    Caller,
+    /// None: what is refused to nobody in particular is private.
+    Nobody,
 }
 
 /// What a place said about a tag.
@@ -112,6 +124,16 @@ pub fn is_fresh(tag: &Tag, rules: &Freshness, now: u64) -> bool {
     tag.imported || now.saturating_sub(tag.validated_at) < rules.tag_ttl.as_secs()
 }
 
+/// Whether the place that a tag came from refuses it to nobody in particular now: what it gave of the
+/// repository is private, whoever else has the tag.
+pub fn is_taken_back(tag: &Tag, asked: &[Asked]) -> bool {
+    asked.iter().any(|place| {
+        place.name == tag.place
+            && place.whose == Whose::Nobody
+            && matches!(place.heard, Some(Heard::Failed(Failure::Refused(_))))
+    })
+}
+
 /// Decides. `asked` are the places in the plan's order; `tag` is what was known before.
 pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -> Decision {
     let own = tag.and_then(|tag| asked.iter().position(|place| place.name == tag.place));
@@ -127,6 +149,8 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
         true => Some(tag.silent_since.unwrap_or(now)),
         false => None,
     });
+    let age = tag.map_or(0, |tag| now.saturating_sub(tag.validated_at));
+    let own_whose = own.and_then(|own| asked.get(own)).map(|own| own.whose);
     // Whether another place's different digest may replace the tag's.
     let is_free = match (tag, own) {
         (None, _) | (_, None) => true,
@@ -135,6 +159,11 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
             Some(failure) if is_no_word(failure) => {
                 silent_since.is_some_and(|since| now.saturating_sub(since) >= SILENCE_LIMIT)
             }
+            Some(Failure::Refused(_)) => match own_whose {
+                Some(Whose::Config) => age >= rules.auth_stale.as_secs(),
+                Some(Whose::Nobody) => true,
+                Some(Whose::Caller) | None => false,
+            },
             _ => false,
         },
     };
@@ -176,7 +205,6 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
         silent_since,
         ..tag.clone()
     };
-    let age = now.saturating_sub(tag.validated_at);
     let stale = |why: Stale, limit: Option<Duration>| match limit {
         Some(limit) if age >= limit.as_secs() => Decision::Nothing,
         _ => Decision::Stale {
@@ -188,7 +216,9 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
     if tag.imported {
         return stale(Stale::Unreachable, None);
     }
-    if disputed {
+    // What its own place says now comes before what others say.
+    let is_own_refusal = matches!(own_failure, Some(Failure::Refused(_)));
+    if disputed && !is_own_refusal {
         return stale(Stale::Disputed, rules.max_stale);
     }
     let is_deleted = failures().any(|(_, _, failure)| *failure == Failure::NotFound)
@@ -204,7 +234,7 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
         matches!(failure, Failure::Refused(_)) && (own.is_none() || place.name == tag.place)
     });
     match refused {
-        Some((_, place, _)) if place.by_config => {
+        Some((_, place, _)) if place.whose == Whose::Config => {
             return stale(Stale::CredentialsRefused, Some(rules.auth_stale));
         }
         Some((place, _, _)) => return Decision::Private { place },
@@ -283,7 +313,10 @@ mod tests {
             .map(|(at, (name, heard))| Asked {
                 name: name.into(),
                 priority: 10 - at as u32,
-                by_config: name == "b",
+                whose: match name {
+                    "b" => Whose::Config,
+                    _ => Whose::Nobody,
+                },
                 heard: Some(heard),
             })
             .collect()
@@ -341,6 +374,21 @@ mod tests {
                 "Private by 2",
             ),
             (Some("x@b"), [missing(), silent(), refused()], "Unreachable"),
+            // Until then the config's word is awaited, whatever a lower one says now.
+            (
+                Some("x@b"),
+                [missing(), refused(), found("y")],
+                "CredentialsRefused",
+            ),
+            (Some("x@b"), [missing(), refused(), found("x")], "x@b by 2"),
+            // What is refused to nobody in particular is private there; it may be public elsewhere.
+            (Some("x@a"), [refused(), found("y"), missing()], "y@b by 1"),
+            (Some("x@a"), [refused(), found("x"), missing()], "x@b by 1"),
+            (
+                Some("x@a"),
+                [refused(), missing(), missing()],
+                "Private by 0",
+            ),
             (
                 Some("x@gone"),
                 [missing(), missing(), refused()],
@@ -397,6 +445,11 @@ mod tests {
         let all = heard([missing(), refused(), missing()]);
         let day = NOW - 100 + 24 * 3600;
         assert_eq!(shown(decide(Some(&known), &all, &rules(), day)), "Nothing");
+        let all = heard([missing(), refused(), found("y")]);
+        let before = decide(Some(&known), &all, &rules(), day - 1);
+        assert_eq!(shown(before), "CredentialsRefused");
+        let after = decide(Some(&known), &all, &rules(), day);
+        assert_eq!(shown(after), "y@c by 2");
         let deleted = Freshness {
             serve_deleted: true,
             ..rules()
@@ -410,6 +463,16 @@ mod tests {
         assert!(!is_fresh(&known, &minute, NOW));
         assert!(is_fresh(&known, &minute, NOW - 41));
         assert!(!is_fresh(&known, &rules(), NOW - 100));
+    }
+
+    #[test]
+    fn a_caller_who_is_refused_moves_no_tag() {
+        let mut all = heard([refused(), missing(), found("y")]);
+        for place in &mut all {
+            place.whose = Whose::Caller;
+        }
+        let decision = decide(Some(&tag("x", "a")), &all, &rules(), NOW);
+        assert_eq!(shown(decision), "Private by 0");
     }
 
     fn any_heard() -> impl Strategy<Value = Heard> {
@@ -446,10 +509,14 @@ mod tests {
                         && let Some(own) = asked.iter().position(|a| a.name == known.place)
                         && place > own
                     {
-                        prop_assert!(matches!(
-                            all[own],
-                            Heard::Failed(Failure::NotFound | Failure::Circle)
-                        ));
+                        let is_let_go = match &all[own] {
+                            Heard::Failed(Failure::NotFound | Failure::Circle) => true,
+                            Heard::Failed(Failure::Refused(_)) => {
+                                asked[own].whose == Whose::Nobody
+                            }
+                            _ => false,
+                        };
+                        prop_assert!(is_let_go);
                     }
                 }
                 Decision::Stale { tag, .. } => {

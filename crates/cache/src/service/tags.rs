@@ -9,7 +9,7 @@ use policy::CredentialChoice;
 use super::manifests::{ended, remembered};
 use super::{Cache, Class, Given, Manifest, Refusal, Who};
 use crate::digest::Digest;
-use crate::freshness::{Asked, Decision, Heard, Stale, decide, is_fresh};
+use crate::freshness::{Asked, Decision, Heard, Stale, Whose, decide, is_fresh, is_taken_back};
 use crate::index::{Link, Tag, TagName};
 use crate::rights::Caller;
 use crate::storage::now;
@@ -150,7 +150,11 @@ impl Cache {
             .map(|place| Asked {
                 name: place.name.clone(),
                 priority: place.priority,
-                by_config: matches!(place.credentials, CredentialChoice::Configured(_)),
+                whose: match (&place.credentials, class) {
+                    (CredentialChoice::Configured(_), _) => Whose::Config,
+                    (CredentialChoice::Callers, Class::Caller) => Whose::Caller,
+                    (CredentialChoice::Callers | CredentialChoice::Anonymous, _) => Whose::Nobody,
+                },
                 heard: None,
             })
             .collect();
@@ -180,6 +184,12 @@ impl Cache {
         loop {
             match decide(known.as_ref(), &asked, &rules, now()) {
                 Decision::Fresh { place, tag } => {
+                    if let Some(known) = &known
+                        && class == Class::Everybody
+                        && is_taken_back(known, &asked)
+                    {
+                        self.take_back(&name.repository, &known.place).await;
+                    }
                     let Some(from) = places.get(place) else {
                         return Outcome::Nothing(failures(&asked));
                     };

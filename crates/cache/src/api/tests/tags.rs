@@ -1,4 +1,5 @@
 use super::*;
+use crate::fake::Doors;
 
 #[tokio::test]
 async fn a_miss_is_remembered_and_a_404_deletes_nothing() {
@@ -102,4 +103,49 @@ async fn a_tag_is_served_stale_whatever_keeps_its_place_from_answering() {
         assert_eq!(digest, image.manifest.as_str(), "{failure:?}");
         assert!(!answer.header("warning").is_empty(), "{failure:?}");
     }
+}
+
+/// A mirror that gave `quay.io/x:1` and refuses everything now, above a place that has another one of that
+/// name; both digests.
+async fn a_place_that_refuses(world: &World) -> (String, String) {
+    place(world, "mirror", 900);
+    place(world, "other", 100);
+    let old = push(world, "mirror", "1", b"old");
+    pull(world, "quay.io/x", "1", &[]).await.unwrap();
+    world
+        .upstream
+        .with("mirror", |fake| fake.doors = Doors::Closed);
+    let new = push(world, "other", "1", b"new");
+    (old.manifest.to_string(), new.manifest.to_string())
+}
+
+#[tokio::test]
+async fn a_tag_does_not_freeze_where_its_place_refuses_the_configs_credentials() {
+    let world = World::new();
+    world
+        .upstream
+        .with("mirror", |fake| fake.is_configured = true);
+    let (old, new) = a_place_that_refuses(&world).await;
+    let answer = world.get("/v2/quay.io/x/manifests/1").await;
+    assert_eq!(answer.header("docker-content-digest"), old);
+    assert!(answer.header("warning").contains("refuses"));
+    // `authStale` is over.
+    let mut settings = settings();
+    settings.freshness.auth_stale = Duration::ZERO;
+    world.cache.configure(settings);
+    let answer = world.get("/v2/quay.io/x/manifests/1").await;
+    assert_eq!(answer.header("docker-content-digest"), new);
+    assert_eq!(answer.header("warning"), "");
+}
+
+#[tokio::test]
+async fn a_tag_that_is_private_at_its_place_is_what_it_is_elsewhere() {
+    let world = World::new();
+    let (old, new) = a_place_that_refuses(&world).await;
+    let answer = world.get("/v2/quay.io/x/manifests/1").await;
+    assert_eq!(answer.header("docker-content-digest"), new);
+    assert_eq!(answer.header("warning"), "");
+    // What only the first one gave is nobody's now.
+    let path = format!("/v2/quay.io/x/manifests/{old}");
+    assert_eq!(world.get(&path).await.status, 401);
 }
