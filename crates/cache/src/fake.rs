@@ -33,6 +33,8 @@ pub(crate) enum Sending {
     Wrongly,
     /// Everything from the beginning, whatever part was asked for.
     WithoutRanges,
+    /// Everything from the beginning, and never more than so many bytes.
+    WithoutRangesCutAfter(u64),
     /// Without saying how long it is.
     WithoutLength,
     /// An empty body with a 200.
@@ -259,7 +261,7 @@ impl Upstream for FakeUpstream {
             let mut start = from;
             match sending {
                 Sending::Wrongly => content.iter_mut().for_each(|byte| *byte ^= 0x55),
-                Sending::WithoutRanges => start = 0,
+                Sending::WithoutRanges | Sending::WithoutRangesCutAfter(_) => start = 0,
                 Sending::Nothing => content.clear(),
                 _ => {}
             }
@@ -292,7 +294,9 @@ impl Upstream for FakeUpstream {
                     let mut cut = false;
                     upstream.with(&name, |fake| {
                         match &mut fake.sending {
-                            Sending::CutAfter(most) if sent + length > *most => {
+                            Sending::CutAfter(most) | Sending::WithoutRangesCutAfter(most)
+                                if sent + length > *most =>
+                            {
                                 length = most.saturating_sub(sent);
                                 cut = length == 0;
                             }
@@ -336,7 +340,10 @@ impl Upstream for FakeUpstream {
                 start,
                 is_part: (from > 0 || to.is_some())
                     && start == from
-                    && !matches!(sending, Sending::WithoutRanges),
+                    && !matches!(
+                        sending,
+                        Sending::WithoutRanges | Sending::WithoutRangesCutAfter(_)
+                    ),
                 total: total_said,
                 digest: None,
                 body: pieces.boxed(),

@@ -164,6 +164,40 @@ async fn a_source_without_ranges_is_read_from_the_start_and_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_sends_the_same_again_and_again_is_left_for_the_next() {
+    let world = World::new();
+    let blob = content(3_000_000);
+    let digest = world.has("a", &blob, Sending::WithoutRangesCutAfter(1_000_000));
+    world.has("b", &blob, Sending::Well);
+    assert_eq!(world.pull(&digest).await.unwrap(), blob);
+    // Once, and once more because it had sent something.
+    assert_eq!(world.upstream.read("a", |fake| fake.blob_gets), 2);
+    assert_eq!(world.upstream.sent(), 2_000_000 + 2_000_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transfer_ends_when_its_only_source_sends_nothing_new() {
+    let world = World::new();
+    let digest = world.has(
+        "a",
+        &content(3_000_000),
+        Sending::WithoutRangesCutAfter(1_000_000),
+    );
+    // Each time it takes longer than all sources may be silent; it is not silent.
+    world
+        .upstream
+        .with("a", |fake| fake.pace = Duration::from_secs(2));
+    assert!(world.pull(&digest).await.is_err());
+    assert_eq!(world.upstream.read("a", |fake| fake.blob_gets), 2);
+
+    let digest = world.has("c", &content(3_000_001), Sending::CutAfter(0));
+    assert!(world.pull(&digest).await.is_err());
+    // With pauses, for a minute.
+    let asked = world.upstream.read("c", |fake| fake.blob_gets);
+    assert!((5..40).contains(&asked), "{asked}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn wrong_bytes_are_never_whole_and_the_next_source_is_used() {
     let world = World::new();
     let blob = content(50_000);

@@ -43,9 +43,14 @@ pub struct Fetch {
     /// The source that is tried first.
     preferred: usize,
     failures: Failures,
+    /// When any source has sent anything, be it only what is there already.
+    last_heard: Instant,
+    /// When something came that was not there yet.
     last_progress: Instant,
-    /// Rounds through all sources in which nothing arrived.
+    /// Rounds through all sources in which nothing new arrived.
     idle_rounds: u32,
+    /// The sources that have broken off in this round without having sent anything new.
+    fruitless: Vec<bool>,
     /// Whether any source has ever answered: until then nothing is tried twice.
     arrived: bool,
     contributors: Vec<usize>,
@@ -61,7 +66,8 @@ struct Open {
     body: BlobBody,
     /// Bytes that come before what is wanted.
     skip: u64,
-    received: u64,
+    /// Whether it has sent anything that was wanted.
+    is_fruitful: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -84,8 +90,10 @@ impl Fetch {
             ruled_out,
             preferred: 0,
             failures: Failures::default(),
+            last_heard: Instant::now(),
             last_progress: Instant::now(),
             idle_rounds: 0,
+            fruitless: vec![false; sources],
             arrived: from > 0,
             contributors: Vec::new(),
             ended: None,
@@ -194,7 +202,7 @@ impl Fetch {
                 return Ok(None);
             }
             if self.open.is_none() {
-                if self.last_progress.elapsed() > PROGRESS_TIMEOUT {
+                if self.last_heard.elapsed() > PROGRESS_TIMEOUT {
                     return Err(self.failures.clone());
                 }
                 self.reopen().await?;
@@ -244,9 +252,7 @@ impl Fetch {
     /// What of a received chunk is wanted.
     fn take(&mut self, mut bytes: Bytes) -> Option<Bytes> {
         let open = self.open.as_mut()?;
-        self.last_progress = Instant::now();
-        self.idle_rounds = 0;
-        open.received += bytes.len() as u64;
+        self.last_heard = Instant::now();
         let skipped = open.skip.min(bytes.len() as u64);
         open.skip -= skipped;
         let _ = bytes.split_to(usize::try_from(skipped).unwrap_or(bytes.len()));
@@ -262,6 +268,11 @@ impl Fetch {
             return None;
         }
         self.arrived = true;
+        // Only now: a source without ranges that always breaks off at the same byte sends much, and nothing new.
+        self.last_progress = self.last_heard;
+        self.idle_rounds = 0;
+        self.fruitless.fill(false);
+        open.is_fruitful = true;
         self.at += bytes.len() as u64;
         if !self.contributors.contains(&open.source) {
             self.contributors.push(open.source);
@@ -269,7 +280,8 @@ impl Fetch {
         Some(bytes)
     }
 
-    /// The open source has failed in the middle. One that had sent something is asked again.
+    /// The open source has failed in the middle. One that had sent something new is asked again at once;
+    /// another one has its next turn after all others.
     fn broke(&mut self, detail: String) {
         let Some(open) = self.open.take() else {
             return;
@@ -283,10 +295,13 @@ impl Fetch {
         self.failures
             .note(&self.name(open.source), Failure::Silent(detail));
         self.ended = None;
-        if open.received > 0 {
+        if open.is_fruitful {
             self.preferred = open.source;
         } else {
             self.preferred = open.source + 1;
+            if let Some(fruitless) = self.fruitless.get_mut(open.source) {
+                *fruitless = true;
+            }
         }
     }
 }

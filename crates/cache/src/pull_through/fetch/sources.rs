@@ -19,7 +19,8 @@ impl Fetch {
                 for step in 0..count {
                     let source = (self.preferred + step) % count;
                     let is_out = self.ruled_out.get(source).copied().unwrap_or(true);
-                    if is_out || self.is_silent(source) != with_silent {
+                    let had_its_turn = self.fruitless.get(source).copied().unwrap_or(true);
+                    if is_out || had_its_turn || self.is_silent(source) != with_silent {
                         continue;
                     }
                     match self.try_open(source).await {
@@ -36,6 +37,7 @@ impl Fetch {
                 return Err(self.failures.clone());
             }
             self.idle_rounds = self.idle_rounds.saturating_add(1);
+            self.fruitless.fill(false);
             tokio::time::sleep(BACKOFF.pause(self.idle_rounds)).await;
         }
     }
@@ -83,6 +85,7 @@ impl Fetch {
         let permit = wanted.limits.acquire(place.endpoint.domain()).await;
         // Waiting for a turn is nobody's silence.
         self.last_progress += queued.elapsed();
+        self.last_heard += queued.elapsed();
         if wanted.liars.is_one(&place.name, &wanted.digest) {
             let wrong = "sent other bytes than asked for a moment ago".to_owned();
             return Err(Failure::Wrong(wrong));
@@ -129,7 +132,7 @@ impl Fetch {
             source,
             skip: self.at - body.start,
             body,
-            received: 0,
+            is_fruitful: false,
             _permit: permit,
         })
     }
@@ -163,7 +166,7 @@ impl Fetch {
                 digest: None,
                 body: body.boxed(),
             },
-            received: 0,
+            is_fruitful: false,
             _permit: None,
         })
     }
