@@ -115,6 +115,16 @@ fn tree(index: &Index, root: &Digest) -> Result<(u64, Vec<String>), IndexError> 
     Ok((size, platforms))
 }
 
+/// What became of an image that was to be deleted.
+enum Removed {
+    /// It is gone, and so many bytes with it.
+    Freed(u64),
+    /// Its name is gone. Another tag means the same.
+    StillTagged,
+    /// Its name is gone. Another image in the cache has it as a part.
+    StillPart,
+}
+
 pub(super) async fn remove(cache: &Cache, name: &str, sink: &Sink) -> bool {
     let named = match Named::parse(name) {
         Ok(named) => named,
@@ -134,7 +144,9 @@ pub(super) async fn remove(cache: &Cache, name: &str, sink: &Sink) -> bool {
                 digest
             }
             Named::InRepository(repository, digest) => {
-                index.unlink(&repository, Some(&digest))?;
+                if !index.is_part(&repository, &digest)? {
+                    index.unlink(&repository, Some(&digest))?;
+                }
                 digest
             }
             Named::Tag(tag) => {
@@ -151,16 +163,28 @@ pub(super) async fn remove(cache: &Cache, name: &str, sink: &Sink) -> bool {
             .iter()
             .any(|(_, tag)| tag.digest == digest);
         if is_wanted {
-            return Ok(Some(0));
+            return Ok(Some(Removed::StillTagged));
         }
         if index.object(&digest)?.is_none() {
             return Ok(None);
         }
-        storage.remove_image(&digest).map(Some)
+        // A platform of an index that is here: without it the index could not be pulled any more.
+        if !index.parents(&digest)?.is_empty() {
+            return Ok(Some(Removed::StillPart));
+        }
+        Ok(Some(Removed::Freed(storage.remove_image(&digest)?)))
     });
     match removed.await {
-        Ok(Some(bytes)) => {
-            sink.send(Event::Text(format!("{shown} deleted, {bytes} bytes freed")));
+        Ok(Some(removed)) => {
+            sink.send(Event::Text(match removed {
+                Removed::Freed(bytes) => format!("{shown} deleted, {bytes} bytes freed"),
+                Removed::StillTagged => {
+                    format!("{shown} deleted, 0 bytes freed: another tag means the same image")
+                }
+                Removed::StillPart => format!(
+                    "{shown} deleted, 0 bytes freed: another image in the cache consists of it"
+                ),
+            }));
             true
         }
         Ok(None) => failed(sink, &format!("{shown} is not in the cache")),

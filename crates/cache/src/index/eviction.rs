@@ -89,15 +89,26 @@ impl Index {
         })
     }
 
-    /// Takes one image out, pinned or not, with all that nothing else names.
+    /// Takes one image out, pinned or not, with all that nothing else names and that no tag means. Nothing
+    /// where it is a part of another image, which would be broken without it.
     ///
     /// # Errors
     /// Where the disk fails.
     pub fn remove_image(&self, image: &Digest) -> Result<Evicted> {
         self.write(Durability::Immediate, |txn| {
             let mut evicted = Evicted::default();
-            let pinned = pinned(txn)?;
-            take_out(txn, image, &pinned, &mut evicted)?;
+            let parents = txn.open_multimap_table(PARENTS)?;
+            if parents.get(image.as_str())?.next().is_some() {
+                return Ok(evicted);
+            }
+            drop(parents);
+            let mut kept = pinned(txn)?;
+            for entry in txn.open_table(TAGS)?.iter()? {
+                let (_, tag) = entry?;
+                let tag: Tag = serde_json::from_slice(tag.value())?;
+                kept.insert(tag.digest);
+            }
+            take_out(txn, image, &kept, &mut evicted)?;
             evicted.images = u64::from(!evicted.digests.is_empty());
             Ok(evicted)
         })
@@ -163,10 +174,11 @@ fn is_busy(txn: &redb::WriteTransaction, image: &Digest, busy: &HashSet<Digest>)
     Ok(false)
 }
 
+/// Takes an image out with all that nothing else names and that is not among `kept`.
 fn take_out(
     txn: &redb::WriteTransaction,
     image: &Digest,
-    pinned: &HashSet<Digest>,
+    kept: &HashSet<Digest>,
     evicted: &mut Evicted,
 ) -> Result<()> {
     let mut open = vec![image.clone()];
@@ -179,7 +191,7 @@ fn take_out(
         let parents = txn.open_multimap_table(PARENTS)?;
         for child in object.children {
             let is_orphan = parents.get(child.digest.as_str())?.next().is_none();
-            if is_orphan && !pinned.contains(&child.digest) {
+            if is_orphan && !kept.contains(&child.digest) {
                 open.push(child.digest);
             }
         }

@@ -112,6 +112,20 @@ impl Index {
         self.read(|txn| get(&txn.open_table(LINKS)?, &link_key(repository, digest)))
     }
 
+    /// Whether a manifest of this repository that is in the store names an object: whoever pulls that one
+    /// there needs this one, too.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn is_part(&self, repository: &Repository, digest: &Digest) -> Result<bool> {
+        for parent in self.parents(digest)? {
+            if self.linked(repository, &parent)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Forgets what belongs to a repository, or one object of it.
     ///
     /// # Errors

@@ -314,7 +314,8 @@ impl Storage {
         Ok(())
     }
 
-    /// Deletes an image and what nothing else needs. Returns the bytes that were freed.
+    /// Deletes an image and what nothing else needs. Returns the bytes that were freed: none where it is a
+    /// part of another image.
     ///
     /// # Errors
     /// Where the disk fails.

@@ -2,6 +2,7 @@
 
 mod disk;
 mod errors;
+mod images;
 mod names;
 mod pulls;
 mod ranges;
