@@ -93,11 +93,11 @@ mod tests {
         assert_eq!(budget.left.load(Ordering::Relaxed), whole);
     }
 
-    /// An image call is held in the window until it has come whole.
+    /// An image call is held in the window where there is no other room for it.
     #[test]
     fn the_least_window_has_room_for_an_image_call() {
         let tuning = Http2Tuning::SHIM;
-        assert!(tuning.least_connection_window as usize >= crate::body::MAX_MESSAGE);
-        assert!(tuning.stream_window as usize >= crate::body::MAX_MESSAGE);
+        assert!(tuning.least_connection_window as usize >= crate::body::MAX_IN_WINDOW);
+        assert!(tuning.stream_window as usize >= crate::body::MAX_IN_WINDOW);
     }
 }

@@ -8,17 +8,24 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use crate::call_head::CallHead;
+use crate::grpc::Status;
 use crate::method::ImageMethod;
 use crate::upstream::{Outgoing, UnaryReply, Upstream, UpstreamError};
 
 /// What answers the image calls.
 ///
 /// The server calls it for each request whose path is in the method table and whose body is exactly
-/// one readable message; every other request never gets here. When the client cancels, the future is
+/// one readable message; for others of these paths it is asked for their [refusal](Self::refusal) only. When the client cancels, the future is
 /// dropped, and with it whatever it asked of the runtime is cancelled there.
 pub trait ImageCalls: Send + Sync + 'static {
     /// Answers one call. Failures are answers too: [`UnaryReply::from_status`].
     fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply>;
+
+    /// What the client of a call gets that can't be read, or whose answer has failed inside the shim; `why` says
+    /// which. `None`: the call is forwarded as it came.
+    fn refusal(&self, _method: ImageMethod, _why: &str) -> Option<Status> {
+        None
+    }
 
     /// Whether calls of this method are answered here now. Others are forwarded as they come, without
     /// being read.

@@ -1,5 +1,5 @@
 //! One image call on its way: its message is read whole, answered by the image service, and the answer
-//! is sent. What can't be read is forwarded as it came.
+//! is sent. What can't be read is forwarded as it came, unless the image service refuses that.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -13,21 +13,25 @@ use futures_util::future::poll_fn;
 use h2::server::SendResponse;
 use http::request::Parts;
 
-use crate::body::{Collected, collect};
+use crate::body::{Collected, Place, collect};
 use crate::call::{CallHead, ImageCalls, PassThrough, UnaryCall, Waited};
 use crate::forward::{self, Call, Forwarded, forward};
 use crate::grpc::{Code, Message, Status};
 use crate::method::ImageMethod;
-use crate::upstream::{Upstream, strip_connection_headers};
+use crate::upstream::{UnaryReply, Upstream, strip_connection_headers};
 
-/// Answers an image call. `None` where the client was gone before it had said what it wants.
+/// What a panic is called. The log has it already, from the panic itself.
+const FAILED_INSIDE: &str = "answering it has failed inside the shim";
+
+/// Answers an image call, whose message is in `place`. `None` where the client was gone before it had said what it wants.
 pub(crate) async fn image_call(
     upstream: &Upstream,
     calls: &dyn ImageCalls,
     method: ImageMethod,
     mut call: Call,
+    mut place: Place<'_>,
 ) -> Option<Forwarded> {
-    match collect(&mut call.body).await.ok()? {
+    let (prefix, why) = match collect(&mut call.body, &mut place).await.ok()? {
         Collected::Whole(received) => {
             let message = Message::parse(&received);
             match message.and_then(|message| message.decode(&call.head.headers)) {
@@ -41,14 +45,24 @@ pub(crate) async fn image_call(
                     return Some(answer(upstream, calls, request, call.respond).await);
                 }
                 // Compressed in a way we do not know: the runtime may.
-                Err(error) => {
-                    tracing::debug!(method = method.name(), %error, "forwarding a call unread");
-                    call.prefix = vec![received];
-                }
+                Err(error) => (vec![received], error.to_string()),
             }
         }
-        Collected::Other(prefix) => call.prefix = prefix,
+        Collected::Other { prefix, why } => (prefix, why.to_string()),
+    };
+    if let Some(status) = calls.refusal(method, &why) {
+        forward::refuse(&mut call.respond, &status);
+        return Some(Forwarded {
+            code: status.code,
+            added: call.began.elapsed(),
+        });
     }
+    if method == ImageMethod::Pull {
+        tracing::warn!("PullImage is forwarded as it came, and no rule applies to it: {why}");
+    } else {
+        tracing::debug!("{} is forwarded as it came: {why}", method.name());
+    }
+    call.prefix = prefix;
     Some(forward(upstream, call).await)
 }
 
@@ -95,14 +109,16 @@ async fn answer(
     };
     let answering = async {
         let answer = async { calls.call(call.clone()).await };
-        // A defect of ours must not fail a call that the runtime could do.
+        // A defect of ours must not fail a call that the runtime could do, and may do.
         match AssertUnwindSafe(answer).catch_unwind().await {
             Ok(reply) => reply,
             Err(_) => {
-                tracing::error!(
-                    method = method.name(),
-                    "answering a call failed inside the shim; forwarding it as it came"
-                );
+                let method = call.method;
+                if let Some(status) = calls.refusal(method, FAILED_INSIDE) {
+                    tracing::error!("{} is refused: {FAILED_INSIDE}", method.name());
+                    return UnaryReply::from_status(&status);
+                }
+                tracing::error!("{} is forwarded as it came: {FAILED_INSIDE}", method.name());
                 PassThrough.call(call).await
             }
         }

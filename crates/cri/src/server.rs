@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::accept::accept_all;
 use crate::authority::AuthorityFix;
-use crate::body::{Collected, collect};
+use crate::body::{Collected, Room, collect};
 use crate::budget::{Budget, Share};
 use crate::call::ImageCalls;
 use crate::forward::{Call, Forwarded, forward};
@@ -95,6 +95,7 @@ pub async fn serve(
         phases,
         in_flight: InFlight::default(),
         budget: Budget::new(&Http2Tuning::SHIM),
+        room: Room::default(),
     });
     let _ticking = AbortOnDropHandle::new(tokio::spawn(tick()));
     let mut connections = JoinSet::new();
@@ -188,6 +189,8 @@ struct Service {
     phases: watch::Receiver<Phase>,
     in_flight: InFlight,
     budget: Budget,
+    /// For messages that are read whole.
+    room: Room,
 }
 
 /// One connected client, for as long as it is or one of its calls is under way.
@@ -304,7 +307,8 @@ impl Client {
                     ImageMethod::List => self.lists.acquire().await.ok(),
                     _ => None,
                 };
-                image_call(&self.upstream, calls, method, call).await
+                let place = service.room.place();
+                image_call(&self.upstream, calls, method, call, place).await
             }
             None => Some(forward(&self.upstream, call).await),
         };
@@ -325,9 +329,10 @@ impl Service {
         mut body: RecvStream,
         mut respond: SendResponse<Bytes>,
     ) {
-        let message = match collect(&mut body).await {
+        let mut place = self.room.place();
+        let message = match collect(&mut body, &mut place).await {
             Ok(Collected::Whole(received)) => grpc::single_message(&received, &head.headers),
-            Ok(Collected::Other(_)) => Err(grpc::FrameError::Truncated),
+            Ok(Collected::Other { .. }) => Err(grpc::FrameError::Truncated),
             // The client is gone.
             Err(_) => return,
         };

@@ -53,6 +53,11 @@ impl Attempts {
         }
     }
 
+    /// Which call it is.
+    pub(super) fn method(&self) -> ImageMethod {
+        self.call.method
+    }
+
     /// The request's message.
     pub(super) fn message(&self) -> &Bytes {
         &self.call.message
@@ -86,33 +91,24 @@ impl Attempts {
     /// Sends the request with another image name. One that can't be edited goes as it came.
     pub(super) async fn with_image(&self, image: &str) -> AttemptResult {
         let path = self.call.method.name_path();
-        self.edited(wire::replace_text(&self.call.message, path, image))
-            .await
-    }
-
-    /// Sends the pull request with another image name and other credentials. One that can't be edited
-    /// goes as it came.
-    pub(super) async fn with_image_and_auth(
-        &self,
-        image: &str,
-        auth: AuthEdit<'_>,
-    ) -> AttemptResult {
-        self.edited(wire::replace_image_and_auth(
-            &self.call.message,
-            image,
-            auth,
-        ))
-        .await
-    }
-
-    async fn edited(&self, message: Result<impl AsRef<[u8]>, WireError>) -> AttemptResult {
-        match message {
-            Ok(message) => self.send(&Outgoing::message(message.as_ref())?).await,
+        match wire::replace_text(&self.call.message, path, image) {
+            Ok(message) => self.send(&Outgoing::message(&message)?).await,
             Err(error) => {
                 tracing::debug!("{} goes as it came: {error}", self.call.method.name());
                 self.unchanged().await
             }
         }
+    }
+
+    /// Sends the pull request with another image name and other credentials. It never goes as it came: that would be a
+    /// pull from somewhere else.
+    pub(super) async fn with_image_and_auth(
+        &self,
+        image: &str,
+        auth: AuthEdit<'_>,
+    ) -> AttemptResult {
+        let message = wire::replace_image_and_auth(&self.call.message, image, auth)?;
+        self.send(&Outgoing::message(&message)?).await
     }
 
     /// The same question as an ImageStatus: for a call that has to know what its name stands for.

@@ -11,7 +11,7 @@
 //! | `record` | what a pull leaves behind: history, counters, its line in the log |
 //!
 //! Whatever can't be decided here is forwarded as it came: the shim must never be the reason that a
-//! call fails which the runtime could answer (rule 7 of `docs/rules.md`).
+//! call fails which the runtime could answer (rule 7 of `docs/rules.md`). With `fallbackToOrigin: false` a pull is not.
 
 mod attempt;
 mod early;
@@ -28,12 +28,14 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use policy::Reference;
 use policy::config::Settings;
+use policy::reference::ReferenceError;
 use resolver::{LastPlaces, Resolver};
 use telemetry::Telemetry;
 use tokio::runtime::Handle;
 
 use crate::alias::Aliases;
 use crate::call::{ImageCalls, UnaryCall};
+use crate::grpc::{Code, Status};
 use crate::method::ImageMethod;
 use crate::upstream::UnaryReply;
 use crate::wire;
@@ -102,27 +104,36 @@ impl ImageCalls for ImageService {
             let settings = shared.settings.load_full();
             let method = call.method;
             let is_about_one = method != ImageMethod::List;
-            let reference = is_about_one
-                .then(|| reference(method, &call.message))
-                .flatten();
+            let name = is_about_one.then(|| reference(method, &call.message));
             let attempts = Attempts::new(call, settings.timeout);
-            match (method, reference) {
-                (ImageMethod::List, _) => names::list(&shared, &settings, &attempts).await,
-                (_, None) => attempt::reply(attempts.unchanged().await),
-                (ImageMethod::Pull, Some(name)) => {
+            match (method, name) {
+                (ImageMethod::List, _) | (_, None) => {
+                    names::list(&shared, &settings, &attempts).await
+                }
+                (_, Some(Err(why))) => {
+                    tracing::debug!("no rule applies to a {}: {why}", method.name());
+                    pass_on(&settings, &attempts, &why).await
+                }
+                (ImageMethod::Pull, Some(Ok(name))) => {
                     pull::pull(&shared, &settings, &attempts, &name).await
                 }
-                (ImageMethod::Status, Some(name)) => {
+                (ImageMethod::Status, Some(Ok(name))) => {
                     local::status(&shared, &settings, &attempts, &name).await
                 }
-                (ImageMethod::Remove, Some(name)) => {
+                (ImageMethod::Remove, Some(Ok(name))) => {
                     local::remove(&shared, &settings, &attempts, &name).await
                 }
-                (ImageMethod::Create, Some(name)) => {
+                (ImageMethod::Create, Some(Ok(name))) => {
                     local::create(&shared, &settings, &attempts, &name).await
                 }
             }
         })
+    }
+
+    fn refusal(&self, method: ImageMethod, why: &str) -> Option<Status> {
+        let settings = self.shared.settings.load();
+        let unread = Untouched::Unread(why.to_owned());
+        is_closed(&settings, method).then(|| unread.status())
     }
 
     fn answers(&self, method: ImageMethod) -> bool {
@@ -157,22 +168,49 @@ impl Shared {
     }
 }
 
+/// Why no rule applies to a call.
+#[derive(Debug, thiserror::Error)]
+enum Untouched {
+    /// It can't be read.
+    #[error("{0}")]
+    Unread(String),
+    /// It names no image at any registry: an image ID, or no reference.
+    #[error("{0}")]
+    NoName(#[from] ReferenceError),
+}
+
+impl Untouched {
+    /// What the caller gets where the call must not be forwarded.
+    fn status(&self) -> Status {
+        let code = match self {
+            Self::Unread(_) => Code::UNAVAILABLE,
+            Self::NoName(_) => Code::NOT_FOUND,
+        };
+        let message = format!(
+            "image-cri-shim can't apply its rules to this pull: {self}; `fallbackToOrigin: false` forbids passing it on to the runtime as it came"
+        );
+        Status::new(code, message)
+    }
+}
+
+/// Whether a call must not reach the runtime as it came: it would pull from wherever the name says, or from what the
+/// name means to the runtime alone.
+fn is_closed(settings: &Settings, method: ImageMethod) -> bool {
+    method == ImageMethod::Pull && !settings.rules.fallback_to_origin
+}
+
+/// Answers a call that no rule applies to.
+async fn pass_on(settings: &Settings, attempts: &Attempts, why: &Untouched) -> UnaryReply {
+    if is_closed(settings, attempts.method()) {
+        return UnaryReply::from_status(&why.status());
+    }
+    attempt::reply(attempts.unchanged().await)
+}
+
 /// The name that a request is about, where it is one that rules can apply to: not an image ID, and
 /// a valid reference.
-fn reference(method: ImageMethod, message: &[u8]) -> Option<Reference> {
-    let name = match wire::text_at(message, method.name_path()) {
-        Ok(name) => name.unwrap_or_default(),
-        Err(error) => {
-            tracing::debug!("{} is forwarded as it came: {error}", method.name());
-            return None;
-        }
-    };
-    match Reference::parse(name) {
-        Ok(reference) => Some(reference),
-        Err(policy::reference::ReferenceError::ImageId(_)) => None,
-        Err(error) => {
-            tracing::debug!("{} is forwarded as it came: {error}", method.name());
-            None
-        }
-    }
+fn reference(method: ImageMethod, message: &[u8]) -> Result<Reference, Untouched> {
+    let name = wire::text_at(message, method.name_path());
+    let name = name.map_err(|error| Untouched::Unread(error.to_string()))?;
+    Ok(Reference::parse(name.unwrap_or_default())?)
 }

@@ -12,11 +12,11 @@ use policy::{
 };
 use resolver::{Depth, Resolution};
 
-use super::Shared;
 use super::attempt::{AttemptError, AttemptResult, Attempts, reply};
 use super::early;
 use super::names;
 use super::record::Record;
+use super::{Shared, Untouched, pass_on};
 use crate::grpc::{Code, Status};
 use crate::upstream::UnaryReply;
 use crate::wire::{self, AuthEdit};
@@ -38,9 +38,21 @@ pub(super) async fn pull(
     let plan = Arc::new(Plan::new(&settings.rules, reference));
     let caller = match wire::request_auth(attempts.message()) {
         Ok(auth) => auth.and_then(|auth| auth.basic()),
+        // Whoever writes a pull secret writes what is in there. It must not take the image from the rules.
         Err(error) => {
-            tracing::debug!("PullImage is forwarded as it came: {error}");
-            return reply(attempts.unchanged().await);
+            match wire::replace_image_and_auth(attempts.message(), "", AuthEdit::Remove) {
+                Ok(_editable) => {
+                    tracing::debug!(
+                        "the credentials of a PullImage of {reference} are not known to the shim: {error}"
+                    );
+                    None
+                }
+                Err(error) => {
+                    let why = Untouched::Unread(error.to_string());
+                    tracing::warn!("no rule applies to a PullImage of {reference}: {why}");
+                    return pass_on(settings, attempts, &why).await;
+                }
+            }
         }
     };
     let record = Record::begin(shared, &plan);

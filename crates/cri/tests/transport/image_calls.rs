@@ -149,6 +149,26 @@ async fn what_is_not_one_readable_message_goes_through_whole() {
 }
 
 #[tokio::test]
+async fn as_much_as_runtimes_take_is_read() {
+    let (world, mirror) = mirror().await;
+    let client = world.client().await;
+    let mut message = status_request("a:1").to_vec();
+    // Field 99, unknown: the rest of 16 MiB.
+    let rest = (16 << 20) - message.len() - 6;
+    message.extend_from_slice(&[0x9a, 0x06]);
+    prost::encoding::encode_varint(rest as u64, &mut message);
+    message.resize(16 << 20, 7);
+    for _ in 0..3 {
+        // One after another: what one has taken is there for the next.
+        let reply = client.call(STATUS, &[], frame(false, &message)).await;
+        assert_eq!(reply.code(), "0");
+    }
+    let seen = mirror.0.lock();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|(_, read)| *read == message));
+}
+
+#[tokio::test]
 async fn a_failure_keeps_its_code_and_details_and_gains_a_line() {
     let (world, _) = mirror().await;
     let status = RpcStatus {
@@ -175,27 +195,78 @@ async fn a_failure_keeps_its_code_and_details_and_gains_a_line() {
 }
 
 /// Fails inside.
-struct Broken;
+struct Broken {
+    /// Pulls must not be forwarded as they came.
+    is_closed: bool,
+}
 
 impl ImageCalls for Broken {
     fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply> {
         Box::pin(async move {
-            if call.method == ImageMethod::Status {
+            if call.message != gone().encode_to_vec() {
                 panic!("a defect");
             }
             UnaryReply::from_status(&Status::new(Code::NOT_FOUND, "gone"))
         })
     }
+
+    fn refusal(&self, method: ImageMethod, why: &str) -> Option<Status> {
+        let is_refused = self.is_closed && method == ImageMethod::Pull;
+        is_refused.then(|| Status::new(Code::UNAVAILABLE, why.to_owned()))
+    }
+}
+
+fn pull_request(name: &str) -> PullImageRequest {
+    PullImageRequest {
+        image: Some(ImageSpec {
+            image: name.into(),
+            ..ImageSpec::default()
+        }),
+        ..PullImageRequest::default()
+    }
+}
+
+/// The one pull that [`Broken`] answers.
+fn gone() -> PullImageRequest {
+    pull_request("gone:1")
 }
 
 #[tokio::test]
 async fn a_defect_of_ours_does_not_fail_the_call() {
-    let world = World::with(Arc::new(Broken), Duration::from_secs(5)).await;
+    let calls = Arc::new(Broken { is_closed: false });
+    let world = World::with(calls, Duration::from_secs(5)).await;
     let id = world.runtime.add_image("a:1");
     let client = testkit::cri_client::CriClient::new(&world.socket);
     assert_eq!(client.status("a:1").await.unwrap().unwrap().id, id);
-    let error = client.pull("a:1", None).await.unwrap_err();
+    client.pull("b:1", None).await.unwrap();
+    let error = client.pull("gone:1", None).await.unwrap_err();
     assert_eq!((error.code(), error.message()), (Some(5), "gone"));
+}
+
+#[tokio::test]
+async fn what_must_not_be_forwarded_as_it_came_is_refused() {
+    let calls = Arc::new(Broken { is_closed: true });
+    let world = World::with(calls, Duration::from_secs(5)).await;
+    let id = world.runtime.add_image("a:1");
+    let client = testkit::cri_client::CriClient::new(&world.socket);
+    let error = client.pull("a:1", None).await.unwrap_err();
+    assert_eq!(error.code(), Some(14), "{error:?}");
+    assert_eq!(client.status("a:1").await.unwrap().unwrap().id, id);
+    let client = world.client().await;
+    let message = pull_request("a:1").encode_to_vec();
+    let one = frame(false, &message);
+    let two = Bytes::from([&one[..], &one[..]].concat());
+    let large = frame(false, &vec![0; (16 << 20) + 1]);
+    for (body, why) in [
+        (frame(true, &message), "compressed"),
+        (two, "not one message"),
+        (large, "larger than 16 MiB"),
+    ] {
+        let reply = client.call(PULL, &[], body).await;
+        assert_eq!(reply.code(), "14");
+        assert!(reply.text().contains(why), "{}", reply.text());
+    }
+    assert_eq!(world.runtime.count("PullImage"), 0);
 }
 
 #[tokio::test]

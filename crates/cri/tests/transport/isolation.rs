@@ -84,7 +84,7 @@ async fn image_calls_that_never_become_whole_hold_a_bounded_amount() {
     let world = World::start().await;
     let client = world.client().await;
     let mut calls = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..100 {
         let mut call = client
             .open("/runtime.v1.ImageService/ImageStatus", &[])
             .await;
@@ -108,5 +108,26 @@ async fn image_calls_that_never_become_whole_hold_a_bounded_amount() {
     drop(calls);
     // Given back.
     let reply = patiently("itself", client.call(VERSION, &[], frame(false, b""))).await;
+    assert_eq!(reply.code(), "0");
+}
+
+/// Pulls of Pods with many labels take long like others; their messages don't fill the window meanwhile.
+#[tokio::test]
+async fn long_pulls_with_large_messages_hold_up_none_of_their_clients_other_calls() {
+    let world = World::start().await;
+    world.runtime.hang("PullImage");
+    let client = world.client().await;
+    let mut pulls = Vec::new();
+    for _ in 0..20 {
+        let mut call = client.open("/runtime.v1.ImageService/PullImage", &[]).await;
+        let message = frame(false, &vec![0x1a; 900 << 10]);
+        patiently("a pull's message", call.send(message, true)).await;
+        pulls.push(call);
+    }
+    until("the pulls to arrive", || async {
+        (world.runtime.count("PullImage") == 20).then_some(())
+    })
+    .await;
+    let reply = patiently("another call", client.call(VERSION, &[], frame(false, b""))).await;
     assert_eq!(reply.code(), "0");
 }

@@ -1,11 +1,15 @@
 //! Images that no configured registry has.
 
-use testkit::cri_api::{Any, RpcStatus};
-use testkit::cri_client::kubelet_auth;
+use http::HeaderMap;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use testkit::cri_api::{Any, ImageSpec, PullImageRequest, RpcStatus};
+use testkit::cri_client::{CallError, kubelet_auth};
 use testkit::docker_registry::DockerRegistry;
 use testkit::images::Image;
+use testkit::shim::Shim;
 
-use crate::world::{World, registry_with, with_fake_runtime};
+use crate::world::{World, probes, registry_with, with_fake_runtime};
 
 #[tokio::test]
 async fn the_origin_is_pulled_from_unchanged_and_with_the_requests_credentials() {
@@ -93,6 +97,70 @@ async fn without_fallback_the_origin_is_never_asked() {
     );
     assert!(origin.recording().is_empty());
     origin.stop().await;
+}
+
+async fn send_pull(shim: &Shim, message: Vec<u8>) -> Result<(), CallError> {
+    let client = shim.client();
+    let path = client.path("ImageService", "PullImage");
+    let answer = client.unary(&path, message.into(), HeaderMap::new());
+    answer.await.map(drop)
+}
+
+/// A pull request as kubelet makes it, for a Pod whose author wrote the rest.
+async fn pull_with(shim: &Shim, name: &str, field: u32, value: &[u8]) -> Result<(), CallError> {
+    let mut message = PullImageRequest {
+        image: Some(ImageSpec {
+            image: name.to_owned(),
+            ..ImageSpec::default()
+        }),
+        ..PullImageRequest::default()
+    }
+    .encode_to_vec();
+    encode_key(field, WireType::LengthDelimited, &mut message);
+    encode_varint(value.len() as u64, &mut message);
+    message.extend_from_slice(value);
+    send_pull(shim, message).await
+}
+
+#[tokio::test]
+async fn without_fallback_no_pod_gets_past_the_rules_by_what_it_is_made_of() {
+    let image = Image::new("ours");
+    let mirror = registry_with(&image, "team/app", "1").await;
+    let config = format!("address: {}\nfallbackToOrigin: false", mirror.url());
+    let (shim, runtime) = with_fake_runtime(&config).await;
+    // Labels in the sandbox's config; a pull secret whose password (field 2) is not UTF-8; one that is no message.
+    let labels = vec![b'x'; 5 << 20];
+    let authors: [(u32, &[u8]); 3] = [
+        (3, &labels),
+        (2, &[0x0a, 1, b'u', 0x12, 2, 0xff, 0xfe]),
+        (2, &[0xff]),
+    ];
+    for (number, (field, value)) in authors.into_iter().enumerate() {
+        runtime.clear_requests();
+        mirror.recording().clear();
+        let evil = format!("ghcr.io/evil/app:{number}");
+        let error = pull_with(&shim, &evil, field, value).await.unwrap_err();
+        assert_eq!(error.code(), Some(5), "{error:?}");
+        assert_eq!(runtime.count("PullImage"), 0);
+        assert_eq!(probes(&mirror), 1);
+        let name = "ghcr.io/team/app:1";
+        pull_with(&shim, name, field, value).await.unwrap();
+        let asked = String::from_utf8_lossy(&runtime.requests()[0].message).into_owned();
+        assert!(asked.contains(&mirror.host()));
+    }
+    // containerd takes the latter for a tag of docker.io/library/sha256.
+    let hex = "a".repeat(64);
+    runtime.clear_requests();
+    for id in [hex.clone(), format!("sha256:{hex}")] {
+        let error = shim.client().pull(&id, None).await.unwrap_err();
+        assert_eq!(error.code(), Some(5), "{error:?}");
+        assert!(error.message().contains("fallbackToOrigin"), "{error:?}");
+    }
+    // An auth field that is a number: what it is to the runtime is not known here.
+    let message = [&[0x0a, 3, 0x0a, 1, b'a'][..], &[0x10, 1]].concat();
+    let error = send_pull(&shim, message).await.unwrap_err();
+    assert_eq!(error.code(), Some(14), "{error:?}");
+    assert_eq!(runtime.count("PullImage"), 0);
 }
 
 #[tokio::test]
