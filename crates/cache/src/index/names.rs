@@ -118,12 +118,7 @@ impl Index {
     /// # Errors
     /// Where the disk fails.
     pub fn is_part(&self, repository: &Repository, digest: &Digest) -> Result<bool> {
-        for parent in self.parents(digest)? {
-            if self.linked(repository, &parent)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(!self.manifests_in(repository, digest)?.is_empty())
     }
 
     /// Forgets what belongs to a repository, or one object of it.

@@ -3,7 +3,10 @@
 use redb::{Durability, ReadableTable};
 
 use super::records::{Link, Object};
-use super::tables::{OBJECTS, PARENTS, SUBJECTS, USED, collect, get, put, put_link, remove};
+use super::tables::{
+    LINKS, OBJECTS, PARENTS, SUBJECTS, USED, collect, get, link_key, put, put_link, remove,
+};
+use super::whole::is_index;
 use super::{Index, NewObject, Result, eviction};
 use crate::digest::Digest;
 use crate::manifest::Kind;
@@ -149,19 +152,52 @@ impl Index {
         })
     }
 
-    /// The length that a manifest in the store gives for an object that is not there yet.
+    /// The length that a manifest of a repository gives for an object that is not there yet. What the
+    /// manifests of other repositories say of it is not asked: anybody can push one, with any number.
     ///
     /// # Errors
     /// Where the disk fails.
-    pub fn expected_size(&self, digest: &Digest) -> Result<Option<u64>> {
-        for parent in self.parents(digest)? {
-            if let Some(object) = self.object(&parent)?
-                && let Some(child) = object.children.iter().find(|c| c.digest == *digest)
-            {
-                return Ok(Some(child.size));
+    pub fn expected_size(&self, repository: &Repository, digest: &Digest) -> Result<Option<u64>> {
+        let manifests = self.manifests_in(repository, digest)?;
+        let mut children = manifests.iter().flat_map(|manifest| &manifest.children);
+        let child = children.find(|child| child.digest == *digest);
+        Ok(child.map(|child| child.size))
+    }
+
+    /// The length of the smallest image of a repository that has an object among its layers, as its
+    /// manifest gives it.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn smallest_image(&self, repository: &Repository, digest: &Digest) -> Result<Option<u64>> {
+        let manifests = self.manifests_in(repository, digest)?;
+        let images = manifests.iter().filter(|manifest| !is_index(manifest));
+        let sizes = images.map(|image| {
+            let sizes = image.children.iter().map(|child| child.size);
+            sizes.fold(0, u64::saturating_add)
+        });
+        Ok(sizes.min())
+    }
+
+    /// The manifests of a repository that are in the store and name an object.
+    pub(super) fn manifests_in(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Object>> {
+        self.read(|txn| {
+            let links = txn.open_table(LINKS)?;
+            let objects = txn.open_table(OBJECTS)?;
+            let parents = txn.open_multimap_table(PARENTS)?;
+            let mut found = Vec::new();
+            for parent in collect(parents.get(digest.as_str())?)? {
+                let is_linked = links.get(link_key(repository, &parent).as_str())?.is_some();
+                if is_linked && let Some(object) = get::<Object>(&objects, parent.as_str())? {
+                    found.push(object);
+                }
             }
-        }
-        Ok(None)
+            Ok(found)
+        })
     }
 
     /// Notes when objects were used. May be lost by a crash until the next durable write.

@@ -165,6 +165,7 @@ fn everything_is_there_after_a_restart() {
         multi_arch(&index);
         index.set_tag(&name, &tag, true).unwrap();
         index.link(&name.repository, &digest("l1"), &link).unwrap();
+        index.link(&name.repository, &digest("m1"), &link).unwrap();
     }
     let index = Index::open(&path).unwrap();
     assert_eq!(index.tag(&name).unwrap(), Some(tag.clone()));
@@ -176,7 +177,9 @@ fn everything_is_there_after_a_restart() {
     let elsewhere = index.linked(&repository("x"), &digest("l1")).unwrap();
     assert_eq!(elsewhere, None);
     assert_eq!(index.totals().unwrap(), (6, 600));
-    assert_eq!(index.expected_size(&digest("l1")).unwrap(), Some(100));
+    let expected = |of: &Repository| index.expected_size(of, &digest("l1")).unwrap();
+    assert_eq!(expected(&name.repository), Some(100));
+    assert_eq!(expected(&repository("x")), None);
     index.unlink(&name.repository, None).unwrap();
     let linked = index.linked(&name.repository, &digest("l1")).unwrap();
     assert_eq!(linked, None);

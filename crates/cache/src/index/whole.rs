@@ -101,6 +101,6 @@ impl Search<'_> {
     }
 }
 
-fn is_index(object: &Object) -> bool {
+pub(super) fn is_index(object: &Object) -> bool {
     matches!(object.media_type.as_deref(), Some(OCI_INDEX | DOCKER_LIST))
 }

@@ -274,8 +274,9 @@ impl Cache {
         if places.is_empty() && self.shared().is_none() {
             return Err(Refusal::Denied);
         }
-        let wanted = digest.clone();
-        let hint = self.stored(move |storage| Ok(storage.index().expected_size(&wanted)?));
+        let (repository, wanted) = (who.repository.clone(), digest.clone());
+        let hint =
+            self.stored(move |storage| Ok(storage.index().expected_size(&repository, &wanted)?));
         let hint = hint.await.unwrap_or_default();
         let wanted = Wanted {
             upstream: Arc::clone(&self.inner.upstream),

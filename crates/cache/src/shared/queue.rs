@@ -353,6 +353,9 @@ impl Shared {
             .await?;
         let half = self.inner.unused_for.as_secs() / 2;
         let replaces = found.is_some();
+        let is_wrong = found
+            .as_ref()
+            .is_some_and(|found| found.size != metadata.len());
         let is_there = found.is_some_and(|found| {
             found.size == metadata.len() && now().saturating_sub(found.written_at) < half
         });
@@ -364,6 +367,11 @@ impl Shared {
         match within(limit, bucket.upload(digest, &path, replaces)).await {
             Ok(()) => {
                 self.inner.counters.sent(metadata.len());
+                // The digest of what was sent is right, so what was there was not.
+                if is_wrong {
+                    self.inner.counters.discarded();
+                    tracing::warn!("the shared store had other bytes under {digest}; replaced");
+                }
                 Ok(())
             }
             Err(StoreError::WrongDigest(digest)) => {

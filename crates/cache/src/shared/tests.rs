@@ -370,6 +370,33 @@ async fn wrong_bytes_under_a_digest_are_not_served_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_lies_about_a_length_deletes_nothing() {
+    let world = World::new().await;
+    let layer = content(1, 900_000);
+    let digest = Digest::of(&layer);
+    world.push("a", "1", std::slice::from_ref(&layer));
+    let first = world.node(patient());
+    first.pull(&who("team/app", None), "1").await.unwrap();
+    first.written().await;
+    let lying = json!({"schemaVersion": 2, "layers": [{"digest": digest, "size": 7}]}).to_string();
+    world.upstream.with("a", |fake| {
+        let entry = (lying.into(), OCI_MANIFEST.to_owned());
+        fake.manifests.insert("lying".to_owned(), entry);
+    });
+    let second = world.node(patient());
+    let evil = who("evil/app", None);
+    second.cache.manifest_by_tag(&evil, "lying").await.unwrap();
+    assert_eq!(second.blob(&evil, &digest).await.unwrap(), layer);
+    second.written().await;
+    assert_eq!(second.shared.counters().discards(), 0);
+    assert_eq!(std::fs::read(world.bucket.blob(&digest)).unwrap(), layer);
+    // Whoever says nothing of its length has the layer from the bucket.
+    world.cut("a");
+    let third = world.node(patient());
+    third.pull(&who("team/app", None), "1").await.unwrap();
+}
+
+#[tokio::test]
 async fn killed_in_the_middle_of_a_pull() {
     let world = World::new().await;
     let layers = [content(1, 3_000_000), content(2, 9 * 1024 * 1024)];

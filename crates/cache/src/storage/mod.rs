@@ -12,7 +12,7 @@ mod room;
 mod tests;
 mod verify;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -59,7 +59,6 @@ pub struct Storage {
     /// What is not evicted, and by how many it is held.
     held: Mutex<HashMap<Digest, usize>>,
     touched: Mutex<HashMap<Digest, u64>>,
-    oversized: Mutex<HashSet<Digest>>,
     /// Held while blobs are committed or evicted, so that none is deleted that has just been stored.
     changing: Mutex<()>,
     failing: AtomicBool,
@@ -124,7 +123,6 @@ impl Storage {
             reserved: Mutex::default(),
             held: Mutex::default(),
             touched: Mutex::default(),
-            oversized: Mutex::default(),
             changing: Mutex::default(),
             failing: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
@@ -226,7 +224,6 @@ impl Storage {
         repository: &Repository,
         link: &Link,
     ) -> Result<(), StorageError> {
-        self.note_size(parsed);
         let size = content.len() as u64;
         let stored = (|| {
             if !self.reserve(digest, size) {

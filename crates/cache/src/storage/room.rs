@@ -6,10 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Storage, StorageError};
 use crate::digest::Digest;
-use crate::manifest::Parsed;
-
-/// Digests of layers of images that are too large, at most; all are forgotten then.
-const MAX_OVERSIZED: usize = 10_000;
+use crate::name::Repository;
 
 /// How much the store may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +57,6 @@ impl Storage {
     /// Keeps room for something that is about to be stored, and makes room where there is none. False
     /// where there can't be any; what is fetched then passes through.
     pub fn reserve(&self, digest: &Digest, bytes: u64) -> bool {
-        if self.oversized.lock().contains(digest) {
-            return false;
-        }
         let made = self.make_room(digest, bytes);
         let fits = *made.as_ref().unwrap_or(&false);
         if let Err(error) = &made {
@@ -72,6 +66,16 @@ impl Storage {
             self.reserved.lock().insert(digest.clone(), bytes);
         }
         fits
+    }
+
+    /// The same for a part of an image: not where every image of the repository that has it is larger than
+    /// the store. Its first layers would make others go, and it would never be whole. What other
+    /// repositories say of the same layer does not count.
+    pub fn reserve_for(&self, repository: &Repository, digest: &Digest, bytes: u64) -> bool {
+        // Where the index can't be read, nothing can be stored either, and that is reported.
+        let image = self.index.smallest_image(repository, digest);
+        let is_oversized = matches!(image, Ok(Some(size)) if size > self.limits().max_size);
+        !is_oversized && self.reserve(digest, bytes)
     }
 
     /// What was reserved is stored, or will not be.
@@ -132,7 +136,7 @@ impl Storage {
         let coming: u64 = {
             let reserved = self.reserved.lock();
             let others = reserved.iter().filter(|(other, _)| *other != digest);
-            others.map(|(_, bytes)| bytes).sum()
+            others.fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
         };
         let used = self.stored_bytes().saturating_add(coming);
         let (free, _) = self.disk.space()?;
@@ -177,29 +181,6 @@ impl Storage {
                 limits.max_size,
                 limits.min_free
             );
-        }
-    }
-
-    /// Remembers the layers of an image that is larger than the store: they pass through.
-    pub(super) fn note_size(&self, parsed: &Parsed) {
-        if parsed.is_index {
-            return;
-        }
-        let size: u64 = parsed
-            .children
-            .iter()
-            .fold(0, |sum, child| sum.saturating_add(child.size));
-        let mut oversized = self.oversized.lock();
-        if size > self.limits().max_size {
-            if oversized.len() >= MAX_OVERSIZED {
-                oversized.clear();
-            }
-            oversized.extend(parsed.children.iter().map(|child| child.digest.clone()));
-        } else if !oversized.is_empty() {
-            // A smaller image that shares a layer with it, or a larger maxSize.
-            for child in &parsed.children {
-                oversized.remove(&child.digest);
-            }
         }
     }
 }

@@ -144,12 +144,10 @@ impl Fetch {
         let found = shared.read(&wanted.digest, self.at, self.end).await?;
         let found = found.ok_or(Failure::NotFound)?;
         let total = found.total;
-        if wanted.size.is_some_and(|size| size != total) {
-            // Not one byte of that is worth fetching.
-            shared.discard(&wanted.digest);
-            return Err(Failure::Wrong(format!("has {total} bytes of it")));
-        }
-        if self.total.is_some_and(|known| known != total) {
+        // Not one byte of that is worth fetching. Which of the two is wrong only the content can say: what a
+        // manifest says deletes nothing that others wrote.
+        let known = self.total.or(wanted.size);
+        if known.is_some_and(|known| known != total) {
             return Err(Failure::Wrong(format!("has {total} bytes of it")));
         }
         self.total = Some(total);

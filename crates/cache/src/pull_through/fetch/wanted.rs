@@ -53,7 +53,8 @@ pub struct Wanted {
     pub asker: Asker,
     /// The shared store, which is looked at first.
     pub shared: Option<Shared>,
-    /// The length that a manifest gives, where one does: what the shared store has is this long.
+    /// The length that a manifest of the repository gives, where one does: nothing else is worth fetching
+    /// from the shared store.
     pub size: Option<u64>,
     /// How many transfers a host takes.
     pub limits: Arc<HostLimits>,

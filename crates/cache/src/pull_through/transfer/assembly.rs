@@ -90,16 +90,17 @@ impl Transfer {
         hint: Option<u64>,
         resume: bool,
     ) -> io::Result<Option<Assembly>> {
-        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
+        let (storage, wanted) = (Arc::clone(&self.storage), Arc::clone(&self.wanted));
         let prepared = tokio::task::spawn_blocking(move || {
-            if !storage.reserve(&digest, hint.unwrap_or(0)) {
+            let digest = &wanted.digest;
+            if !storage.reserve_for(&wanted.repository, digest, hint.unwrap_or(0)) {
                 return Ok(None);
             }
-            let file = storage.disk().open_partial(&digest)?;
+            let file = storage.disk().open_partial(digest)?;
             let mut ranges = Ranges::default();
             if resume {
                 let length = file.metadata()?.len();
-                let noted = storage.disk().noted_ranges(&digest);
+                let noted = storage.disk().noted_ranges(digest);
                 let there = noted.iter().map(|&(start, end)| (start, end.min(length)));
                 ranges = Ranges::from_pairs(&there.collect::<Vec<_>>());
             } else {

@@ -395,8 +395,11 @@ impl Transfer {
     }
 
     async fn reserve_again(&self, total: u64) -> Result<(), Broken> {
-        let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
-        let fits = tokio::task::spawn_blocking(move || storage.reserve(&digest, total)).await;
+        let (storage, wanted) = (Arc::clone(&self.storage), Arc::clone(&self.wanted));
+        let reserved = tokio::task::spawn_blocking(move || {
+            storage.reserve_for(&wanted.repository, &wanted.digest, total)
+        });
+        let fits = reserved.await;
         if fits.unwrap_or(false) {
             Ok(())
         } else {

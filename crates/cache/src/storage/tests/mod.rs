@@ -13,8 +13,14 @@ fn link() -> Link {
 }
 
 fn store_blob(storage: &Storage, content: &[u8]) -> (Digest, bool) {
+    store_blob_of(storage, "none", content)
+}
+
+/// Stores a blob of a repository.
+fn store_blob_of(storage: &Storage, path: &str, content: &[u8]) -> (Digest, bool) {
     let digest = Digest::of(content);
-    let fits = storage.reserve(&digest, content.len() as u64);
+    let repository = Repository::new("a.test", path).unwrap();
+    let fits = storage.reserve_for(&repository, &digest, content.len() as u64);
     if fits {
         let file = storage.disk().open_partial(&digest).unwrap();
         storage.disk().write_partial(&file, content, 0).unwrap();
@@ -89,29 +95,60 @@ fn room_is_made_by_what_was_used_longest_ago_and_never_by_what_cannot_fit() {
     assert_eq!(storage.evictions(), 1);
 }
 
+/// Stores a manifest of a repository that says how long its layers are.
+fn store_manifest(storage: &Storage, path: &str, layers: &[(Digest, u64)]) {
+    let entries: Vec<String> = layers
+        .iter()
+        .map(|(digest, size)| format!(r#"{{"digest":"{digest}","size":{size}}}"#))
+        .collect();
+    let content = format!(r#"{{"layers":[{}]}}"#, entries.join(","));
+    let parsed = crate::manifest::parse(content.as_bytes(), None).unwrap();
+    let repository = Repository::new("a.test", path).unwrap();
+    let digest = Digest::of(content.as_bytes());
+    storage
+        .store_manifest(&digest, content.as_bytes(), &parsed, &repository, &link())
+        .unwrap();
+}
+
 #[test]
 fn layers_of_an_image_that_is_too_large_are_not_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let layers = [(Digest::of(&[1; 600]), 600), (Digest::of(&[2; 600]), 600)];
+    for is_restarted in [false, true] {
+        let storage = Storage::open(dir.path()).unwrap();
+        storage.set_limits(SizeLimits {
+            max_size: 1000,
+            min_free: 0,
+        });
+        if !is_restarted {
+            store_manifest(&storage, "x", &layers);
+        }
+        let (_, fits) = store_blob_of(&storage, "x", &[1; 600]);
+        assert!(!fits);
+        let (_, fits) = store_blob_of(&storage, "x", &[3; 600]);
+        assert!(fits);
+    }
+}
+
+#[test]
+fn nobody_says_how_long_the_layers_of_others_are() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(dir.path()).unwrap();
     storage.set_limits(SizeLimits {
         max_size: 1000,
         min_free: 0,
     });
-    let layers = [Digest::of(&[1; 600]), Digest::of(&[2; 600])];
-    let entries: Vec<String> = layers
-        .iter()
-        .map(|digest| format!(r#"{{"digest":"{digest}","size":600}}"#))
-        .collect();
-    let content = format!(r#"{{"layers":[{}]}}"#, entries.join(","));
-    let parsed = crate::manifest::parse(content.as_bytes(), None).unwrap();
-    let repository = Repository::new("a.test", "x").unwrap();
-    let digest = Digest::of(content.as_bytes());
-    storage
-        .store_manifest(&digest, content.as_bytes(), &parsed, &repository, &link())
-        .unwrap();
-    let (_, fits) = store_blob(&storage, &[1; 600]);
+    let layer = Digest::of(&[1; 300]);
+    store_manifest(&storage, "good", &[(layer.clone(), 300)]);
+    store_manifest(&storage, "evil", &[(layer.clone(), 1 << 62)]);
+    let expected = |path: &str| {
+        let repository = Repository::new("a.test", path).unwrap();
+        storage.index().expected_size(&repository, &layer).unwrap()
+    };
+    assert_eq!((expected("good"), expected("other")), (Some(300), None));
+    let (_, fits) = store_blob_of(&storage, "evil", &[1; 300]);
     assert!(!fits);
-    let (_, fits) = store_blob(&storage, &[3; 600]);
+    let (_, fits) = store_blob_of(&storage, "good", &[1; 300]);
     assert!(fits);
 }
 
