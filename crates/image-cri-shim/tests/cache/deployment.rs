@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, ServiceAccount};
 use policy::config::NodeCache;
 use serde_json::{Value, json};
 use testkit::kubernetes::check;
@@ -52,6 +52,7 @@ fn every_file_is_listed_and_every_field_is_one_that_kubernetes_knows() {
             let is_own = [
                 check::<DaemonSet>,
                 check::<Namespace>,
+                check::<ResourceQuota>,
                 check::<ServiceAccount>,
             ]
             .iter()

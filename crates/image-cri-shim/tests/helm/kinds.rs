@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, ResourceQuota, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -42,6 +44,7 @@ fn every_object_of_every_set_is_one_that_kubernetes_knows() {
                 check::<Namespace>,
                 check::<NetworkPolicy>,
                 check::<PodDisruptionBudget>,
+                check::<ResourceQuota>,
                 check::<Role>,
                 check::<RoleBinding>,
                 check::<Secret>,

@@ -159,6 +159,50 @@ fn our_own_image_comes_past_the_webhook() {
     }
 }
 
+/// As GKE asks for it: a Pod of such a priority starts only where a quota of its namespace is for that priority.
+#[test]
+fn pods_of_a_priority_of_kubernetes_own_may_start() {
+    let mut seen = 0;
+    for (set, _, objects) in all() {
+        for (object, template) in pods(&objects) {
+            let priority = &template["spec"]["priorityClassName"];
+            let is_limited = priority
+                .as_str()
+                .is_some_and(|name| name.starts_with("system-"));
+            let quotas: Vec<_> = objects
+                .iter()
+                .filter(|quota| quota["kind"] == "ResourceQuota")
+                .filter(|quota| {
+                    quota["metadata"]["namespace"] == object["metadata"]["namespace"]
+                        && quota["metadata"]["name"] == object["metadata"]["name"]
+                })
+                .collect();
+            assert_eq!(quotas.len(), usize::from(is_limited), "{set}: {object:#}");
+            for quota in quotas {
+                let scope = &quota["spec"]["scopeSelector"]["matchExpressions"];
+                assert_eq!(
+                    *scope,
+                    json!([{"scopeName": "PriorityClass", "operator": "In", "values": [priority]}]),
+                    "{set}"
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 3, "{seen}");
+}
+
+/// A budget that no eviction can keep would stop every drain.
+#[test]
+fn one_replica_has_no_disruption_budget() {
+    let budget = |more: &[&str]| {
+        let objects = world::documents(&rendered(&value_set("defaults"), more));
+        find(&objects, "PodDisruptionBudget", "image-cri-shim-webhook").is_some()
+    };
+    assert!(budget(&[]));
+    assert!(!budget(&["--set", "webhook.replicas=1"]));
+}
+
 /// Each container's arguments are ones that the binary takes: `--help` comes last, and what stands before it is
 /// read first.
 #[test]

@@ -206,3 +206,28 @@ annotations:
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+
+{{/*
+Leave for Pods of a priority of Kubernetes' own. Some clusters (GKE) let such Pods start only in namespaces with a quota for
+that priority. Where it is not asked for, it changes nothing: nobody has that many Pods, and no other Pods count. Arguments:
+root, name (of the part), namespace, values (the part's).
+*/}}
+{{- define "image-cri-shim.criticalPods" -}}
+{{- if hasPrefix "system-" .values.priorityClassName }}
+apiVersion: v1
+kind: ResourceQuota
+metadata:
+  name: {{ .name }}
+  namespace: {{ .namespace }}
+  labels:
+    {{- include "image-cri-shim.labels" (dict "root" .root "name" .name) | nindent 4 }}
+spec:
+  hard:
+    pods: "1000000"
+  scopeSelector:
+    matchExpressions:
+      - scopeName: PriorityClass
+        operator: In
+        values: [{{ .values.priorityClassName }}]
+{{- end }}
+{{- end }}
