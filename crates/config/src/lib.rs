@@ -15,7 +15,7 @@
 //!         path: path.into(),
 //!         loaded: Box::new(loaded),
 //!         broken_file: None,
-//!         config_map: config::ConfigMapUse::Written,
+//!         config_map: config::ConfigMapUse::Merged,
 //!     },
 //!     link,
 //!     wake: Arc::default(),
@@ -70,6 +70,7 @@ pub use error::ConfigError;
 pub use follow::Follower;
 pub use source::{ConfigMapUse, Source};
 pub use state::ConfigState;
+pub use sync::BeforeWriting;
 pub use watch::Watch;
 
 /// A variable of this process's environment, for `${NAME}` in credentials.

@@ -13,7 +13,7 @@ use crate::file::{self, Loaded};
 use crate::found::Found;
 use crate::interval::Interval;
 use crate::start::{BrokenFile, InPlace};
-use crate::sync::Merging;
+use crate::sync::{BeforeWriting, Merging};
 use crate::watch::Watch;
 
 /// How long a file that was closed must stay as it is: events are a little later than what they tell of.
@@ -24,14 +24,14 @@ const UNWATCHED_INTERVAL: Duration = Duration::from_secs(2);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the ConfigMap is to a local file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum ConfigMapUse {
     /// Nothing.
     Ignored,
     /// Merged into what the file says, in memory; the file is left to the shim of the node.
     Merged,
     /// Merged, and written into the file: for the shim alone. A file has one writer.
-    Written,
+    Written(BeforeWriting),
 }
 
 /// Where a config is. No `Debug`: it holds credentials.
@@ -100,10 +100,15 @@ impl Source {
                 config_map,
             } => {
                 let broken_file = broken_file.map(|file| *file);
-                let writes = config_map == ConfigMapUse::Written;
+                let writes = match config_map {
+                    ConfigMapUse::Written(before_writing) => Some(before_writing),
+                    ConfigMapUse::Merged | ConfigMapUse::Ignored => None,
+                };
                 let merging = Merging::new(path.clone(), *loaded, broken_file, writes);
-                let config_map = (config_map != ConfigMapUse::Ignored)
-                    .then(|| cluster::follow_config_map(link, interval));
+                let config_map = match config_map {
+                    ConfigMapUse::Ignored => None,
+                    _ => Some(cluster::follow_config_map(link, interval)),
+                };
                 Looking::File(FileSource::new(path, merging, config_map, wake))
             }
             Self::ConfigMap => Looking::ConfigMap(ConfigMapSource::new(

@@ -22,6 +22,8 @@ use crate::root::Root;
 /// Where the record and the old files are kept; for root alone, since old files may hold credentials.
 pub const FOLDER: &str = "/var/lib/image-cri-shim/install";
 const RECORD: &str = "ledger.json";
+/// What the shim has made of a file of the record; in a file of its own, since it is another process that writes it.
+const REWRITTEN: &str = "rewritten.json";
 
 /// Everything that `install` did.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,14 +50,43 @@ pub(crate) struct Entry {
     /// Whether kubelet would dial the shim by this file: undone first, and nothing else is removed
     /// while it can't be.
     pub(crate) wiring: bool,
+    /// What the shim itself has made of it since.
+    #[serde(skip)]
+    pub(crate) rewritten: Option<Rewritten>,
+}
+
+/// What the shim has made of a file that a run of ours has put there: a config with the ConfigMap merged into it. It is ours
+/// like the file that it was made of, and no edit of anybody. All but the path are SHA-256.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Rewritten {
+    /// Where it stands.
+    pub(crate) path: PathBuf,
+    /// What the run had put there.
+    pub(crate) made_of: String,
+    /// What stands there now, or before it is written.
+    pub(crate) before: String,
+    /// What stands there when it is written.
+    pub(crate) after: String,
 }
 
 impl Entry {
     /// Whether what stands there is what a run of ours has put there.
     pub(crate) fn is_ours(&self, current: &State) -> bool {
-        current
-            .digest()
-            .is_some_and(|digest| digest == self.after || Some(&digest) == self.replaced.as_ref())
+        current.digest().is_some_and(|digest| {
+            let by_the_shim = self.rewritten.as_ref();
+            digest == self.after
+                || Some(&digest) == self.replaced.as_ref()
+                || by_the_shim.is_some_and(|rewritten| rewritten.is(&digest))
+        })
+    }
+
+    /// Whether what stands there is what the shim has made of `wanted`.
+    pub(crate) fn is_made_of(&self, wanted: &str, current: &State) -> bool {
+        self.rewritten.as_ref().is_some_and(|rewritten| {
+            rewritten.made_of == wanted
+                && current.digest().is_some_and(|digest| rewritten.is(&digest))
+        })
     }
 }
 
@@ -89,10 +120,16 @@ impl Ledger {
         let Some(text) = root.read(&path).map_err(|e| Error::at("read", &path, e))? else {
             return Ok(Self::default());
         };
-        serde_json::from_str(&text).map_err(|error| Error::Damaged {
+        let mut ledger: Self = serde_json::from_str(&text).map_err(|error| Error::Damaged {
             path,
             reason: error.to_string(),
-        })
+        })?;
+        if let Some(rewritten) = Rewritten::load(root)?
+            && let Some(entry) = ledger.files.get_mut(&rewritten.path)
+        {
+            entry.rewritten = Some(rewritten);
+        }
+        Ok(ledger)
     }
 
     /// Writes the record, durably.
@@ -110,6 +147,29 @@ impl Ledger {
     /// Whether nothing is recorded.
     pub(crate) fn is_empty(&self) -> bool {
         self.files.is_empty() && self.directories.is_empty()
+    }
+}
+
+impl Rewritten {
+    /// What was noted last. A note that can't be understood is none: the file then counts as edited, and is left.
+    fn load(root: &Root) -> Result<Option<Self>, Error> {
+        let path = Path::new(FOLDER).join(REWRITTEN);
+        let text = root.read(&path).map_err(|e| Error::at("read", &path, e))?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Notes it, durably.
+    pub(crate) fn save(&self, root: &Root) -> Result<(), Error> {
+        let path = Path::new(FOLDER).join(REWRITTEN);
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(io::Error::other)
+            .map_err(|e| Error::at("write", &path, e))?;
+        keep(root, &path, &text)
+    }
+
+    /// Whether that is what stands there, as far as is known.
+    pub(crate) fn is(&self, digest: &str) -> bool {
+        digest == self.after || digest == self.before
     }
 }
 
@@ -288,7 +348,7 @@ pub(crate) fn sweep_files(root: &Root) -> Result<(), Error> {
         .list(folder)
         .map_err(|e| Error::at("read", folder, e))?;
     for name in names {
-        if name != RECORD && !named.contains(&name) {
+        if name != RECORD && name != REWRITTEN && !named.contains(&name) {
             let path = folder.join(name);
             file::remove(&root.on_host(&path)).map_err(|e| Error::at("remove", &path, e))?;
         }

@@ -29,6 +29,7 @@
 //! | [`calls`] | a client that never stops calling |
 //! | [`recording`] | what a registry was asked |
 //! | [`netns`] | a network of a test's own, with a host that drops every packet |
+//! | [`relay`] | a way from such a network, or a systemd's, to a server of this machine |
 //! | [`tree`] | what is in a folder |
 //! | [`wait`] | waiting for a condition with a deadline |
 
@@ -51,6 +52,7 @@ pub mod netns;
 pub mod node_cache;
 mod process;
 pub mod recording;
+pub mod relay;
 pub mod rpm;
 pub mod seaweedfs;
 mod server;

@@ -5,7 +5,7 @@
 
 mod repair;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cluster::{ConfigMapText, Failure, FailureKind, LastSync, Snapshot};
 use policy::config::{CONFIG_MAP_KEY, ConfigMap, RawConfig, merge, rewrite};
@@ -18,11 +18,15 @@ use crate::guard;
 use crate::show;
 use crate::start::BrokenFile;
 
+/// Is told before a config file is replaced: its path, its text, and the new text. It may be called again for a text that
+/// was never written, since somebody else was faster.
+pub type BeforeWriting = fn(&Path, old: &str, new: &str);
+
 /// The local file and the ConfigMap, and what has been made of them. No `Debug`: it holds credentials.
 pub(crate) struct Merging {
     path: PathBuf,
-    /// Whether the file is written; else what it should say stays in memory.
-    writes: bool,
+    /// Is told before the file is written; where there is none, what it should say stays in memory.
+    writes: Option<BeforeWriting>,
     /// What the file was when it was looked at last: its text, or why there was none.
     looked: Result<String, String>,
     /// The file when it could be used last.
@@ -73,7 +77,7 @@ impl Merging {
         path: PathBuf,
         loaded: Loaded,
         broken: Option<BrokenFile>,
-        writes: bool,
+        writes: Option<BeforeWriting>,
     ) -> Self {
         let Loaded { text, raw, .. } = loaded;
         let (looked, file_problem) = match broken {
@@ -347,12 +351,13 @@ impl Merging {
 
     /// Writes what the file should say; tried again at each step until it is there.
     fn write(&mut self) {
-        if !self.writes {
+        let Some(before_writing) = self.writes else {
             return;
-        }
+        };
         let (Some(text), Ok(old)) = (&self.pending, &self.looked) else {
             return;
         };
+        before_writing(&self.path, old, text);
         let path = self.path.display();
         match file::replace(&self.path, old, text) {
             Ok(Replaced::Done) => {

@@ -14,7 +14,12 @@ impl World {
         let path = dir.path().join("config.yaml");
         fs::write(&path, local).unwrap();
         Self {
-            merging: Merging::new(path.clone(), file::load(&path).unwrap(), None, true),
+            merging: Merging::new(
+                path.clone(),
+                file::load(&path).unwrap(),
+                None,
+                Some(|_, _, _| ()),
+            ),
             dir,
         }
     }
@@ -218,7 +223,7 @@ fn begun_with_the_last_good_config_and_the_file_mended() {
     file::put(&dir.path().join("last-good.yaml"), &kept.stored(&path)).unwrap();
     let start = crate::start::load(&path, true).unwrap();
     let mut world = World {
-        merging: Merging::new(path, start.loaded, start.broken_file, true),
+        merging: Merging::new(path, start.loaded, start.broken_file, Some(|_, _, _| ())),
         dir,
     };
     assert!(world.step(None).is_none());
@@ -261,7 +266,7 @@ fn rules_that_only_the_config_map_has_are_noted() {
 fn who_does_not_write_merges_in_memory_and_follows_who_does() {
     let local = "# ours\ndebug: false\n";
     let mut world = World::new(local);
-    world.merging.writes = false;
+    world.merging.writes = None;
     let map = "nodeCache: {maxSize: 1Gi}\nregistries: [{address: a.io}]";
     let loaded = world.step(Some(map)).unwrap();
     assert_eq!(loaded.settings.configured[0].address, "a.io");
@@ -273,7 +278,7 @@ fn who_does_not_write_merges_in_memory_and_follows_who_does() {
     // Its ConfigMap is gone: what was merged stays, in the file or in memory.
     assert!(world.step(None).is_none());
     let mut world = World::new(local);
-    world.merging.writes = false;
+    world.merging.writes = None;
     world.step(Some(map)).unwrap();
     assert!(world.step(None).is_none());
     // The file is edited: it is merged into what it says now.
@@ -302,7 +307,7 @@ fn a_config_map_whose_entries_are_all_bad_takes_no_routing_away() {
     }
     // Where it can't, what is in force stays, and it is a problem that people see.
     let mut world = World::new("debug: false\n");
-    world.merging.writes = false;
+    world.merging.writes = None;
     world.step(Some("registries: [{address: a.io}]")).unwrap();
     for bad in [
         "registries: [{address: 'h ttp://b.io'}]",
@@ -319,4 +324,25 @@ fn a_config_map_whose_entries_are_all_bad_takes_no_routing_away() {
     assert_eq!(world.merging.problem(), None);
     let loaded = world.step(Some("registries: []")).unwrap();
     assert!(loaded.settings.rules.is_empty());
+}
+
+/// Whoever keeps account of the file is told before anything is written, and only then.
+#[test]
+fn what_is_written_is_told_before() {
+    thread_local! {
+        static TOLD: std::cell::RefCell<Vec<(String, String, String)>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    let mut world = World::new("timeout: 5m\n");
+    world.merging.writes = Some(|path, old, new| {
+        let there = fs::read_to_string(path).unwrap();
+        TOLD.with_borrow_mut(|told| told.push((there, old.to_owned(), new.to_owned())));
+    });
+    world.step(None);
+    assert!(TOLD.with_borrow(Vec::is_empty));
+    let before = world.file();
+    world.step(Some("timeout: 7m\n"));
+    let after = world.file();
+    assert_ne!(before, after);
+    world.step(Some("timeout: 7m\n"));
+    TOLD.with_borrow(|told| assert_eq!(*told, [(before.clone(), before, after)]));
 }

@@ -28,7 +28,7 @@ const POD: &str = concat!(
 /// The way to the API server.
 const API_SOCKET: &str = "[Socket]\nListenStream=127.0.0.1:6443\n";
 const API_SERVICE: &str =
-    "[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd /run/api/api.sock\n";
+    "[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd /run/api/relay.sock\n";
 const ASK: &str = "exec 3<>/dev/tcp/127.0.0.1/7443; printf 'GET /readyz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3";
 
 pub(crate) struct Node {

@@ -9,9 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::containerd::Containerd;
 use testkit::fake_api_server::FakeApiServer;
+use testkit::relay::Relay;
 use testkit::wait;
-use tokio::net::{TcpStream, UnixListener};
-use tokio::task::JoinHandle;
 
 pub(crate) const NAMESPACE: &str = "image-cri-shim-installer";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/image-cri-shim-installer/leases/image-cri-shim-node-installer";
@@ -21,34 +20,20 @@ pub(crate) const LONG: Duration = Duration::from_secs(420);
 pub(crate) struct World {
     pub(crate) server: FakeApiServer,
     pub(crate) containerd: Containerd,
-    /// With the socket by which nodes reach the API server.
-    pub(crate) relay: TempDir,
+    /// By which nodes reach the API server.
+    pub(crate) relay: Relay,
     /// The program of the Pods, by version; and what they find as their service account.
     pub(crate) files: TempDir,
-    task: JoinHandle<()>,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
         let server = FakeApiServer::start().unwrap();
-        let relay = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(relay.path().join("api.sock")).unwrap();
-        let address = server.address();
-        let task = tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let address = address.clone();
-                tokio::spawn(async move {
-                    let mut far = TcpStream::connect(address).await?;
-                    tokio::io::copy_bidirectional(&mut near, &mut far).await
-                });
-            }
-        });
         Self {
+            relay: Relay::to(server.address()).unwrap(),
             server,
             containerd: Containerd::start().await.unwrap(),
-            relay,
             files: tempfile::tempdir().unwrap(),
-            task,
         }
     }
 
@@ -77,12 +62,6 @@ impl World {
             self.server.marks(LEASE).into_values().next()
         });
         marks.await.expect("a node to fail")
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -41,6 +41,11 @@ pub(crate) struct Bare {
 impl Bare {
     /// Boots after `prepare` has put more into the tree.
     pub(crate) async fn boot(prepare: impl FnOnce(&Path)) -> Self {
+        Self::boot_with(prepare, &[]).await
+    }
+
+    /// The same, with more folders of this machine mounted there: `(here, there)`.
+    pub(crate) async fn boot_with(prepare: impl FnOnce(&Path), mounts: &[(&Path, &str)]) -> Self {
         let containerd = Containerd::start().await.unwrap();
         // A network of its own, since the kernel's list of sockets is asked who is connected.
         let machine = Machine::boot_alone(
@@ -55,7 +60,7 @@ impl Bare {
                 prepare(tree);
                 Ok(())
             },
-            &[(containerd.dir(), "/run/containerd")],
+            &[&[(containerd.dir(), "/run/containerd")], mounts].concat(),
         )
         .await
         .unwrap();

@@ -17,6 +17,7 @@ mod faults;
 mod handover;
 mod hardening;
 mod leaving;
+mod merged;
 mod node;
 mod predecessor;
 mod unfinished;

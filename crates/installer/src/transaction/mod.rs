@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 
 mod predecessor;
 mod revert;
+mod rewrite;
 
 pub use self::predecessor::brings_back_the_predecessor;
 pub use self::revert::revert;
+pub use self::rewrite::note_rewrite;
 
 use crate::Error;
 use crate::file::{self, Attributes, State};
@@ -182,6 +184,7 @@ pub(crate) fn install_by_steps(
                 after: file.content.digest(),
                 replaced: current.digest().filter(|_| is_ours),
                 wiring: file.wiring,
+                rewritten: known.and_then(|entry| entry.rewritten.clone()),
             },
         );
     }
@@ -450,7 +453,10 @@ fn is_done(file: &Wanted, known: Option<&Entry>, current: &State) -> bool {
     }
     // Somebody's own is left alone, unless it is ours from an earlier run and was not edited.
     let somebodys = known.is_none_or(|entry| !entry.is_ours(current));
-    (file.keep_existing && somebodys) || current.digest() == Some(file.content.digest())
+    let wanted = file.content.digest();
+    (file.keep_existing && somebodys)
+        || current.digest().as_ref() == Some(&wanted)
+        || known.is_some_and(|entry| entry.is_made_of(&wanted, current))
 }
 
 /// Recorded files that are not wanted any more.

@@ -28,6 +28,7 @@ pub fn revert(root: &Root, changes: &[Change]) -> Result<Undone, Error> {
                     after: change.current.digest().unwrap_or_default(),
                     replaced: None,
                     wiring: super::names_the_shim(&change.current),
+                    rewritten: None,
                 };
                 ledger.files.insert(change.path.clone(), entry);
             }

@@ -39,6 +39,7 @@ use cri::image_calls::ImageService;
 use cri::listener::Listener;
 use cri::upstream::Upstream;
 use cri::{Leave, Services};
+use installer::{Root, transaction};
 use policy::config::Settings;
 use resolver::Resolver;
 use telemetry::Telemetry;
@@ -157,7 +158,7 @@ fn serve(launch: Launch, take_over: Option<TakeOver<'_>>) -> anyhow::Result<()> 
         path: file,
         loaded: Box::new(loaded),
         broken_file: broken_file.map(Box::new),
-        config_map: ConfigMapUse::Written,
+        config_map: ConfigMapUse::Written(stays_ours),
     };
     let config = ConfigState::new(source.name(), telemetry.clone());
     let handle = background.handle().clone();
@@ -493,5 +494,16 @@ fn open_aliases(aliases: &Aliases, dir: &Path) {
             "cannot use {}: {error}; what images were pulled as is forgotten at the next restart (`image:` in the config names another directory)",
             path.display()
         ),
+    }
+}
+
+/// What the shim makes of a config that `install` has brought stays the install's own: it is followed, and removed.
+fn stays_ours(path: &Path, old: &str, new: &str) {
+    let root = Root::new("/");
+    if let Err(error) = transaction::note_rewrite(&root, path, old.as_bytes(), new.as_bytes()) {
+        tracing::warn!(
+            "cannot note for `install` that {} is written anew: {error}; it will take the file for one that somebody has edited, and leave it",
+            path.display()
+        );
     }
 }
