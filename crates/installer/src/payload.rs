@@ -240,6 +240,22 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
     }
 
+    /// SELinux's policies of Fedora and RHEL let systemd start programs (`bin_t`) as unconfined services. What lies in
+    /// `/usr/lib` it may not start at all (`lib_t`), or only in a domain that can't connect to the runtime.
+    #[test]
+    fn units_start_what_is_labelled_as_a_program() {
+        for (name, text) in UNITS {
+            let settings = text.lines().filter(|line| line.starts_with("Exec"));
+            for (_, command) in settings.filter_map(|line| line.split_once('=')) {
+                let program = command.trim_start_matches('+').split(' ').next();
+                assert!(
+                    program.is_some_and(|program| program.starts_with("/usr/bin/")),
+                    "{name}: {command}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_package_s_files_are_not_written_again() {
         let tree = trees::kubeadm_deb();
