@@ -25,26 +25,42 @@ pub struct Evicted {
     pub images: u64,
 }
 
-/// Manifests can name each other in a circle only by breaking SHA-256; deep nesting is bounded all the
-/// same.
+/// Wholes that one use counts for, at most: manifests can name each other in a circle only by breaking
+/// SHA-256; deep nesting is bounded all the same.
 const MAX_ANCESTORS: usize = 10_000;
 
-/// A digest and all that name it, directly or through others.
-pub(super) fn with_ancestors(
+/// Notes the use of an object, which is a use of the image that it was pulled for, too. Where several
+/// images share it, that is the one that was used last: a pull begins with its manifest, and each image has
+/// something that no other one has. Otherwise an image that nobody uses would live for as long as any that
+/// has its base.
+pub(super) fn note_use(
     parents: &impl ReadableMultimapTable<&'static str, &'static str>,
+    used: &mut redb::Table<'_, &'static str, u64>,
     digest: &Digest,
-) -> Result<Vec<Digest>> {
-    let mut found = vec![digest.clone()];
-    let mut next = 0;
-    while let Some(current) = found.get(next).cloned() {
-        next += 1;
-        for parent in collect(parents.get(current.as_str())?)? {
-            if found.len() < MAX_ANCESTORS && !found.contains(&parent) {
-                found.push(parent);
+    at: u64,
+) -> Result<()> {
+    let (mut open, mut seen) = (vec![digest.clone()], HashSet::new());
+    while let Some(part) = open.pop() {
+        if seen.len() >= MAX_ANCESTORS || !seen.insert(part.clone()) {
+            continue;
+        }
+        // By the clock as it is now: one that was ahead must not make something look used for ever.
+        used.insert(part.as_str(), at)?;
+        let mut last = 0;
+        let mut wholes = Vec::new();
+        for whole in collect(parents.get(part.as_str())?)? {
+            let known = used.get(whole.as_str())?.map_or(0, |known| known.value());
+            if known > last {
+                wholes.clear();
+                last = known;
+            }
+            if known == last {
+                wholes.push(whole);
             }
         }
+        open.extend(wholes);
     }
-    Ok(found)
+    Ok(())
 }
 
 impl Index {

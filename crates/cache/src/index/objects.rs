@@ -200,7 +200,8 @@ impl Index {
         })
     }
 
-    /// Notes when objects were used. May be lost by a crash until the next durable write.
+    /// Notes when objects were used, each with the image that it was used for. May be lost by a crash until
+    /// the next durable write.
     ///
     /// # Errors
     /// Where the disk fails.
@@ -209,13 +210,17 @@ impl Index {
             let objects = txn.open_table(OBJECTS)?;
             let parents = txn.open_multimap_table(PARENTS)?;
             let mut used = txn.open_table(USED)?;
+            let mut there = Vec::new();
             for (digest, at) in uses {
-                // A use of a layer is a use of every image that has it.
-                for digest in eviction::with_ancestors(&parents, digest)? {
-                    if objects.get(digest.as_str())?.is_some() {
-                        used.insert(digest.as_str(), at)?;
-                    }
-                }
+                let Some(object) = get::<Object>(&objects, digest.as_str())? else {
+                    continue;
+                };
+                there.push((object.kind == Kind::Blob, digest, at));
+            }
+            // Manifests first: they say which image a layer was used for.
+            there.sort_unstable();
+            for (_, digest, at) in there {
+                eviction::note_use(&parents, &mut used, digest, at)?;
             }
             Ok(())
         })

@@ -105,6 +105,42 @@ fn a_use_of_a_layer_is_a_use_of_its_image() {
 }
 
 #[test]
+fn a_use_of_one_image_is_no_use_of_others_that_share_a_layer_with_it() {
+    let image = |index: &Index, name: &str, at| {
+        let own = format!("own layer of {name}");
+        let layers = [("shared", Kind::Blob), (own.as_str(), Kind::Blob)];
+        put(index, name, Some(&parsed(&layers, false)), at);
+        put(index, &own, None, at);
+    };
+    // What of `c` is used is noted at once, or its layers later than its manifest; a runtime that has the
+    // manifest from elsewhere asks for the layers alone.
+    let batches: [&[&[&str]]; 3] = [
+        &[&["shared", "own layer of c", "c"]],
+        &[&["c"], &["own layer of c", "shared"]],
+        &[&["own layer of c"], &["shared"]],
+    ];
+    for batches in batches {
+        let index = Index::in_memory().unwrap();
+        for (name, at) in [("c", 1), ("b", 2), ("a", 3)] {
+            image(&index, name, at);
+        }
+        put(&index, "shared", None, 1);
+        for (at, batch) in (10..).zip(batches) {
+            let batch: Vec<Digest> = batch.iter().map(|name| digest(name)).collect();
+            index.used(batch.iter().map(|digest| (digest, at))).unwrap();
+        }
+        let used = ["a", "b"].map(|name| index.used_at(&digest(name)).unwrap());
+        assert_eq!(used, [3, 2], "{batches:?}");
+        assert!(index.used_at(&digest("c")).unwrap() >= 10, "{batches:?}");
+        for victim in ["b", "a"] {
+            let evicted = index.evict(1, &HashSet::new()).unwrap();
+            assert!(evicted.digests.contains(&digest(victim)), "{batches:?}");
+        }
+        assert!(left(&index).contains(&digest("c")));
+    }
+}
+
+#[test]
 fn what_is_pinned_or_busy_stays() {
     let index = Index::in_memory().unwrap();
     multi_arch(&index);
