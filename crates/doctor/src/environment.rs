@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use installer::env_file;
-use installer::payload::{DEFAULTS, RUNTIME_VARIABLE};
+use installer::{DEFAULTS, RUNTIME_VARIABLE};
 
 use crate::host::Host;
 

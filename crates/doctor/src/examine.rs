@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
-use installer::payload::DEFAULTS;
+use installer::DEFAULTS;
 use policy::config::Settings;
 use telemetry::report::Status;
 

@@ -292,6 +292,7 @@ mod tests {
             unit: "kubelet.service".to_owned(),
             runtime: PathBuf::from("/run/containerd/containerd.sock"),
             runtime_from: String::new(),
+            both: false,
             healthz: None,
             image_endpoint: None,
             predecessor: false,

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cri::upstream::Upstream;
-use installer::payload::{DEFAULTS, RUNTIME_VARIABLE};
-use installer::{Kind, Node};
+use installer::{DEFAULTS, Kind, Node, RUNTIME_VARIABLE};
 use telemetry::report::Status;
 
 use crate::environment::Environment;
 use crate::host::Host;
 use crate::patience::{Timely, within};
 use crate::report::{Area, Line};
+use crate::wiring::install_files;
 
 /// What the bypass's unit says where nobody has written another one.
 const DEFAULT_TARGET: &str = "/run/containerd/containerd.sock";
@@ -27,6 +27,8 @@ pub(crate) struct Written {
     pub(crate) kubelet: Option<(PathBuf, String)>,
     /// What a running shim uses.
     pub(crate) daemon: Option<PathBuf>,
+    /// The command that writes the node's files, as far as it is known which.
+    pub(crate) install: String,
 }
 
 impl Written {
@@ -41,6 +43,7 @@ impl Written {
             defaults: environment.of_the_unit(RUNTIME_VARIABLE).map(PathBuf::from),
             kubelet: node.map(|node| (node.runtime.clone(), node.runtime_from.clone())),
             daemon: status.map(|status| PathBuf::from(&status.runtime.socket)),
+            install: install_files(node),
         }
     }
 
@@ -161,7 +164,8 @@ pub(crate) fn judge_target(host: &Host, written: &Written, leads_past: bool) -> 
                 kubelets.display()
             ),
             format!(
-                "image-cri-shim install --runtime {} && systemctl restart image-cri-shim",
+                "{} --runtime {} && systemctl restart image-cri-shim",
+                written.install,
                 kubelets.display()
             ),
         );
@@ -238,6 +242,7 @@ mod tests {
             defaults: defaults.map(PathBuf::from),
             kubelet: Some((PathBuf::from(kubelet), "its flags".to_owned())),
             daemon: None,
+            install: install_files(None),
         }
     }
 

@@ -38,6 +38,7 @@ pub(crate) fn gather(host: &Host) -> Facts {
     let node = Node::look(root);
     let is_installed = transaction::is_installed(root).map_err(|error| error.to_string());
     let wanted = match &node {
+        Ok(node) if node.both => wiring::wanted(root, node, Scope::Both),
         Ok(node) => wiring::wanted(root, node, Scope::Images),
         Err(_) => Ok(Vec::new()),
     };
@@ -78,10 +79,20 @@ fn names_us(text: &str) -> bool {
 /// The command that leads kubelet of such a node to the shim.
 pub(crate) fn install(node: Option<&Node>) -> String {
     let whole = node.is_some_and(|node| matches!(node.kind, Kind::K3s | Kind::Rke2 | Kind::K0s));
-    match whole {
-        true => "image-cri-shim install --restart-kubelet --yes-restart-k3s".to_owned(),
-        false => "image-cri-shim install --restart-kubelet".to_owned(),
-    }
+    let more = match whole {
+        true => " --yes-restart-k3s",
+        false => "",
+    };
+    format!("{} --restart-kubelet{more}", install_files(node))
+}
+
+/// The command that writes the files alone, for as much of kubelet as goes through the shim now.
+pub(crate) fn install_files(node: Option<&Node>) -> String {
+    let both = match node.is_some_and(|node| node.both) {
+        true => " --both",
+        false => "",
+    };
+    format!("image-cri-shim install{both}")
 }
 
 impl Facts {
@@ -181,7 +192,7 @@ pub(crate) fn judge(facts: &Timely<Facts>) -> Vec<Line> {
                         "{} is not as `install` would write it now: the unit that it belongs to has changed since, or somebody has edited it",
                         file.path.display()
                     ),
-                    "image-cri-shim install",
+                    install_files(Some(node)),
                 ));
             }
         }
@@ -289,6 +300,37 @@ mod tests {
         let lines = judge(&Ok(gather(&host)));
         let verdicts: Vec<_> = lines.iter().map(|line| line.verdict).collect();
         assert_eq!(verdicts, [Verdict::Ok, Verdict::Warn], "{lines:?}");
+    }
+
+    #[test]
+    fn containers_through_the_shim_too_are_as_wanted() {
+        let tree = Tree::new("");
+        let start = "/opt/kubelet --container-runtime-endpoint=unix:///run/a.sock";
+        let unit = format!("[Service]\nExecStart={start}\n");
+        tree.write("etc/systemd/system/kubelet.service", &unit);
+        let host = Host::new(tree.0.path(), false);
+        let node = Node::look(&host.root).unwrap();
+        let both = wiring::wanted(&host.root, &node, Scope::Both).unwrap();
+        transaction::install(&host.root, &both).unwrap();
+        let lines = judge(&Ok(gather(&host)));
+        let verdicts: Vec<_> = lines.iter().map(|line| line.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Ok], "{lines:?}");
+        // What mends it asks for the same again.
+        tree.write(
+            "etc/systemd/system/kubelet.service",
+            &unit.replace("a.sock", "a.sock --v=2"),
+        );
+        let lines = judge(&Ok(gather(&host)));
+        assert_eq!(
+            lines[1].mend.as_deref(),
+            Some("image-cri-shim install --both"),
+            "{lines:?}"
+        );
+        let node = Node::look(&host.root).unwrap();
+        assert_eq!(
+            install(Some(&node)),
+            "image-cri-shim install --both --restart-kubelet"
+        );
     }
 
     #[test]

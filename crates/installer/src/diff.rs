@@ -5,10 +5,9 @@ use std::path::Path;
 
 use similar::TextDiff;
 
-use crate::env_file;
 use crate::file::State;
-use crate::payload::{DEFAULTS, RUNTIME_VARIABLE};
 use crate::transaction::Change;
+use crate::{DEFAULTS, RUNTIME_VARIABLE, env_file};
 
 /// Lines around a change that are shown with it.
 const CONTEXT: usize = 3;

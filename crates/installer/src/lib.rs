@@ -41,6 +41,11 @@ pub use transaction::{Change, Undone, Wanted};
 /// What kubelet dials: a symbolic link to the shim's socket, or to the bypass while the shim is down.
 pub const LINK: &str = "/run/image-cri-shim.sock";
 
+/// What the units and the daemon take the runtime's socket from, when the config does not name one.
+pub const DEFAULTS: &str = "/etc/default/image-cri-shim";
+/// The variable in [`DEFAULTS`].
+pub const RUNTIME_VARIABLE: &str = "IMAGE_CRI_SHIM_RUNTIME";
+
 /// Why a node can't be wired or unwired.
 #[derive(Debug, Error)]
 pub enum Error {

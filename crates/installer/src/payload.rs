@@ -8,14 +8,12 @@ use crate::root::Root;
 use crate::transaction::{Content, Wanted};
 use crate::{Error, env_file};
 
+pub use crate::{DEFAULTS, RUNTIME_VARIABLE};
+
 /// Where a package puts the program, and what the packaged units say.
 const PACKAGED_PROGRAM: &str = "/usr/bin/image-cri-shim";
 /// Where a package puts the script that turns the link.
 const PACKAGED_SCRIPTS: &str = "/usr/lib/image-cri-shim";
-/// What the units and the daemon take the runtime's socket from, when the config does not name one.
-pub const DEFAULTS: &str = "/etc/default/image-cri-shim";
-/// The variable in [`DEFAULTS`].
-pub const RUNTIME_VARIABLE: &str = "IMAGE_CRI_SHIM_RUNTIME";
 /// The config.
 pub const CONFIG: &str = "/etc/image-cri-shim.yaml";
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::{Kind, Unit};
+use super::{Kind, Unit, is_ours};
 use crate::root::Root;
 use crate::{Error, env_file, flags};
 
@@ -19,7 +19,53 @@ pub struct Kubelet {
     pub runtime_endpoint: Option<(String, String)>,
     /// The image service's endpoint and where it stands.
     pub image_endpoint: Option<(String, String)>,
+    /// The runtime's endpoint that would count without ours, and where it stands.
+    pub(super) behind: Option<(String, String)>,
     healthz: Healthz,
+}
+
+/// A variable of a unit, and where its value stands.
+pub(crate) struct Variable {
+    /// Its name.
+    pub(crate) name: String,
+    /// What it is in the end.
+    pub(crate) value: String,
+    /// The file that says so; `None` is the unit itself.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// What `unit` gives its service: each name once, as the last place has it, and in the order of these places. Files win
+/// over the unit's own `Environment=` (systemd.exec(5)).
+pub(crate) fn variables(root: &Root, unit: &Unit) -> Result<Vec<Variable>, Error> {
+    let mut variables: Vec<Variable> = Vec::new();
+    let mut set = |variable: Variable| {
+        variables.retain(|other| other.name != variable.name);
+        variables.push(variable);
+    };
+    for word in unit
+        .values("Environment")
+        .into_iter()
+        .flat_map(flags::words)
+    {
+        if let Some((name, value)) = word.split_once('=') {
+            set(Variable {
+                name: name.to_owned(),
+                value: value.to_owned(),
+                file: None,
+            });
+        }
+    }
+    for file in environment_files(unit) {
+        let text = read(root, &file)?.unwrap_or_default();
+        for env_file::Assignment { name, value, .. } in env_file::assignments(&text) {
+            set(Variable {
+                name,
+                value,
+                file: Some(file.clone()),
+            });
+        }
+    }
+    Ok(variables)
 }
 
 /// What a kubelet is told about its `/healthz`.
@@ -115,19 +161,12 @@ impl Kubelet {
         for start in unit.values("ExecStart") {
             kubelet.take_flags(start, "ExecStart of kubelet.service");
         }
-        for environment in unit.values("Environment") {
-            for word in flags::words(environment) {
-                if let Some((name, arguments)) = word.split_once('=') {
-                    kubelet.take_flags(arguments, &format!("{name} in kubelet.service"));
-                }
-            }
-        }
-        for file in environment_files(unit) {
-            let text = read(root, &file)?.unwrap_or_default();
-            for assignment in env_file::assignments(&text) {
-                let place = format!("{} in {}", assignment.name, file.display());
-                kubelet.take_flags(&assignment.value, &place);
-            }
+        for variable in variables(root, unit)? {
+            let place = match &variable.file {
+                Some(file) => format!("{} in {}", variable.name, file.display()),
+                None => format!("{} in kubelet.service", variable.name),
+            };
+            kubelet.take_flags(&variable.value, &place);
         }
         Ok(kubelet)
     }
@@ -175,7 +214,7 @@ impl Kubelet {
                 let endpoint = socket
                     .split_once(':')
                     .map_or(socket.as_str(), |(_, end)| end);
-                kubelet.runtime_endpoint = Some((endpoint.to_owned(), place.clone()));
+                kubelet.take(Some(endpoint.to_owned()), None, &place);
             }
             for arguments in flags::values(start, "kubelet-extra-args") {
                 kubelet.take_flags(&arguments, &place);
@@ -186,12 +225,12 @@ impl Kubelet {
 
     fn take_flags(&mut self, arguments: &str, place: &str) {
         let words = flags::words(arguments);
-        let last = |name| flags::values_of(&words, name).pop();
-        self.take(
-            last("container-runtime-endpoint"),
-            last("image-service-endpoint"),
-            place,
-        );
+        // Ours may stand behind the one that it takes the place of.
+        for runtime in flags::values_of(&words, "container-runtime-endpoint") {
+            self.take(Some(runtime), None, place);
+        }
+        let image = flags::values_of(&words, "image-service-endpoint").pop();
+        self.take(None, image, place);
         self.healthz.take_flags(&words);
     }
 
@@ -201,7 +240,10 @@ impl Kubelet {
                 .filter(|endpoint| !endpoint.is_empty())
                 .map(|endpoint| (endpoint, place.to_owned()))
         };
-        self.runtime_endpoint = told(runtime).or(self.runtime_endpoint.take());
+        let runtime = told(runtime);
+        let others = runtime.clone().filter(|(endpoint, _)| !is_ours(endpoint));
+        self.behind = others.or(self.behind.take());
+        self.runtime_endpoint = runtime.or(self.runtime_endpoint.take());
         self.image_endpoint = told(image).or(self.image_endpoint.take());
     }
 }

@@ -10,8 +10,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::payload::{DEFAULTS, RUNTIME_VARIABLE};
 use crate::root::Root;
-use crate::{Error, LINK};
+use crate::{Error, LINK, env_file, flags};
 
 pub use kubelet::Kubelet;
 pub use service::KubeletService;
@@ -57,6 +58,8 @@ pub struct Node {
     pub runtime_from: String,
     /// Where kubelet is told to find the image service, when it is told: the value and the place.
     pub image_endpoint: Option<(String, String)>,
+    /// Whether kubelet is led to the shim for its containers too, and not for images alone.
+    pub both: bool,
     /// Where kubelet answers `/healthz` on this machine; `None` where it is told not to.
     pub healthz: Option<SocketAddr>,
     /// Whether the Go program of the same name is installed.
@@ -127,6 +130,7 @@ impl Node {
         };
         Ok(Self {
             kind,
+            both: is_led_with_both(root, &kubelet, &unit)?,
             unit: unit.name,
             runtime,
             runtime_from,
@@ -139,6 +143,18 @@ impl Node {
                 || root.exists("/lib/systemd/system/image-cri-shim.service"),
         })
     }
+}
+
+/// Whether kubelet's containers go through the shim, by whatever file. What a unit says is read without our own drop-in.
+fn is_led_with_both(root: &Root, kubelet: &Kubelet, unit: &Unit) -> Result<bool, Error> {
+    let told = kubelet.runtime_endpoint.as_ref();
+    if told.is_some_and(|(endpoint, _)| is_ours(endpoint)) {
+        return Ok(true);
+    }
+    let ours = Unit::our_drop_in(root, &unit.name)?;
+    let starts = ours.iter().flat_map(|ours| ours.values("ExecStart"));
+    let mut endpoints = starts.flat_map(|start| flags::values(start, "container-runtime-endpoint"));
+    Ok(endpoints.any(|endpoint| is_ours(&endpoint)))
 }
 
 /// The runtime's socket.
@@ -157,6 +173,16 @@ fn runtime(root: &Root, kind: Kind, kubelet: &Kubelet) -> Result<(PathBuf, Strin
                 socket(&cri),
                 "`cri:` in /etc/image-cri-shim.yaml".to_owned(),
             ));
+        }
+        if let Some((endpoint, place)) = &kubelet.behind {
+            return Ok((socket(endpoint), place.clone()));
+        }
+        // What an earlier run has found, or was told.
+        let path = Path::new(DEFAULTS);
+        let defaults = root.read(path).map_err(|e| Error::at("read", path, e))?;
+        let known = env_file::value(&defaults.unwrap_or_default(), RUNTIME_VARIABLE);
+        if let Some(known) = known.filter(|known| !known.is_empty() && !is_ours(known)) {
+            return Ok((socket(&known), format!("{RUNTIME_VARIABLE} in {DEFAULTS}")));
         }
     }
     let default = match kind {

@@ -67,6 +67,23 @@ impl Unit {
         Ok(Some(unit))
     }
 
+    /// What our own drop-in of the unit `name` says; `None` where there is none.
+    pub(crate) fn our_drop_in(root: &Root, name: &str) -> Result<Option<Self>, Error> {
+        let path = Path::new(FOLDERS[0])
+            .join(format!("{name}.d"))
+            .join(OUR_DROP_IN);
+        if !root.exists(&path) {
+            return Ok(None);
+        }
+        let mut unit = Self {
+            name: name.to_owned(),
+            files: Vec::new(),
+            settings: Vec::new(),
+        };
+        unit.read(root, path)?;
+        Ok(Some(unit))
+    }
+
     /// The values of a key that are in force: an empty one takes back those before it.
     pub(crate) fn values(&self, key: &str) -> Vec<&str> {
         let mut values = Vec::new();

@@ -137,17 +137,12 @@ fn under_systemd(root: &Root, node: &Node, scope: Scope) -> Result<Vec<Wanted>, 
     let variable = format!("${}", kubelet::EXTRA_ARGS);
     let starts = unit.values("ExecStart");
     let start = starts.last().copied().unwrap_or_default();
-    let extra_file = kubelet::environment_files(&unit)
-        .into_iter()
-        .rfind(|file| !file.ends_with("kubeadm-flags.env"));
-    match extra_file {
-        Some(path) if start.contains(&variable) => {
+    let extra = extra_args(root, &unit)?;
+    match extra {
+        Some((path, arguments)) if start.contains(&variable) => {
             let text = root
                 .read(&path)
                 .map_err(|e| Error::at("read", &path, e))?
-                .unwrap_or_default();
-            let arguments = env_file::value(&text, kubelet::EXTRA_ARGS)
-                .or_else(|| environment(&unit, kubelet::EXTRA_ARGS))
                 .unwrap_or_default();
             let wired = with_endpoints(&arguments, scope);
             // Also where it is wired already: a file that is ours must stay wanted. One that is not ours is left
@@ -155,7 +150,7 @@ fn under_systemd(root: &Root, node: &Node, scope: Scope) -> Result<Vec<Wanted>, 
             let text = if wired == arguments {
                 text
             } else {
-                env_file::set(&text, kubelet::EXTRA_ARGS, &wired)
+                env_file::with(&path, text, kubelet::EXTRA_ARGS, &wired)?
             };
             Ok(vec![
                 after_the_shim(node, ""),
@@ -199,16 +194,30 @@ fn with_endpoints(arguments: &str, scope: Scope) -> String {
     wired
 }
 
-/// A variable that the unit itself sets.
-fn environment(unit: &Unit, name: &str) -> Option<String> {
-    unit.values("Environment")
+/// The file by which kubelet's extra arguments are set, with these arguments: the last one that sets them now, since it
+/// takes the place of all before it, else the one that is there for it. `None` where only the command itself is certain to
+/// be heard.
+fn extra_args(root: &Root, unit: &Unit) -> Result<Option<(PathBuf, String)>, Error> {
+    let files = kubelet::environment_files(unit);
+    // Patterns and specifiers (systemd.exec(5)): what they stand for may come last.
+    let is_plain = |file: &PathBuf| !file.to_string_lossy().contains(['*', '?', '[', '%']);
+    if !files.iter().all(is_plain) {
+        return Ok(None);
+    }
+    let known = kubelet::variables(root, unit)?
         .into_iter()
-        .flat_map(flags::words)
-        .filter_map(|word| {
-            let (variable, value) = word.split_once('=')?;
-            (variable == name).then(|| value.to_owned())
-        })
-        .next_back()
+        .find(|variable| variable.name == kubelet::EXTRA_ARGS);
+    let (arguments, sets_it) =
+        known.map_or_else(Default::default, |known| (known.value, known.file));
+    let file = match sets_it {
+        // Kubeadm writes it anew.
+        Some(file) if file.ends_with("kubeadm-flags.env") => None,
+        Some(file) => Some(file),
+        None => files
+            .into_iter()
+            .rfind(|file| file.ends_with("default/kubelet") || file.ends_with("sysconfig/kubelet")),
+    };
+    Ok(file.map(|file| (file, arguments)))
 }
 
 fn start_of(root: &Root, node: &Node) -> Result<String, Error> {

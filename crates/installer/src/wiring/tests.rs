@@ -372,3 +372,136 @@ fn install_twice_is_once_and_uninstall_leaves_the_tree_as_it_was() {
         assert_eq!(tree.snapshot(), before);
     }
 }
+
+/// The last file of variables takes the place of all before it.
+#[test]
+fn the_file_that_sets_the_variable_is_the_one_that_is_changed() {
+    let with_proxy = |proxy: &str| {
+        let tree = trees::kubeadm_deb();
+        tree.write(
+            "/etc/default/kubelet",
+            "KUBELET_EXTRA_ARGS=--node-ip=10.0.0.1 --cloud-provider=external\n",
+        );
+        tree.write(
+            "/etc/systemd/system/kubelet.service.d/http-proxy.conf",
+            &format!("[Service]\nEnvironmentFile=-{proxy}\n"),
+        );
+        tree
+    };
+    let all = "--node-ip=10.0.0.1 --cloud-provider=external --image-service-endpoint=unix:///run/image-cri-shim.sock";
+    let tree = with_proxy("/etc/environment");
+    tree.write("/etc/environment", "HTTPS_PROXY=http://proxy:3128\n");
+    install(&tree.root(), &wire(&tree)).unwrap();
+    assert_eq!(
+        tree.text("/etc/default/kubelet"),
+        format!("KUBELET_EXTRA_ARGS=\"{all}\"\n")
+    );
+    assert_eq!(
+        tree.text("/etc/environment"),
+        "HTTPS_PROXY=http://proxy:3128\n"
+    );
+    assert_eq!(changes(&tree.root(), &wire(&tree)).unwrap(), []);
+
+    // Where the later one sets it too, kubelet never sees the first.
+    tree.write("/etc/environment", "KUBELET_EXTRA_ARGS=--v=4\n");
+    assert_eq!(Node::look(&tree.root()).unwrap().image_endpoint, None);
+    install(&tree.root(), &wire(&tree)).unwrap();
+    assert_eq!(
+        tree.text("/etc/environment"),
+        "KUBELET_EXTRA_ARGS=\"--v=4 --image-service-endpoint=unix:///run/image-cri-shim.sock\"\n"
+    );
+    assert_eq!(
+        tree.text("/etc/default/kubelet"),
+        "KUBELET_EXTRA_ARGS=--node-ip=10.0.0.1 --cloud-provider=external\n",
+        "what is not needed is put back"
+    );
+
+    // Nobody knows which files those are: the command itself is certain.
+    let tree = with_proxy("/etc/kubelet.d/*.env");
+    let diff = diff(&tree);
+    assert!(!diff.contains("/etc/default/kubelet"), "{diff}");
+    assert!(
+        diff.contains("$KUBELET_EXTRA_ARGS --image-service-endpoint=unix:"),
+        "{diff}"
+    );
+}
+
+/// No file sets the variable, and the only ones are somebody else's.
+#[test]
+fn a_file_that_is_not_kubelet_s_gets_no_arguments_of_kubelet() {
+    let tree = trees::kubeadm_deb();
+    tree.write(
+        "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf",
+        "[Service]\nEnvironment=KUBELET_EXTRA_ARGS=--v=2\nEnvironmentFile=-/etc/environment\nExecStart=\nExecStart=/usr/bin/kubelet $KUBELET_EXTRA_ARGS\n",
+    );
+    let diff = diff(&tree);
+    assert!(!diff.contains("/etc/environment"), "{diff}");
+    assert!(
+        diff.contains("+ExecStart=/usr/bin/kubelet $KUBELET_EXTRA_ARGS --image-service"),
+        "{diff}"
+    );
+}
+
+/// `--both` hides the runtime's endpoint behind ours; a second run must find it all the same.
+#[test]
+fn a_second_run_with_both_endpoints_finds_the_same_runtime() {
+    let own = "/run/k8s/containerd.sock";
+    let told = format!("--container-runtime-endpoint=unix://{own}");
+    let flags = |tree: &Tree, text: &str| {
+        tree.write("/var/lib/kubelet/kubeadm-flags.env", text);
+    };
+    let kubeadm = trees::kubeadm_deb();
+    flags(&kubeadm, &format!("KUBELET_KUBEADM_ARGS=\"{told}\"\n"));
+    let in_extra_args = trees::kubeadm_deb();
+    flags(&in_extra_args, "");
+    in_extra_args.write(
+        "/etc/default/kubelet",
+        &format!("KUBELET_EXTRA_ARGS=\"{told}\"\n"),
+    );
+    let bare = trees::bare();
+    let unit = "/etc/systemd/system/kubelet.service";
+    bare.write(
+        unit,
+        &bare.text(unit).replace("/var/run/crio/crio.sock", own),
+    );
+    for (name, tree) in [
+        ("kubeadm", kubeadm),
+        ("extra", in_extra_args),
+        ("bare", bare),
+    ] {
+        let root = tree.root();
+        for _ in 0..2 {
+            let node = Node::look(&root).unwrap();
+            assert_eq!(node.runtime, Path::new(own), "{name}");
+            install(&root, &wanted(&root, &node, Scope::Both).unwrap()).unwrap();
+            assert!(Node::look(&root).unwrap().both, "{name}");
+        }
+        uninstall(&root).unwrap();
+        assert!(!Node::look(&root).unwrap().both, "{name}");
+    }
+}
+
+/// Kubelet names nothing but us: what an earlier run has found counts, before any guess.
+#[test]
+fn the_runtime_of_an_earlier_run_is_not_guessed_anew() {
+    let tree = trees::kubeadm_deb();
+    tree.write("/var/lib/kubelet/kubeadm-flags.env", "");
+    tree.write(
+        "/etc/default/kubelet",
+        "KUBELET_EXTRA_ARGS=--container-runtime-endpoint=unix:///run/image-cri-shim.sock\n",
+    );
+    tree.write(
+        "/etc/default/image-cri-shim",
+        "IMAGE_CRI_SHIM_RUNTIME=/run/k8s/containerd.sock\n",
+    );
+    let node = Node::look(&tree.root()).unwrap();
+    assert_eq!(node.runtime, Path::new("/run/k8s/containerd.sock"));
+    assert!(
+        node.runtime_from.contains("/etc/default/image-cri-shim"),
+        "{}",
+        node.runtime_from
+    );
+    tree.write("/etc/image-cri-shim.yaml", "cri: /run/other.sock\n");
+    let node = Node::look(&tree.root()).unwrap();
+    assert_eq!(node.runtime, Path::new("/run/other.sock"));
+}
