@@ -93,14 +93,18 @@ impl Payload {
                 content: Content::Link(units.join(unit)),
                 wiring: false,
                 keep_existing: root.exists(format!("/etc/systemd/system/{target}.wants/{unit}")),
+                shared: false,
             });
         }
         // Closed to others where it is new: people put credentials there.
-        wanted.push(file(
-            Path::new(DEFAULTS),
-            defaults(root, node)?.into_bytes(),
-            0o600,
-        ));
+        wanted.push(Wanted {
+            shared: true,
+            ..file(
+                Path::new(DEFAULTS),
+                defaults(root, node)?.into_bytes(),
+                0o600,
+            )
+        });
         wanted.push(Wanted {
             keep_existing: true,
             ..file(
@@ -132,6 +136,7 @@ fn file(path: &Path, bytes: Vec<u8>, mode: u32) -> Wanted {
         content: Content::File { bytes, mode },
         wiring: false,
         keep_existing: false,
+        shared: false,
     }
 }
 

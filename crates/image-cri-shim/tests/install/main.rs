@@ -155,7 +155,7 @@ fn what_an_editor_changed_is_named_and_kubelet_keeps_its_socket() {
     let output = shim("uninstall", node.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text(&output).contains("somebody has edited /etc/default/kubelet since; take unix:///run/image-cri-shim.sock out of it by hand"),
+        text(&output).contains("/etc/default/kubelet still leads kubelet to the shim, by what somebody else has written there; take unix:///run/image-cri-shim.sock out of it by hand"),
         "{}",
         text(&output)
     );

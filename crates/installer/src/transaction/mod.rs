@@ -33,6 +33,9 @@ pub struct Wanted {
     pub wiring: bool,
     /// Whether a file that is there already is left as it is: a config that somebody wrote.
     pub keep_existing: bool,
+    /// Whether others write to it too, beside us: what they have written since is put back with what stood there. An edit
+    /// of a file that is ours as a whole is written over, and what stood there first stays what is put back.
+    pub shared: bool,
 }
 
 /// A file's content, or a link's target.
@@ -85,7 +88,8 @@ pub struct Undone {
     pub restored: Vec<PathBuf>,
     /// Files that somebody has edited since: left as they are.
     pub left: Vec<PathBuf>,
-    /// Of these, the ones by which kubelet dials the shim. While there are any, nothing else is removed.
+    /// Files by which kubelet dials the shim still: edited ones, and those that did so before. While there are any, nothing
+    /// else is removed.
     pub still_wired: Vec<PathBuf>,
 }
 
@@ -167,9 +171,11 @@ pub(crate) fn install_by_steps(
         }
         let is_ours = known.is_some_and(|entry| entry.is_ours(&current));
         let before = match known {
-            // Ours from an earlier run: what stood there first is what counts. An edit since is not: it
-            // is saved as what stood there.
-            Some(entry) if is_ours || is_before(entry, &current) => entry.before.clone(),
+            // What stood there first is what counts. An edit of a file that is ours would lead to what is removed.
+            Some(entry) if is_ours || is_before(entry, &current) || !file.shared => {
+                entry.before.clone()
+            }
+            // What others have added to theirs is theirs.
             _ => {
                 step("save an old file")?;
                 Saved::of(root, &current)?
@@ -333,15 +339,19 @@ pub fn unwire(root: &Root) -> Result<Undone, Error> {
 
 /// Puts one file back, and notes what came of it.
 fn undo(root: &Root, path: &Path, entry: &Entry, undone: &mut Undone) -> Result<(), Error> {
-    match put_back(root, path, entry)? {
+    let back = put_back(root, path, entry)?;
+    // What stood there before may lead to the shim as well: an edit, or what the Go program's kubelet dialled. That one
+    // serves it then.
+    if entry.wiring
+        && leads_to_the_shim(root, path)?
+        && (matches!(back, Back::Edited) || !brings_back_the_predecessor(root)?)
+    {
+        undone.still_wired.push(path.to_owned());
+    }
+    match back {
         Back::Restored => undone.restored.push(path.to_owned()),
         Back::Already => {}
-        Back::Edited => {
-            undone.left.push(path.to_owned());
-            if entry.wiring && leads_to_the_shim(root, path)? {
-                undone.still_wired.push(path.to_owned());
-            }
-        }
+        Back::Edited => undone.left.push(path.to_owned()),
     }
     Ok(())
 }
@@ -354,7 +364,7 @@ pub fn is_installed(root: &Root) -> Result<bool, Error> {
     Ok(!Ledger::load(root)?.is_empty())
 }
 
-/// Whether a file that somebody edited still names the shim's socket.
+/// Whether a file names the shim's socket.
 fn leads_to_the_shim(root: &Root, path: &Path) -> Result<bool, Error> {
     Ok(names_the_shim(&read(root, path)?))
 }

@@ -76,6 +76,7 @@ mod tests {
             },
             wiring: false,
             keep_existing: false,
+            shared: false,
         };
         install(&tree.root(), &[wanted]).unwrap();
         tree

@@ -10,6 +10,7 @@ fn wanted(path: &str, text: &str, wiring: bool) -> Wanted {
         },
         wiring,
         keep_existing: false,
+        shared: false,
     }
 }
 
@@ -33,6 +34,7 @@ fn some() -> (Tree, Vec<Wanted>) {
         content: Content::Link(PathBuf::from("/etc/program.service")),
         wiring: false,
         keep_existing: false,
+        shared: false,
     });
     (tree, all)
 }
@@ -275,5 +277,85 @@ fn temporary_files_of_killed_runs_are_swept_by_whatever_runs_next() {
     tree.write("/etc/default/.kubelet.image-cri-shim.tmp", "half");
     tree.write("/var/lib/.image-cri-shim.image-cri-shim.tmp/x", "half");
     uninstall(&tree.root()).unwrap();
+    assert_eq!(tree.snapshot(), before);
+}
+
+const WIRED: &str = "endpoint: unix:///run/image-cri-shim.sock\n";
+
+#[test]
+fn an_edit_of_our_own_file_that_install_has_written_over_never_comes_back() {
+    let tree = Tree::new(&[("/etc/mine.conf", "mine\n")]);
+    let before = tree.snapshot();
+    let all = [
+        wanted("/etc/rancher/k3s/90.yaml", WIRED, true),
+        wanted("/etc/mine.conf", WIRED, true),
+        wanted("/etc/systemd/system/unit", "ours\n", false),
+    ];
+    install(&tree.root(), &all).unwrap();
+    for file in &all {
+        let path = file.path.to_str().unwrap();
+        tree.write(path, &format!("{}# edited\n", tree.text(path)));
+    }
+    assert_eq!(install(&tree.root(), &all).unwrap().len(), 3);
+    assert_eq!(changes(&tree.root(), &all).unwrap(), []);
+    let undone = uninstall(&tree.root()).unwrap();
+    assert_eq!((undone.left, undone.still_wired), (vec![], vec![]));
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn what_others_add_to_their_file_is_put_back_and_may_lead_to_the_shim() {
+    let path = "/etc/default/kubelet";
+    let tree = Tree::new(&[(path, "A=1\n")]);
+    let mut all = [
+        wanted(path, WIRED, true),
+        wanted("/usr/local/bin/program", "x", false),
+    ];
+    all[0].shared = true;
+    install(&tree.root(), &all).unwrap();
+    let edited = format!("{WIRED}B=2\n");
+    tree.write(path, &edited);
+    all[0] = Wanted {
+        shared: true,
+        ..wanted(path, &format!("{WIRED}B=2\nmore\n"), true)
+    };
+    install(&tree.root(), &all).unwrap();
+    // Put back, and then found there: kubelet still dials the shim by it.
+    for restored in [vec![PathBuf::from(path)], Vec::new()] {
+        let undone = uninstall(&tree.root()).unwrap();
+        assert_eq!(undone.restored, restored);
+        assert_eq!(undone.still_wired, [PathBuf::from(path)]);
+        assert_eq!(tree.text(path), edited);
+        assert!(tree.root().exists("/usr/local/bin/program"));
+    }
+    tree.write(path, "B=2\n");
+    let undone = uninstall(&tree.root()).unwrap();
+    assert_eq!(undone.left, [PathBuf::from(path)]);
+    assert_eq!(tree.text(path), "B=2\n");
+    assert!(!tree.root().exists("/usr/local/bin/program"));
+}
+
+#[test]
+fn where_the_predecessor_comes_back_kubelet_may_dial_the_link() {
+    let tree = Tree::new(&[
+        ("/etc/default/kubelet", WIRED),
+        (
+            "/etc/systemd/system/image-cri-shim.service",
+            "[Service]\nExecStart=/usr/bin/image-cri-shim\n",
+        ),
+        ("/usr/bin/image-cri-shim", "the Go program"),
+    ]);
+    let before = tree.snapshot();
+    let all = [
+        wanted("/etc/default/kubelet", &format!("{WIRED}both\n"), true),
+        wanted(
+            "/etc/systemd/system/image-cri-shim.service",
+            "[Service]\nExecStart=/usr/local/bin/image-cri-shim serve --listen /run/image-cri-shim/shim.sock\n",
+            false,
+        ),
+    ];
+    install(&tree.root(), &all).unwrap();
+    let undone = uninstall(&tree.root()).unwrap();
+    assert_eq!(undone.still_wired, Vec::<PathBuf>::new());
     assert_eq!(tree.snapshot(), before);
 }

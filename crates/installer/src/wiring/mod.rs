@@ -162,6 +162,7 @@ fn under_systemd(root: &Root, node: &Node, scope: Scope) -> Result<Vec<Wanted>, 
                     },
                     wiring: true,
                     keep_existing: false,
+                    shared: true,
                 },
             ])
         }
@@ -255,6 +256,7 @@ fn after_the_shim(node: &Node, more: &str) -> Wanted {
         },
         wiring: true,
         keep_existing: false,
+        shared: false,
     }
 }
 
@@ -267,6 +269,7 @@ fn file(path: &str, text: String) -> Wanted {
         },
         wiring: true,
         keep_existing: false,
+        shared: false,
     }
 }
 

@@ -151,7 +151,7 @@ fn refuse_where_wired(undone: &Undone) -> anyhow::Result<()> {
         .map(|path| path.display().to_string())
         .collect();
     bail!(
-        "somebody has edited {} since; take {} out of it by hand and run uninstall again. The shim stays until then, since kubelet dials it",
+        "{} still leads kubelet to the shim, by what somebody else has written there; take {} out of it by hand and run uninstall again. The shim stays until then, since kubelet dials it",
         files.join(", "),
         wiring::endpoint()
     )
