@@ -25,6 +25,13 @@ const RECORD: &str = "ledger.json";
 /// What the shim has made of a file of the record; in a file of its own, since it is another process that writes it.
 const REWRITTEN: &str = "rewritten.json";
 
+/// [`FOLDER`] without symbolic links: where its way is a link, as `/var/lib` may be, that leads inside the tree.
+pub(crate) fn folder(root: &Root) -> Result<PathBuf, Error> {
+    let folder = Path::new(FOLDER);
+    root.canonical(folder)
+        .map_err(|e| Error::at("follow the links of", folder, e))
+}
+
 /// Everything that `install` did.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,7 +141,7 @@ impl Ledger {
 
     /// Writes the record, durably.
     pub(crate) fn save(&self, root: &Root) -> Result<(), Error> {
-        self.write(root, &Path::new(FOLDER).join(RECORD))
+        self.write(root, &folder(root)?.join(RECORD))
     }
 
     fn write(&self, root: &Root, path: &Path) -> Result<(), Error> {
@@ -185,7 +192,7 @@ impl Saved {
             } => (content, attributes),
         };
         let digest = file::digest(content);
-        keep(root, &Path::new(FOLDER).join(&digest), content)?;
+        keep(root, &folder(root)?.join(&digest), content)?;
         Ok(Some(Self::File(SavedFile {
             digest,
             mode: attributes.mode,
@@ -226,7 +233,7 @@ impl Saved {
 
 impl SavedFile {
     fn restore(&self, root: &Root) -> Result<State, Error> {
-        let path = Path::new(FOLDER).join(&self.digest);
+        let path = folder(root)?.join(&self.digest);
         let damaged = |reason: &str| Error::Damaged {
             path: path.clone(),
             reason: reason.to_owned(),
@@ -271,8 +278,8 @@ fn keep(root: &Root, path: &Path, content: &[u8]) -> Result<(), Error> {
 /// for it. All appears in one step, so that a crash leaves no directory that nobody knows of.
 pub(crate) fn make_folder(root: &Root) -> Result<(), Error> {
     sweep(root)?;
-    let folder = Path::new(FOLDER);
-    let made = missing(root, folder);
+    let folder = folder(root)?;
+    let made = missing(root, &folder);
     let Some(outermost) = made.first().cloned() else {
         return Ok(());
     };
@@ -284,7 +291,7 @@ pub(crate) fn make_folder(root: &Root) -> Result<(), Error> {
     for directory in &made {
         let below = directory.strip_prefix(&outermost).unwrap_or(Path::new(""));
         // Other users' services may look for the daemon's state, not for this record.
-        let mode = if directory == folder { 0o700 } else { 0o755 };
+        let mode = if *directory == folder { 0o700 } else { 0o755 };
         make_directory(root, &new.join(below), mode)?;
     }
     let below = folder.strip_prefix(&outermost).unwrap_or(Path::new(""));
@@ -297,10 +304,10 @@ pub(crate) fn make_folder(root: &Root) -> Result<(), Error> {
 /// Removes the record, everything kept with it, and the directories that were made for it and hold nothing
 /// else. The record disappears in one step.
 pub(crate) fn remove_folder(root: &Root, made: &[PathBuf]) -> Result<(), Error> {
-    let folder = Path::new(FOLDER);
+    let folder = folder(root)?;
     let Some(outermost) = made
         .iter()
-        .find(|directory| folder.starts_with(directory) && holds_only(root, directory, folder))
+        .find(|directory| folder.starts_with(directory) && holds_only(root, directory, &folder))
     else {
         return clear(root);
     };
@@ -313,7 +320,7 @@ pub(crate) fn remove_folder(root: &Root, made: &[PathBuf]) -> Result<(), Error> 
 
 /// Removes what a killed run of [`make_folder`] or [`remove_folder`] has left.
 pub(crate) fn sweep(root: &Root) -> Result<(), Error> {
-    for directory in Path::new(FOLDER).ancestors() {
+    for directory in folder(root)?.ancestors() {
         if directory.parent().is_none() {
             break;
         }
@@ -335,7 +342,7 @@ pub(crate) fn sweep(root: &Root) -> Result<(), Error> {
 
 /// Removes unfinished files in [`FOLDER`], and old files that no record names.
 pub(crate) fn sweep_files(root: &Root) -> Result<(), Error> {
-    let folder = Path::new(FOLDER);
+    let folder = folder(root)?;
     let named: Vec<String> = Ledger::load(root)?
         .files
         .into_values()
@@ -345,8 +352,8 @@ pub(crate) fn sweep_files(root: &Root) -> Result<(), Error> {
         })
         .collect();
     let names = root
-        .list(folder)
-        .map_err(|e| Error::at("read", folder, e))?;
+        .list(&folder)
+        .map_err(|e| Error::at("read", &folder, e))?;
     for name in names {
         if name != RECORD && name != REWRITTEN && !named.contains(&name) {
             let path = folder.join(name);
@@ -405,10 +412,10 @@ pub(crate) fn make_directory(root: &Root, path: &Path, mode: u32) -> Result<(), 
 /// Removes the record and everything kept with it, where the directory itself was there before.
 fn clear(root: &Root) -> Result<(), Error> {
     // The record last: as long as it is there, the run can be repeated.
-    let folder = Path::new(FOLDER);
+    let folder = folder(root)?;
     let names = root
-        .list(folder)
-        .map_err(|e| Error::at("read", folder, e))?;
+        .list(&folder)
+        .map_err(|e| Error::at("read", &folder, e))?;
     for name in names.iter().filter(|name| *name != RECORD) {
         let path = folder.join(name);
         file::remove(&root.on_host(&path)).map_err(|e| Error::at("remove", &path, e))?;

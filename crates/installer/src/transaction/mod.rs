@@ -285,7 +285,7 @@ pub(crate) fn uninstall_by_steps(
         return Ok(undone);
     }
     step("clear the record")?;
-    let folder = Path::new(ledger::FOLDER);
+    let folder = ledger::folder(root)?;
     // The directories outside of the ledger's own first: the record must outlive them.
     for directory in ledger.directories.iter().rev() {
         if !folder.starts_with(directory) {

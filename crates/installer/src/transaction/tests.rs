@@ -359,3 +359,31 @@ fn where_the_predecessor_comes_back_kubelet_may_dial_the_link() {
     assert_eq!(undone.still_wired, Vec::<PathBuf>::new());
     assert_eq!(tree.snapshot(), before);
 }
+
+/// A link on the way to the record leads inside the tree, and never to the machine that builds an image.
+#[test]
+fn nothing_is_written_outside_of_the_tree() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("lib");
+    // The directory is there on the machine; in the tree it is not, or it is.
+    std::fs::create_dir(&target).unwrap();
+    for inside in [false, true] {
+        let (tree, all) = some();
+        std::fs::remove_dir_all(tree.place("/var/lib")).unwrap();
+        std::os::unix::fs::symlink(&target, tree.place("/var/lib")).unwrap();
+        if inside {
+            tree.write(target.join("other").to_str().unwrap(), "x");
+        }
+        let before = tree.snapshot();
+        install(&tree.root(), &all).unwrap();
+        assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+        assert!(
+            tree.root()
+                .exists("/var/lib/image-cri-shim/install/ledger.json")
+        );
+        assert!(is_installed(&tree.root()).unwrap());
+        assert_eq!(install(&tree.root(), &all).unwrap(), []);
+        uninstall(&tree.root()).unwrap();
+        assert_eq!(tree.snapshot(), before, "{inside}");
+    }
+}
