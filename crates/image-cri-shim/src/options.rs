@@ -52,7 +52,7 @@ pub(crate) struct WiringArgs {
     pub(crate) both: bool,
 
     /// The container runtime's socket, where it can't be found out
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, value_name = "SOCKET", value_parser = installer::runtime_socket)]
     pub(crate) runtime: Option<PathBuf>,
 
     /// Where the program goes on a node without a package of it

@@ -26,6 +26,19 @@ pub fn values_of(words: &[String], name: &str) -> Vec<String> {
     found
 }
 
+/// The last value of a flag that needs none: `--name` is `true`.
+pub(crate) fn switch(arguments: &str, name: &str) -> Option<String> {
+    let words = words(arguments);
+    let mut values = words.iter().filter_map(|word| {
+        let word = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
+        match word.strip_prefix(name)? {
+            "" => Some("true".to_owned()),
+            rest => rest.strip_prefix('=').map(str::to_owned),
+        }
+    });
+    values.next_back()
+}
+
 /// `arguments` with `--name=value` after everything else.
 pub(crate) fn appended(arguments: &str, name: &str, value: &str) -> String {
     let before = arguments.trim_end();
@@ -74,6 +87,18 @@ mod tests {
             ("", vec![]),
         ] {
             assert_eq!(values(arguments, "a"), found, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_that_needs_no_value() {
+        for (arguments, value) in [
+            ("k3s agent --docker --v 2", Some("true")),
+            ("k3s agent -docker", Some("true")),
+            ("k3s agent --docker --docker=false", Some("false")),
+            ("k3s agent --docker-x docker", None),
+        ] {
+            assert_eq!(switch(arguments, "docker").as_deref(), value, "{arguments}");
         }
     }
 

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use node::kubelet::{healthz, top_level};
-pub use node::{Kind, KubeletService, Node, is_ours};
+pub use node::{Kind, KubeletService, Node, is_ours, runtime_socket};
 pub use root::Root;
 pub use transaction::{Change, Undone, Wanted};
 

@@ -85,7 +85,12 @@ fn a_dry_run_shows_diffs_and_changes_nothing() {
 fn installed_once_installed_twice_and_gone_without_a_trace() {
     let node = node();
     let before = snapshot(node.path());
-    let output = shim("install", node.path(), &["--runtime", "/run/other.sock"]);
+    let output = shim("install", node.path(), &["--runtime", "other.sock"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("absolute path"), "{}", text(&output));
+    assert_eq!(snapshot(node.path()), before);
+    let named = ["--runtime", "unix:///run/other.sock"];
+    let output = shim("install", node.path(), &named);
     assert!(output.status.success(), "{}", text(&output));
     let installed = snapshot(node.path());
     assert_eq!(

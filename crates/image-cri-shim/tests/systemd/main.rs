@@ -16,6 +16,7 @@ mod doctor;
 mod faults;
 mod handover;
 mod hardening;
+mod installing;
 mod leaving;
 mod merged;
 mod node;

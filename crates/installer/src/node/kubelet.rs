@@ -21,6 +21,8 @@ pub struct Kubelet {
     pub image_endpoint: Option<(String, String)>,
     /// The runtime's endpoint that would count without ours, and where it stands.
     pub(super) behind: Option<(String, String)>,
+    /// Where k3s is told to use Docker, by a runtime of its own; `None` where it is not.
+    pub(super) docker: Option<String>,
     healthz: Healthz,
 }
 
@@ -187,6 +189,7 @@ impl Kubelet {
         let [runtime, image] = keys;
         for file in files {
             let text = read(root, &file)?.unwrap_or_default();
+            kubelet.take_docker(top_level(&text, "docker"), &file.display().to_string());
             kubelet.take(
                 top_level(&text, runtime),
                 top_level(&text, image),
@@ -200,7 +203,9 @@ impl Kubelet {
             }
         }
         for start in unit.values("ExecStart") {
-            kubelet.take_flags(start, &format!("ExecStart of {}", unit.name));
+            let place = format!("ExecStart of {}", unit.name);
+            kubelet.take_docker(flags::switch(start, "docker"), &place);
+            kubelet.take_flags(start, &place);
         }
         Ok(kubelet)
     }
@@ -232,6 +237,14 @@ impl Kubelet {
         let image = flags::values_of(&words, "image-service-endpoint").pop();
         self.take(None, image, place);
         self.healthz.take_flags(&words);
+    }
+
+    /// `told` is a boolean as Go's flags have it.
+    fn take_docker(&mut self, told: Option<String>, place: &str) {
+        if let Some(told) = told {
+            let is_on = matches!(told.to_ascii_lowercase().as_str(), "true" | "t" | "1");
+            self.docker = is_on.then(|| format!("`docker` in {place}"));
+        }
     }
 
     fn take(&mut self, runtime: Option<String>, image: Option<String>, place: &str) {

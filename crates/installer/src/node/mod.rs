@@ -68,6 +68,9 @@ pub struct Node {
     pub packaged: bool,
 }
 
+/// Where k3s serves Docker to its kubelet, when it is told to use that.
+const K3S_CRI_DOCKERD: &str = "/run/k3s/cri-dockerd/cri-dockerd.sock";
+
 /// Units that start a kubelet, by kind. A server's unit stands before an agent's.
 const UNITS: [(Kind, &str); 7] = [
     (Kind::K3s, "k3s.service"),
@@ -159,6 +162,10 @@ fn is_led_with_both(root: &Root, kubelet: &Kubelet, unit: &Unit) -> Result<bool,
 
 /// The runtime's socket.
 fn runtime(root: &Root, kind: Kind, kubelet: &Kubelet) -> Result<(PathBuf, String), Error> {
+    // K3s goes by this first.
+    if let Some(place) = &kubelet.docker {
+        return Ok((PathBuf::from(K3S_CRI_DOCKERD), place.clone()));
+    }
     if let Some((endpoint, place)) = &kubelet.runtime_endpoint {
         if !is_ours(endpoint) {
             return Ok((socket(endpoint), place.clone()));
@@ -212,8 +219,31 @@ fn runtime(root: &Root, kind: Kind, kubelet: &Kubelet) -> Result<(PathBuf, Strin
 
 /// The path in an endpoint, with or without `unix://`.
 pub(crate) fn socket(endpoint: &str) -> PathBuf {
-    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    let path = endpoint
+        .strip_prefix("unix://")
+        .or_else(|| endpoint.strip_prefix("unix:"))
+        .unwrap_or(endpoint);
     PathBuf::from(path)
+}
+
+/// The container runtime's socket as somebody names it: a path, or `unix://` and one. The shim and its bypass take a path
+/// alone.
+///
+/// # Errors
+/// When it is no absolute path, or the shim's own socket.
+pub fn runtime_socket(named: &str) -> Result<PathBuf, Error> {
+    let path = socket(named);
+    if !path.is_absolute() {
+        return Err(Error::Unsupported(format!(
+            "{named} is no socket of a container runtime: write its absolute path, as /run/containerd/containerd.sock"
+        )));
+    }
+    if is_ours(named) {
+        return Err(Error::Unsupported(format!(
+            "{named} is the shim's own socket; write the container runtime's, as /run/containerd/containerd.sock"
+        )));
+    }
+    Ok(path)
 }
 
 /// Whether an endpoint is the shim's: the link, under either of its names.

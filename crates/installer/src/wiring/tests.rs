@@ -505,3 +505,61 @@ fn the_runtime_of_an_earlier_run_is_not_guessed_anew() {
     let node = Node::look(&tree.root()).unwrap();
     assert_eq!(node.runtime, Path::new("/run/other.sock"));
 }
+
+#[test]
+fn k3s_with_docker_has_its_runtime_elsewhere() {
+    let dockerd = Path::new("/run/k3s/cri-dockerd/cri-dockerd.sock");
+    let containerd = Path::new("/run/k3s/containerd/containerd.sock");
+    let config = "/etc/rancher/k3s/config.yaml";
+    for (file, text, runtime) in [
+        (config, "docker: true\n", dockerd),
+        (
+            config,
+            "docker: \"true\"\ncontainer-runtime-endpoint: /x\n",
+            dockerd,
+        ),
+        (config, "docker: false\n", containerd),
+        (
+            "/etc/rancher/k3s/config.yaml.d/10.yaml",
+            "docker: true\n",
+            dockerd,
+        ),
+        (
+            "/etc/systemd/system/k3s-agent.service",
+            "[Service]\nExecStart=/usr/local/bin/k3s agent --docker\n",
+            dockerd,
+        ),
+    ] {
+        let tree = trees::k3s();
+        tree.write(file, text);
+        let node = Node::look(&tree.root()).unwrap();
+        assert_eq!(node.runtime, runtime, "{file}: {text}");
+        assert_eq!(
+            node.runtime_from.contains(file),
+            runtime == dockerd && file.ends_with("yaml")
+        );
+    }
+}
+
+#[test]
+fn a_socket_that_somebody_names_is_a_path() {
+    for named in [
+        "/run/crio/crio.sock",
+        "unix:///run/crio/crio.sock",
+        "unix:/run/crio/crio.sock",
+    ] {
+        assert_eq!(
+            node::runtime_socket(named).unwrap(),
+            Path::new("/run/crio/crio.sock")
+        );
+    }
+    for (named, why) in [
+        ("crio.sock", "absolute path"),
+        ("tcp://127.0.0.1:1234", "absolute path"),
+        ("", "absolute path"),
+        ("unix:///var/run/image-cri-shim.sock", "own socket"),
+    ] {
+        let error = node::runtime_socket(named).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}

@@ -3,6 +3,7 @@
 mod host;
 mod kubelet;
 mod live;
+mod runtime;
 mod uninstall;
 
 use std::path::PathBuf;
@@ -138,6 +139,9 @@ fn try_install(args: &InstallArgs) -> anyhow::Result<Outcome> {
     check(&args.kubelet, &root, &service)?;
     let wanted = wanted(wiring, &payload, &root, &node)?;
     say_what_was_found(&node)?;
+    if root.is_live() && !place.check {
+        runtime::warn_where_none_answers(&node.runtime);
+    }
     let changes = transaction::changes(&root, &wanted)?;
     if place.dry_run {
         return print_diffs(&changes);

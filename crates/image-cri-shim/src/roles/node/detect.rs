@@ -8,9 +8,14 @@ use installer::payload::RUNTIME_VARIABLE;
 use policy::config::Settings;
 
 /// Where runtimes listen by default, and a directory that is there before they listen.
-const KNOWN: [Known; 5] = [
+const KNOWN: [Known; 6] = [
     Known {
         socket: "/var/run/cri-dockerd.sock",
+        directories: &[],
+    },
+    // K3s with Docker.
+    Known {
+        socket: "/run/k3s/cri-dockerd/cri-dockerd.sock",
         directories: &[],
     },
     Known {
