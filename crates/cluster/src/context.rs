@@ -54,6 +54,11 @@ pub(crate) enum Unusable {
         /// Why.
         why: String,
     },
+    /// The content stands where its file should be named.
+    #[error(
+        "its {0} stands where a file's name should be; its field is the one that ends in `-data`"
+    )]
+    ContentAsFile(&'static str),
     /// The proxy's address is none.
     #[error("its cluster's `proxy-url` is no proxy's address, such as http://proxy.corp:3128")]
     Proxy,
@@ -176,12 +181,20 @@ async fn inlined(
     };
     match files::read_bytes(Path::new(&file), MAX_FILE).await {
         Ok(bytes) => *data = Some(STANDARD.encode(bytes)),
+        // The path would be the key.
+        Err(_) if is_content(&file) => return Err(Unusable::ContentAsFile(what)),
         Err(error) => {
             let why = error.to_string();
             return Err(Unusable::File { what, file, why });
         }
     }
     Ok(())
+}
+
+/// Whether it is PEM, as it is or in base64, and no path.
+fn is_content(file: &str) -> bool {
+    // Of five dashes.
+    file.contains("LS0tLS1") || file.contains("-----BEGIN")
 }
 
 /// The certificates of base64 of PEM.
@@ -383,6 +396,13 @@ mod tests {
             };
             let error = error.to_string();
             assert!(error.contains("it is not a regular file"), "{error}");
+        }
+        let pem = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n";
+        for content in [STANDARD.encode(pem), pem.replace('\n', "\\n")] {
+            let Err(error) = read_all("", &format!("client-key: \"{content}\"")).await else {
+                panic!("read a key: {content}");
+            };
+            assert_eq!(error, Unusable::ContentAsFile("client key"));
         }
         // What stands in it goes before what it points to.
         let data = "certificate-authority: pipe, certificate-authority-data: UEVN";
