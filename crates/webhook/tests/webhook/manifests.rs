@@ -176,6 +176,22 @@ fn components_fit_the_base_and_each_other() {
     assert_eq!(secret.unwrap()["defaultMode"], 0o440);
 }
 
+/// API servers before 1.27 don't know `matchConditions`, and kubectl refuses an object with a field that its server
+/// doesn't know.
+#[test]
+fn older_api_servers_get_a_registration_that_they_know() {
+    let base = object("MutatingWebhookConfiguration");
+    let components = components();
+    let older = components
+        .iter()
+        .find(|(name, _)| name == "kubernetes-before-1.28");
+    let older = patched(&older.unwrap().1, &base);
+    let mut expected = base.clone();
+    let webhook = expected["webhooks"][0].as_object_mut().unwrap();
+    assert!(webhook.remove("matchConditions").is_some());
+    assert_eq!(older, expected);
+}
+
 #[test]
 fn components_give_rights_to_named_objects_only() {
     let mut checked = 0;
