@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::{Limits, Options};
 use crate::protocols::Protocols;
+use crate::tls::Shown;
 
 /// The first byte of a TLS record that begins a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -68,7 +69,7 @@ pub(crate) struct ConnectionState {
 #[derive(Debug)]
 pub struct Connection {
     peer: Peer,
-    certificate: Mutex<Option<CertificateDer<'static>>>,
+    shown: Mutex<Shown>,
     activity: Mutex<Activity>,
     /// Takes no more requests; answers under way are finished.
     ending: CancellationToken,
@@ -90,7 +91,7 @@ impl Connection {
     pub(crate) fn new(peer: Peer, ending: CancellationToken, changed: Arc<Notify>) -> Self {
         Self {
             peer,
-            certificate: Mutex::new(None),
+            shown: Mutex::default(),
             activity: Mutex::new(Activity {
                 requests: 0,
                 since: Instant::now(),
@@ -120,7 +121,12 @@ impl Connection {
     /// The certificate that the client has shown and that was found good
     /// ([`ClientCertificates`](crate::ClientCertificates)).
     pub fn certificate(&self) -> Option<CertificateDer<'static>> {
-        self.certificate.lock().clone()
+        self.shown.lock().certificate.clone()
+    }
+
+    /// What is wrong with the certificate that the client has shown, where it is no good one.
+    pub fn unfit_certificate(&self) -> Option<String> {
+        self.shown.lock().unfit.clone()
     }
 
     /// Ends it at once, with whatever it has under way.
@@ -278,8 +284,8 @@ async fn begin<S, B>(
         }
         return;
     };
-    let stream = match timeout(limits.handshake_timeout, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
+    let (stream, shown) = match timeout(limits.handshake_timeout, tls.accept(stream)).await {
+        Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
             // Who probes the port with plain TCP ends here too, which is no news.
             tracing::debug!("a TLS handshake for {} failed: {error}", options.purpose);
@@ -288,8 +294,7 @@ async fn begin<S, B>(
         Err(_) => return,
     };
     let session = stream.get_ref().1;
-    let certificate = session.peer_certificates().and_then(|chain| chain.first());
-    *connection.certificate.lock() = certificate.map(|der| der.clone().into_owned());
+    *connection.shown.lock() = shown;
     let http2 =
         options.protocols == Protocols::Http1AndHttp2 && session.alpn_protocol() == Some(b"h2");
     speak(stream, http2, connection, limits, service).await;

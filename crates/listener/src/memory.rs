@@ -52,8 +52,8 @@ struct Holder {
 
 #[derive(Debug)]
 enum Holding {
-    /// A body that is arriving, until this is cancelled.
-    Arriving(CancellationToken),
+    /// A body that is arriving, or work that waits for others, until this is cancelled.
+    Waiting(CancellationToken),
     /// A body that is worked on, which doesn't take long: it doesn't give way.
     WorkedOn,
     /// An answer that the client has not read yet; it ends with its connection.
@@ -64,12 +64,12 @@ enum Holding {
 
 impl Holder {
     fn gives_way(&self, now: Instant) -> bool {
-        self.grace <= now && matches!(self.state, Holding::Arriving(_) | Holding::Unread(_))
+        self.grace <= now && matches!(self.state, Holding::Waiting(_) | Holding::Unread(_))
     }
 
     fn end(&mut self) {
         match std::mem::replace(&mut self.state, Holding::Ended) {
-            Holding::Arriving(ended) => ended.cancel(),
+            Holding::Waiting(ended) => ended.cancel(),
             Holding::Unread(connection) => connection.abort(),
             Holding::WorkedOn | Holding::Ended => {}
         }
@@ -129,7 +129,7 @@ impl Memory {
         let holder = Holder {
             bytes: 0,
             grace: Instant::now() + self.grace,
-            state: Holding::Arriving(ended.clone()),
+            state: Holding::Waiting(ended.clone()),
         };
         let mut state = self.state.lock();
         let number = state.next;
@@ -173,7 +173,7 @@ impl Memory {
                     next = next.min(holder.grace);
                     soon += holder.bytes;
                 }
-                Holding::Arriving(_) | Holding::Unread(_) => {}
+                Holding::Waiting(_) | Holding::Unread(_) => {}
             }
         }
         // Nobody else is to make room: this one is the oldest, and has had its time.
@@ -223,6 +223,33 @@ impl Share {
     pub fn keep(&self) {
         let keep = |holder: &mut Holder| holder.state = Holding::WorkedOn;
         self.memory.change(self.number, keep);
+    }
+
+    /// Gives back what it holds above this many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let mut state = self.memory.state.lock();
+        let State { used, holders, .. } = &mut *state;
+        if let Some(holder) = holders.get_mut(&self.number) {
+            let freed = holder.bytes.saturating_sub(bytes);
+            holder.bytes -= freed;
+            *used = used.saturating_sub(freed);
+        }
+        drop(state);
+        self.memory.freed.notify_waiters();
+    }
+
+    /// From now on it is held while others are waited for, and gives way again: see [`Self::ended`].
+    pub fn wait(&self) {
+        let grace = Instant::now() + self.memory.grace;
+        self.memory.change(self.number, |holder| {
+            holder.grace = grace;
+            holder.state = Holding::Waiting(self.ended.clone());
+        });
+    }
+
+    /// Until it has to give way: what it is held for is to end now.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Makes `answer` a body that holds this share until the client has read it. When it takes too long,
@@ -380,5 +407,24 @@ mod tests {
         waiting.await.unwrap().unwrap();
         let mut larger = memory.share();
         assert_eq!(larger.grow(101).await, Err(NoRoom));
+    }
+
+    #[tokio::test]
+    async fn work_that_waits_for_others_gives_way() {
+        let memory = Memory::with_grace(100, GRACE);
+        let mut first = memory.share();
+        first.grow(80).await.unwrap();
+        first.keep();
+        first.shrink_to(60);
+        first.shrink_to(70);
+        assert_eq!(memory.used(), 60);
+        first.wait();
+        let mut second = memory.share();
+        let waiting = tokio::spawn(async move { second.grow(60).await });
+        first.ended().await;
+        // Its bytes are in use until it is gone.
+        assert_eq!(first.grow(1).await, Err(NoRoom));
+        drop(first);
+        waiting.await.unwrap().unwrap();
     }
 }

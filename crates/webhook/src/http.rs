@@ -10,10 +10,11 @@ use hyper::body::Incoming;
 use listener::memory::{BodyError, NoRoom, collect};
 use listener::reply::{text, typed};
 use listener::{Connection, Memory};
+use telemetry::metrics::Reviewed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admit::{Admission, ReviewBody};
-use crate::caller::Callers;
+use crate::caller::{Callers, Strangers};
 use crate::limits::Limits;
 use crate::review::ReviewError;
 
@@ -28,6 +29,7 @@ type Reply = Response<Full<Bytes>>;
 pub(crate) struct Reviews {
     pub(crate) admission: Admission,
     pub(crate) callers: Callers,
+    pub(crate) strangers: Strangers,
     pub(crate) limits: Limits,
     pub(crate) memory: Arc<Memory>,
 }
@@ -50,28 +52,30 @@ impl Reviews {
         match self.read(request).await {
             Ok((body, deadline)) => self.review(body, deadline, &connection).await,
             Err(refused) => {
-                self.admission.refused(began);
-                refused
+                self.admission.count(refused.result, began);
+                refused.reply
             }
         }
     }
 
     /// The body of a POST, and until when it is to be answered; or why there is none.
-    async fn read(&self, request: Request<Incoming>) -> Result<(ReviewBody, Instant), Reply> {
+    async fn read(&self, request: Request<Incoming>) -> Result<(ReviewBody, Instant), Refused> {
         let now = Instant::now();
         let deadline = now + time_for(request.uri().query(), self.limits.answer_timeout);
         let until = deadline.min(now + self.limits.body_timeout);
         let mut share = self.memory.share();
         let body = collect(request.into_body(), self.limits.body, &mut share);
         let bytes = match timeout_at(until, body).await {
-            Ok(body) => body.map_err(|error| refused(&error))?,
+            Ok(body) => body.map_err(|error| Refused::of(&error))?,
             Err(_) => {
                 let message = "the body didn't come in time";
-                return Err(text(StatusCode::REQUEST_TIMEOUT, message));
+                return Err(Refused {
+                    result: Reviewed::Late,
+                    reply: text(StatusCode::REQUEST_TIMEOUT, message),
+                });
             }
         };
         share.keep();
-        let share = Some(share);
         Ok((ReviewBody { bytes, share }, deadline))
     }
 
@@ -81,7 +85,11 @@ impl Reviews {
         deadline: Instant,
         connection: &Arc<Connection>,
     ) -> Reply {
-        let caller = self.callers.of(connection);
+        let (caller, unfit) = self.callers.of(connection);
+        if let Some(why) = unfit {
+            self.strangers.report(connection.peer(), &why);
+            self.admission.certificate_refused();
+        }
         let json = match self.admission.review(body, caller, deadline).await {
             Ok(response) => response.to_json(),
             Err(error @ ReviewError::Busy) => {
@@ -97,18 +105,28 @@ impl Reviews {
         let mut share = self.memory.share();
         match timeout_at(deadline, share.grow(json.len())).await {
             Ok(Ok(())) => typed(share.hold(json, connection), "application/json"),
-            Ok(Err(_)) | Err(_) => refused(&NoRoom.into()),
+            Ok(Err(_)) | Err(_) => Refused::of(&NoRoom.into()).reply,
         }
     }
 }
 
-fn refused(error: &BodyError) -> Reply {
-    let status = match error {
-        BodyError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        BodyError::Broken => StatusCode::BAD_REQUEST,
-        BodyError::NoRoom(_) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    text(status, &error.to_string())
+/// A review that is not read.
+struct Refused {
+    result: Reviewed,
+    reply: Reply,
+}
+
+impl Refused {
+    fn of(error: &BodyError) -> Self {
+        let (result, status) = match error {
+            BodyError::TooLarge(_) => (Reviewed::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
+            // As by an API server that doesn't wait any longer.
+            BodyError::Broken => (Reviewed::Late, StatusCode::BAD_REQUEST),
+            BodyError::NoRoom(_) => (Reviewed::Busy, StatusCode::SERVICE_UNAVAILABLE),
+        };
+        let reply = text(status, &error.to_string());
+        Self { result, reply }
+    }
 }
 
 /// How long the answer may take: what the API server says in `?timeout=10s`, less a margin, and at most

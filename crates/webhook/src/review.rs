@@ -66,6 +66,24 @@ impl<T> Request<T> {
     }
 }
 
+impl Request<Pod> {
+    /// Bytes that it has in memory, about.
+    pub(crate) fn size(&self) -> usize {
+        let texts = [
+            &self.uid,
+            &self.operation,
+            &self.kind.group,
+            &self.kind.kind,
+        ];
+        let others = [&self.sub_resource, &self.name, &self.namespace];
+        let texts = texts.into_iter().chain(others.into_iter().flatten());
+        let pods = [&self.object, &self.old_object].into_iter().flatten();
+        size_of::<Self>()
+            + texts.map(String::len).sum::<usize>()
+            + pods.map(Pod::size).sum::<usize>()
+    }
+}
+
 // Derived, it would ask for `T: Default`.
 impl<T> Default for Request<T> {
     fn default() -> Self {

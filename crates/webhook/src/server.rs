@@ -8,7 +8,7 @@ use listener::{Memory, Options, Protocols, Tls};
 use tokio::net::TcpListener;
 
 use crate::admit::Admission;
-use crate::caller::Callers;
+use crate::caller::{Callers, Strangers};
 use crate::http::Reviews;
 use crate::limits::Limits;
 
@@ -30,6 +30,7 @@ pub async fn serve(
     let reviews = Arc::new(Reviews {
         admission,
         callers,
+        strangers: Strangers::default(),
         memory: Memory::new(limits.bodies),
         limits,
     });

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -9,6 +10,8 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use testkit::admission::{NAME, client, review_of, url};
 use testkit::certs::{Ca, crypto};
+use testkit::fake_registry::FakeRegistry;
+use testkit::images::Image;
 use testkit::wait::until;
 use testkit::webhook::Webhook;
 use tokio::io::AsyncWriteExt;
@@ -28,8 +31,15 @@ struct World {
 }
 
 async fn world() -> World {
+    world_of(None).await
+}
+
+async fn world_of(config: Option<&str>) -> World {
     let ca = Ca::new().unwrap();
     let dir = prepared(&ca);
+    if let Some(config) = config {
+        std::fs::write(dir.path().join("config.yaml"), config).unwrap();
+    }
     let webhook = start(&file_args(&dir), &[]).await;
     webhook.until_ready().await;
     World {
@@ -239,4 +249,82 @@ async fn reviews_that_are_heavy_to_read() {
     }
     world.is_answered().await;
     world.stays_within_its_limit();
+}
+
+/// A registry that has only `nats:1`, slowly.
+fn slow_registry() -> FakeRegistry {
+    let registry = FakeRegistry::start().unwrap();
+    registry.add(&Image::new("nats"), "library/nats", "1");
+    registry.set_delay(Duration::from_secs(1));
+    registry
+}
+
+fn best_of(registries: &[FakeRegistry]) -> String {
+    let urls = registries
+        .iter()
+        .map(|r| format!("{{address: '{}'}}", r.url()));
+    let urls: Vec<_> = urls.collect();
+    format!("rewrite: best\nregistries: [{}]\n", urls.join(", "))
+}
+
+/// A review of 500 images that no other review has.
+fn distinct(review: usize, name: &dyn Fn(usize) -> String) -> Vec<u8> {
+    let containers = (0..500).map(
+        |at| json!({"name": name(at), "image": format!("a{review}-{at}.example.com/x/y:{at}")}),
+    );
+    let mut body = review_of("nats:1");
+    body["request"]["object"]["spec"]["containers"] = containers.collect();
+    body.to_string().into_bytes()
+}
+
+/// Posts all of them at one time, over a few connections, each with more time than an API server gives.
+async fn at_once(world: &World, bodies: Vec<Vec<u8>>) {
+    let address = url().replace("5s", "10s");
+    let connect = || client(world.webhook.address(), &[&world.ca.pem()]).unwrap();
+    let clients: Vec<_> = (0..10).map(|_| connect()).collect();
+    for client in &clients {
+        // From then on there is a connection that takes many requests at one time.
+        client.post(&address).send().await.unwrap();
+    }
+    let mut posts = tokio::task::JoinSet::new();
+    for (body, client) in bodies.into_iter().zip(clients.iter().cycle()) {
+        let request = client.post(&address).body(body);
+        posts.spawn(async move { request.send().await.map(|r| r.status().as_u16()) });
+    }
+    for _ in 0..3 {
+        world.is_answered().await;
+    }
+    let mut statuses = Vec::new();
+    while let Some(status) = posts.join_next().await {
+        // A connection may have had to give way.
+        statuses.extend(status.unwrap());
+    }
+    let has = |wanted: u16| statuses.contains(&wanted);
+    assert!(has(200), "{statuses:?}");
+    let others = |status: &u16| matches!(status, 200 | 408 | 503);
+    assert!(statuses.iter().all(others), "{statuses:?}");
+    world.stays_within_its_limit();
+}
+
+#[tokio::test]
+async fn names_that_are_kept_while_registries_are_asked() {
+    let registries = [slow_registry()];
+    let world = world_of(Some(&best_of(&registries))).await;
+    // 7 MB each: longer than names may be, and as long as they may be.
+    let long = |at| format!("{}{at:03}", "n".repeat(14 << 10));
+    let bodies: Vec<_> = (0..20).map(|review| distinct(review, &long)).collect();
+    assert!(bodies.iter().all(|body| body.len() < 8 << 20));
+    at_once(&world, bodies).await;
+    let longest = |at| format!("{}{at:03}", "n".repeat(60));
+    let bodies = (20..60).map(|review| distinct(review, &longest));
+    at_once(&world, bodies.collect()).await;
+}
+
+#[tokio::test]
+async fn many_reviews_that_wait_for_registries() {
+    let registries = [slow_registry(), slow_registry(), slow_registry()];
+    let world = world_of(Some(&best_of(&registries))).await;
+    let name = |at| format!("c{at}");
+    let bodies = (0..300).map(|review| distinct(review, &name));
+    at_once(&world, bodies.collect()).await;
 }

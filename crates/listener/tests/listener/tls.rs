@@ -27,7 +27,7 @@ async fn certificates_of_clients() {
     let world = World::tls(places(8), http1, &ca, optional).await;
     assert_eq!(greeted(&world, &ca, Some(&good)).await, "known");
     assert_eq!(greeted(&world, &ca, None).await, "ok");
-    assert_ne!(greeted(&world, &ca, Some(&bad)).await, "known");
+    assert_eq!(greeted(&world, &ca, Some(&bad)).await, "unfit");
 
     // The other CA from now on.
     let tls = world.tls.as_ref().unwrap();
@@ -35,6 +35,7 @@ async fn certificates_of_clients() {
     tls.ask_for(&required).unwrap();
     assert_eq!(greeted(&world, &ca, Some(&bad)).await, "known");
     assert_eq!(greeted(&world, &ca, None).await, "");
+    assert_eq!(greeted(&world, &ca, Some(&good)).await, "");
     let error = tls.ask_for(&ClientCertificates::Required("x".to_owned()));
     assert!(error.unwrap_err().to_string().contains("no CA certificate"));
     assert_eq!(greeted(&world, &ca, Some(&bad)).await, "known");

@@ -138,12 +138,14 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let connection = request.extensions().get::<Arc<listener::Connection>>();
+    let unfit = connection.and_then(|connection| connection.unfit_certificate());
     let text = match connection.and_then(|connection| connection.certificate()) {
         _ if request.uri().path() == "/later" => {
             later.acquire().await.unwrap().forget();
             "late"
         }
         Some(_) => "known",
+        None if unfit.is_some() => "unfit",
         None => "ok",
     };
     Ok(reply::text(StatusCode::OK, text))

@@ -151,6 +151,11 @@ impl Notes {
         self.kept.get(name).map(String::as_str)
     }
 
+    /// Bytes of the values that are kept.
+    pub(super) fn kept_size(&self) -> usize {
+        self.kept.values().map(String::len).sum()
+    }
+
     /// Bytes of all names and values but for those in `without`.
     pub fn size(&self, without: &[&str]) -> usize {
         let kept = self.kept.iter();

@@ -129,6 +129,16 @@ impl<'a> Draft<'a> {
         &self.images
     }
 
+    /// Bytes that it has in memory beside the Pod, about.
+    pub fn size(&self) -> usize {
+        let images = self.images.iter().map(PodImage::size);
+        let stale = self
+            .stale
+            .iter()
+            .map(|name| 2 * size_of::<String>() + name.len());
+        images.chain(stale).sum()
+    }
+
     /// Who is to be asked for one of [`Draft::images`]; `None`: nobody. Made anew each time: a Pod may have 500
     /// images, and a plan is some kilobytes.
     pub fn plan(&self, image: &PodImage) -> Option<Arc<Plan>> {
@@ -140,6 +150,11 @@ impl<'a> Draft<'a> {
             } => Some(Arc::new(Plan::new(self.rules, reference))),
             Goal::Ruled { .. } | Goal::Kept { .. } => None,
         }
+    }
+
+    /// How many candidates a plan may have.
+    pub fn places_at_most(&self) -> usize {
+        self.rules.registries.len() + 1
     }
 
     /// The patch. `answers` has, for each of [`Draft::images`], what the candidates of its plan are known to
@@ -284,6 +299,17 @@ impl<'a> Draft<'a> {
 }
 
 impl PodImage {
+    fn size(&self) -> usize {
+        let goal = match &self.goal {
+            Goal::Ruled { redirect, .. } => {
+                // As written, and once more in its parts.
+                2 * self.image.len() + redirect.as_ref().map_or(0, |(_, target)| target.len())
+            }
+            Goal::Kept { image, rule } => image.len() + rule.len(),
+        };
+        size_of::<Self>() + self.name.len() + self.image.len() + self.pointer.len() + goal
+    }
+
     fn kept(place: Place<'_>, image: &str, rule: String) -> Self {
         Self {
             name: place.name,

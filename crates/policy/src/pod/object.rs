@@ -97,6 +97,23 @@ impl Pod {
         let owner = owners.kept().iter().find(|o| o.controller == Some(true))?;
         Some(format!("{}/{}", owner.kind, owner.name))
     }
+
+    /// Bytes that it has in memory, about.
+    pub fn size(&self) -> usize {
+        let metadata = self.metadata.iter().map(Metadata::size);
+        let spec = self.spec.iter().map(Spec::size);
+        metadata.chain(spec).sum::<usize>() + size_of::<Self>()
+    }
+}
+
+impl Metadata {
+    fn size(&self) -> usize {
+        let notes = [&self.labels, &self.annotations].into_iter().flatten();
+        let owners = size_of_all(self.owner_references.as_ref(), |owner| {
+            owner.kind.len() + owner.name.len()
+        });
+        size_of_text(&self.generate_name) + notes.map(Notes::kept_size).sum::<usize>() + owners
+    }
 }
 
 impl Spec {
@@ -108,4 +125,43 @@ impl Spec {
             ("ephemeralContainers", self.ephemeral_containers.as_ref()),
         ]
     }
+
+    /// The names of all containers and image volumes.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let containers = self.containers().into_iter();
+        let containers = containers.flat_map(|(_, list)| list.map_or(&[][..], Few::kept));
+        let volumes = self.volumes.as_ref().map_or(&[][..], ImageVolumes::kept);
+        let names = containers.map(|container| container.name.as_str());
+        names.chain(volumes.iter().map(|(_, name, _)| name.as_str()))
+    }
+
+    fn size(&self) -> usize {
+        let containers = self.containers().into_iter().map(|(_, list)| {
+            size_of_all(list, |container| {
+                container.name.len()
+                    + size_of_text(&container.image)
+                    + size_of_text(&container.image_pull_policy)
+            })
+        });
+        let volumes = self.volumes.as_ref().map_or(&[][..], ImageVolumes::kept);
+        let volumes = volumes.iter().map(|volume| {
+            let (_, name, image) = volume;
+            let texts = size_of_text(&image.reference) + size_of_text(&image.pull_policy);
+            size_of_val(volume) + name.len() + texts
+        });
+        let secrets = size_of_all(self.image_pull_secrets.as_ref(), |secret| secret.name.len());
+        containers.chain(volumes).sum::<usize>() + secrets
+    }
+}
+
+fn size_of_text(text: &Option<String>) -> usize {
+    text.as_ref().map_or(0, String::len)
+}
+
+/// Bytes of a list; `texts` gives those of an element's texts.
+fn size_of_all<T>(list: Option<&Few<T>>, texts: impl Fn(&T) -> usize) -> usize {
+    let elements = list.map_or(&[][..], Few::kept).iter();
+    elements
+        .map(|element| size_of::<T>() + texts(element))
+        .sum()
 }

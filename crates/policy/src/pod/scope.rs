@@ -8,6 +8,9 @@ use super::{CONFIG_MIRROR, CONFIG_SOURCE};
 use crate::cache_images::Cache;
 use crate::config::{Rewrite, WebhookSettings};
 
+/// Longest name of a container or a volume (a label of DNS). Names are validated after admission only.
+const MAX_NAME: usize = 63;
+
 /// What is done to the Pod.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation<'p> {
@@ -42,6 +45,8 @@ pub enum Skipped {
     OptedOut,
     /// It has more than [`MAX_CONTAINERS`] containers, or image volumes.
     TooMany,
+    /// A container or image volume of it has a name that is longer than Kubernetes accepts.
+    LongName,
     /// No rule concerns any of its images.
     NoRule,
 }
@@ -85,7 +90,11 @@ impl PodSettings {
         let containers = containers.iter().filter_map(|(_, list)| *list);
         let containers: usize = containers.map(|list| list.count()).sum();
         let volumes = spec.volumes.as_ref().map_or(0, |volumes| volumes.count());
-        (containers > MAX_CONTAINERS || volumes > MAX_CONTAINERS).then_some(Skipped::TooMany)
+        if containers > MAX_CONTAINERS || volumes > MAX_CONTAINERS {
+            return Some(Skipped::TooMany);
+        }
+        let is_long = |name: &str| name.len() > MAX_NAME;
+        spec.names().any(is_long).then_some(Skipped::LongName)
     }
 }
 
@@ -118,6 +127,10 @@ impl fmt::Display for Skipped {
             Self::TooMany => write!(
                 f,
                 "it has more than {MAX_CONTAINERS} containers or image volumes"
+            ),
+            Self::LongName => write!(
+                f,
+                "the name of a container or volume is longer than {MAX_NAME} characters"
             ),
             Self::NoRule => f.write_str("no rule concerns its images"),
         }

@@ -70,6 +70,9 @@ pub(super) struct Families {
     pub(super) review_seconds: Family<NoLabels, Histogram, Buckets>,
     /// Images that the webhook has changed, by the rule that did it.
     pub(super) images_moved: Family<RuleLabels, Counter>,
+    /// Reviews whose caller has shown a certificate that is not an API server's. A family, so that only a webhook
+    /// shows it.
+    pub(super) certificates_refused: Family<NoLabels, Counter>,
     /// Registries that labels were made for.
     pub(super) known: Mutex<HashSet<String>>,
 }
@@ -108,8 +111,11 @@ impl Families {
             reviews: Family::default(),
             review_seconds: Family::new_with_constructor(buckets(&LATENCY)),
             images_moved: Family::default(),
+            certificates_refused: Family::default(),
             known: Mutex::default(),
         };
+        // A config that nobody has written was not refused.
+        inner.config_good.set(1);
         inner.register();
         inner
     }
@@ -204,6 +210,11 @@ impl Families {
             "images_moved",
             "Images that the webhook has changed, by the rule that did it",
             self.images_moved.clone(),
+        );
+        all.register(
+            "client_certificates_refused",
+            "Reviews whose caller has shown a certificate that is not an API server's",
+            self.certificates_refused.clone(),
         );
     }
 

@@ -89,16 +89,33 @@ pub enum Reviewed {
     Unchanged,
     /// It was no review that we can read.
     Refused,
+    /// It was larger than reviews may be.
+    TooLarge,
+    /// It did not come, or not in time.
+    Late,
+    /// There was no room for it.
+    Busy,
 }
 
 impl Reviewed {
-    pub(super) const ALL: [Self; 3] = [Self::Patched, Self::Unchanged, Self::Refused];
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Patched,
+        Self::Unchanged,
+        Self::Refused,
+        Self::TooLarge,
+        Self::Late,
+        Self::Busy,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Patched => "patched",
             Self::Unchanged => "unchanged",
             Self::Refused => "refused",
+            Self::TooLarge => "too_large",
+            Self::Late => "late",
+            Self::Busy => "busy",
         }
     }
 }

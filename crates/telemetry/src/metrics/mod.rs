@@ -223,6 +223,7 @@ impl Metrics {
             drop(inner.reviews.get_or_create(&ReviewLabels { result }));
         }
         drop(inner.review_seconds.get_or_create(&[]));
+        drop(inner.certificates_refused.get_or_create(&[]));
         for rule in rules {
             drop(inner.images_moved.get_or_create(&RuleLabels { rule }));
         }
@@ -235,6 +236,13 @@ impl Metrics {
             inner.reviews.get_or_create(&ReviewLabels { result }).inc();
             let histogram = inner.review_seconds.get_or_create(&[]);
             histogram.observe(elapsed.as_secs_f64());
+        }
+    }
+
+    /// Somebody has shown the webhook a certificate that is not an API server's.
+    pub fn client_certificate_refused(&self) {
+        if let Some(inner) = &self.inner {
+            inner.certificates_refused.get_or_create(&[]).inc();
         }
     }
 
@@ -314,6 +322,18 @@ mod tests {
         let text = metrics.encode(Live::default());
         assert!(!text.contains("a.io"), "{text}");
         assert!(text.contains("b.io"), "{text}");
+    }
+
+    #[test]
+    fn where_nobody_has_written_a_config_none_was_refused() {
+        let metrics = Metrics::default();
+        let says = |good: u8| {
+            let line = format!("image_cri_shim_config_last_reload_successful {good}\n");
+            metrics.encode(Live::default()).contains(&line)
+        };
+        assert!(says(1));
+        metrics.config_refused();
+        assert!(says(0));
     }
 
     #[test]

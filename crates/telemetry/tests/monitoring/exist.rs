@@ -51,9 +51,10 @@ fn text() -> String {
     }
     metrics.fallback(REGISTRY);
     metrics.config_loaded(1, true);
-    for result in [Reviewed::Patched, Reviewed::Unchanged, Reviewed::Refused] {
+    for result in Reviewed::ALL {
         metrics.review(result, second);
     }
+    metrics.client_certificate_refused();
     metrics.image_moved("imageRedirMapping[1]");
     let node = NodeLive {
         circuits_open: vec![(REGISTRY.to_owned(), false)],

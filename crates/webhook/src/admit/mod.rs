@@ -16,7 +16,7 @@ use telemetry::metrics::Reviewed;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use self::probing::Probing;
+use self::probing::{Probing, Waiting};
 use self::shown::Shown;
 use crate::caller::Caller;
 use crate::review::{self, Question, Request, Response, ReviewError};
@@ -26,13 +26,13 @@ const LARGE_BODY: usize = 64 << 10;
 /// Large bodies that are read at one time; reading one takes memory beside its own.
 const LARGE_AT_ONCE: usize = 2;
 
-/// The body of a review, and its share of the memory for bodies.
+/// The body of a review, and its share of the memory.
 #[derive(Debug)]
 pub struct ReviewBody {
     /// As it came.
     pub bytes: Vec<u8>,
-    /// Given back with it.
-    pub share: Option<Share>,
+    /// Held until the review is answered.
+    pub share: Share,
 }
 
 /// Decides what becomes of Pods, by the config in force. Cheap to clone; clones share everything.
@@ -94,10 +94,15 @@ impl Admission {
         self.inner.config.load().is_some()
     }
 
-    /// Counts a review that was refused before it was read.
-    pub fn refused(&self, began: Instant) {
+    /// Counts a review that has come to its end.
+    pub(crate) fn count(&self, result: Reviewed, began: Instant) {
         let metrics = self.inner.telemetry.metrics();
-        metrics.review(Reviewed::Refused, began.elapsed());
+        metrics.review(result, began.elapsed());
+    }
+
+    /// Counts a review whose caller has shown a certificate that is not an API server's.
+    pub(crate) fn certificate_refused(&self) {
+        self.inner.telemetry.metrics().client_certificate_refused();
     }
 
     /// Answers a review. What can't be handled is allowed as it is. `deadline` is for all of it: what
@@ -113,23 +118,33 @@ impl Admission {
         deadline: Instant,
     ) -> Result<Response, ReviewError> {
         let began = Instant::now();
-        let question = self.read(body, deadline).await;
-        let question = question.inspect_err(|_| self.refused(began))?;
-        let patched = self.patch(&question, caller, deadline).await;
+        let read = self.read(body, deadline).await;
+        let (mut question, share) = read.inspect_err(|error| {
+            let result = match error {
+                ReviewError::Busy => Reviewed::Busy,
+                _ => Reviewed::Refused,
+            };
+            self.count(result, began);
+        })?;
+        let patched = self.patch(&mut question, share, caller, deadline).await;
         if !question.is_dry_run() {
             let result = match patched {
                 Some(_) => Reviewed::Patched,
                 None => Reviewed::Unchanged,
             };
-            let metrics = self.inner.telemetry.metrics();
-            metrics.review(result, began.elapsed());
+            self.count(result, began);
         }
         Ok(patched.unwrap_or_else(|| Response::unchanged(question.uid())))
     }
 
-    async fn read(&self, body: ReviewBody, deadline: Instant) -> Result<Question, ReviewError> {
-        if body.bytes.len() < LARGE_BODY {
-            return review::read(&body.bytes);
+    async fn read(
+        &self,
+        body: ReviewBody,
+        deadline: Instant,
+    ) -> Result<(Question, Share), ReviewError> {
+        let ReviewBody { bytes, share } = body;
+        if bytes.len() < LARGE_BODY {
+            return Ok((review::read(&bytes)?, share));
         }
         let turn = Arc::clone(&self.inner.large).acquire_owned();
         let Ok(Ok(turn)) = timeout_at(deadline, turn).await else {
@@ -137,17 +152,18 @@ impl Admission {
         };
         // The body and its turn go along: they are in use until it is read, even if nobody waits for that.
         let reading = tokio::task::spawn_blocking(move || {
-            let question = review::read(&body.bytes);
-            drop(body);
+            let question = review::read(&bytes);
+            drop(bytes);
             drop(turn);
-            question
+            question.map(|question| (question, share))
         });
         reading.await.unwrap_or(Err(ReviewError::Busy))
     }
 
     async fn patch(
         &self,
-        question: &Question,
+        question: &mut Question,
+        share: Share,
         caller: Caller,
         deadline: Instant,
     ) -> Option<Response> {
@@ -164,8 +180,10 @@ impl Admission {
                 return None;
             }
         };
+        let old = request.old_object.take();
+        let request = &*request;
         let pod = request.object.as_ref()?;
-        let operation = operation(request)?;
+        let operation = operation(request, old.as_ref())?;
         let namespace = request.namespace.as_deref().unwrap_or_default();
         let shown = Shown::of(request);
         let is_dry_run = request.dry_run == Some(true);
@@ -177,9 +195,15 @@ impl Admission {
                 return None;
             }
         };
+        // While registries are asked, no more is kept than the answer needs.
+        drop(old);
         let may_ask = caller.may_ask(is_dry_run);
         let answers = match config.settings.webhook.rewrite {
-            Rewrite::Best if may_ask => self.inner.probing.answers(&draft, deadline).await,
+            Rewrite::Best if may_ask => {
+                let kept = request.size() + draft.size();
+                let waiting = Waiting::new(share, kept, deadline);
+                self.inner.probing.answers(&draft, waiting).await
+            }
             Rewrite::Best | Rewrite::Redirect => Vec::new(),
         };
         let patch = draft.patch(&answers)?;
@@ -203,13 +227,11 @@ impl Admission {
     }
 }
 
-fn operation(request: &Request<Pod>) -> Option<Operation<'_>> {
+fn operation<'p>(request: &Request<Pod>, old: Option<&'p Pod>) -> Option<Operation<'p>> {
     let sub_resource = request.sub_resource.as_deref().unwrap_or_default();
     match (request.operation.as_str(), sub_resource) {
         ("CREATE", "") => Some(Operation::Create),
-        ("UPDATE", "" | "ephemeralcontainers") => Some(Operation::Update {
-            old: request.old_object.as_ref()?,
-        }),
+        ("UPDATE", "" | "ephemeralcontainers") => Some(Operation::Update { old: old? }),
         _ => None,
     }
 }

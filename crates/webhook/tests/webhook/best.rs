@@ -198,11 +198,16 @@ async fn with_a_client_ca_registries_are_asked_for_api_servers_only() {
     for stranger in [None, Some(kubelet.clone()), Some(forged.clone())] {
         for review in [review("nats:2"), dry_run("nats:2")] {
             let image = answer(stranger.clone(), &review).await;
-            // Who shows a certificate of another CA isn't let in at all.
-            assert!(image.is_none_or(|image| image == "127.0.0.1:9/m/nats:2"));
+            assert_eq!(image.as_deref(), Some("127.0.0.1:9/m/nats:2"));
         }
     }
     assert!(registry.requests().is_empty());
+    // Those who have shown one: two reviews of a kubelet, two of a forger.
+    let counted = || world.counted("image_cri_shim_client_certificates_refused_total");
+    assert_eq!(
+        counted(),
+        ["image_cri_shim_client_certificates_refused_total{} 4"]
+    );
     let server = || Some(clients.issue_client("kube-apiserver").unwrap());
     for review in [dry_run("nats:2"), review("nats:2")] {
         assert_eq!(answer(server(), &review).await.as_ref(), Some(&found));

@@ -96,6 +96,8 @@ async fn bodies_above_the_limit_are_refused_and_others_go_on() {
         let text = response.text().await.unwrap();
         assert!(text.contains("larger than 16384 bytes"), "{text}");
     }
+    assert_eq!(world.reviews("too_large"), 2);
+    assert_eq!(world.reviews("refused"), 0);
     assert!(
         world
             .review(&fixture("create"))
@@ -103,6 +105,18 @@ async fn bodies_above_the_limit_are_refused_and_others_go_on() {
             .get("patch")
             .is_some()
     );
+}
+
+#[tokio::test]
+async fn without_room_a_review_is_busy_and_not_refused() {
+    let limits = Limits {
+        bodies: 1 << 10,
+        ..Limits::default()
+    };
+    let world = World::start(CONFIG, limits).await;
+    let response = world.post(fixture("create").to_string()).await;
+    assert_eq!(response.status(), 503);
+    assert_eq!((world.reviews("busy"), world.reviews("refused")), (1, 0));
 }
 
 #[tokio::test]
@@ -119,6 +133,7 @@ async fn a_body_that_does_not_come_ends_with_its_time() {
     });
     let response = world.post(reqwest_body(never)).await;
     assert_eq!(response.status(), 408);
+    assert_eq!(world.reviews("late"), 1);
     drop(sender);
 }
 

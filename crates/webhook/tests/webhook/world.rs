@@ -137,6 +137,13 @@ impl World {
         lines.map(ToOwned::to_owned).collect()
     }
 
+    /// Reviews that ended so.
+    pub(crate) fn reviews(&self, result: &str) -> u64 {
+        let name = format!("image_cri_shim_reviews_total{{result=\"{result}\"}} ");
+        let counted = self.counted(&name);
+        counted[0][name.len()..].parse().unwrap()
+    }
+
     pub(crate) async fn post(&self, body: impl Into<reqwest::Body>) -> reqwest::Response {
         let request = self.client.post(url()).body(body);
         request.send().await.unwrap()
