@@ -477,7 +477,10 @@ impl Inner {
             repository: candidate.repository.clone(),
             reference: plan.reference.manifest().to_owned(),
         };
-        let answer = self.circuits.ask(&circuit, &registry, &name).await;
+        let asking = self
+            .circuits
+            .ask(&circuit, &registry, &name, &candidate.credentials);
+        let answer = asking.await;
         if !answer.circuit_open {
             self.remember(&plan.key, question, &answer);
         }

@@ -185,3 +185,35 @@ async fn a_public_registry_is_not_asked_for_other_hosts_images() {
             .starts_with("CONNECT registry-1.docker.io:443 ")
     );
 }
+
+#[tokio::test]
+async fn a_refusal_names_whose_credentials_were_refused() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let refusal = async |auth: &str, pod: Option<&str>| {
+        let registry = FakeRegistry::start().unwrap();
+        registry.require_basic("user", "right");
+        let config = format!("registries: [{{address: '{}'{auth}}}]", registry.url());
+        let shim = Shim::start(&config, Options::new(BINARY, runtime.socket()))
+            .await
+            .unwrap();
+        let name = format!("{}/team/app:1", registry.host());
+        let auth = pod.map(|password| kubelet_auth("user", password));
+        shim.client().pull(&name, auth).await.unwrap();
+        shim.wait_for_log("refuses access").await
+    };
+    let configured = refusal(", auth: 'user:wrong'", None).await;
+    assert!(
+        configured.contains("check its auth in the config"),
+        "{configured}"
+    );
+    let pods = refusal("", Some("wrong")).await;
+    assert!(
+        pods.contains("the Pod's own credentials") && !pods.contains("in the config"),
+        "{pods}"
+    );
+    let nobodys = refusal("", None).await;
+    assert!(
+        nobodys.contains("the Pod brought no user name and password"),
+        "{nobodys}"
+    );
+}

@@ -199,9 +199,6 @@ impl Circuit {
         inner.last_detail.clone_from(&probe.detail);
         inner.last_elapsed = probe.elapsed;
         finding.opened = self.signal(&mut inner, signal, &probe.detail) == Some(Change::Opened);
-        if probe.outcome == Outcome::Unauthorized {
-            self.log_unauthorized(&mut inner, &probe.detail);
-        }
         finding
     }
 
@@ -226,7 +223,9 @@ impl Circuit {
         change
     }
 
-    fn log_unauthorized(&self, inner: &mut Inner, detail: &str) {
+    /// Tells people that the registry refuses access, and what to do, but not too often.
+    pub(super) fn log_unauthorized(&self, detail: &str, remedy: &str) {
+        let mut inner = self.inner.lock();
         let now = clock::now();
         let quiet = inner
             .unauthorized_logged
@@ -234,7 +233,7 @@ impl Circuit {
         if !quiet {
             inner.unauthorized_logged = Some(now);
             tracing::warn!(
-                "registry {} refuses access: {detail}; check its auth in the config",
+                "registry {} refuses access: {detail}; {remedy}",
                 self.endpoint
             );
         }

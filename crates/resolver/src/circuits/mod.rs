@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use policy::breaker::State;
 use policy::jitter::Jitter;
 use policy::{Candidate, CredentialChoice, Endpoint, Rules, TlsOptions, Verdict};
-use registry::{Client, ManifestName, Registry};
+use registry::{Client, ManifestName, Outcome, Registry};
 use telemetry::Telemetry;
 use telemetry::metrics::{NONE, ORIGIN};
 use telemetry::report::Freshness;
@@ -140,12 +140,13 @@ impl Circuits {
     }
 
     /// Asks one registry for one manifest, notes what that shows of the registry, and starts what
-    /// follows from it.
+    /// follows from it. `whose` says where the registry's credentials, or the lack of them, come from.
     pub(crate) async fn ask(
         &self,
         circuit: &Arc<Circuit>,
         registry: &Registry,
         name: &ManifestName,
+        whose: &CredentialChoice,
     ) -> Answer {
         let deadline = self.options.load().probe_timeout;
         // The trial takes no longer than that; should it not end, the question is asked all the same.
@@ -166,6 +167,9 @@ impl Circuits {
             }
         };
         let finding = circuit.answered(&name.repository, asked, &probe);
+        if probe.outcome == Outcome::Unauthorized {
+            circuit.log_unauthorized(&probe.detail, remedy(whose, registry.credentials.is_some()));
+        }
         if finding.opened {
             self.begin_trials(circuit);
         }
@@ -181,5 +185,20 @@ impl Circuits {
         let name = circuit.endpoint.to_string();
         let metrics = self.telemetry.metrics();
         metrics.probe(&name, answer.verdict, answer.elapsed);
+    }
+}
+
+/// What to do where a registry refuses credentials of `whose`, or wants some where `whose` has none.
+fn remedy(whose: &CredentialChoice, has_sent_some: bool) -> &'static str {
+    match (whose, has_sent_some) {
+        (CredentialChoice::Configured(_) | CredentialChoice::Anonymous, _) => {
+            "check its auth in the config"
+        }
+        (CredentialChoice::Callers, true) => {
+            "it was asked with the Pod's own credentials; check the Pod's pull secret"
+        }
+        (CredentialChoice::Callers, false) => {
+            "the Pod brought no user name and password for it; give the Pod a pull secret, or the registry auth in the config"
+        }
     }
 }
