@@ -13,7 +13,7 @@ use policy::{
 use resolver::{Depth, Resolution};
 
 use super::attempt::{AttemptError, AttemptResult, Attempts, reply};
-use super::early;
+use super::early::{self, Trace};
 use super::names;
 use super::record::Record;
 use super::{Shared, Untouched, pass_on};
@@ -180,7 +180,7 @@ impl Pull<'_> {
 
     /// Finds out who has the image. Where the repository's last image came from is asked to be pulled from at the
     /// same time: when that place is the one chosen, its answer comes along, and asking has cost no time.
-    /// Otherwise that pull is called off.
+    /// Otherwise that pull is called off, or its image loses the name.
     async fn resolve_and_begin(
         &mut self,
     ) -> Result<(Arc<Resolution>, Option<(usize, AttemptResult)>), AttemptError> {
@@ -192,7 +192,11 @@ impl Pull<'_> {
         };
         let began = Instant::now();
         let mut answer = None;
-        let mut pulling = pin!(ask_runtime(self.attempts, &plan, candidate));
+        let trace = Trace::of(self.attempts.upstream(), candidate);
+        let mut pulling = Box::pin(async {
+            trace.look().await;
+            ask_runtime(self.attempts, &plan, candidate).await
+        });
         let resolution = {
             let mut resolving = pin!(self.resolve(Depth::Best));
             loop {
@@ -207,6 +211,8 @@ impl Pull<'_> {
         self.record.resolved(&resolution);
         if resolution.chosen() != Some(at) {
             self.record.called_off(candidate);
+            drop(pulling);
+            trace.remove().await;
             return Ok((resolution, None));
         }
         self.record.pulling(candidate, began);

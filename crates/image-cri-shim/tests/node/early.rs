@@ -94,3 +94,49 @@ async fn an_early_pull_is_called_off_when_a_better_registry_has_the_image() {
     // The repository comes from the better one now, and its next image is begun with there.
     assert_eq!(world.pull("ghcr.io/team/app:2").await, ours.id());
 }
+
+#[tokio::test]
+async fn an_early_pull_that_was_done_leaves_no_image_that_another_registry_has_better() {
+    let (first, theirs) = (Image::new("first"), Image::new("theirs"));
+    let ours = Image::new("ours");
+    let better = DockerRegistry::plain().await.unwrap();
+    let last = registry_with(&first, "team/app", "1").await;
+    for tag in ["2", "3"] {
+        better.push(&ours, "team/app", tag).await.unwrap();
+        last.push(&theirs, "team/app", tag).await.unwrap();
+    }
+    let config = config(&better.url(), &last.url());
+    for (tag, is_there_before) in [("2", false), ("3", true)] {
+        // The repository's last image came from the last one.
+        let world = World::start(&config, &[&better, &last]).await;
+        assert_eq!(world.pull("ghcr.io/team/app:1").await, first.id());
+        let name = format!("ghcr.io/team/app:{tag}");
+        let at_last = format!("{}/team/app:{tag}", last.host());
+        let containerd = world.containerd.client();
+        if is_there_before {
+            containerd.pull(&at_last, None).await.unwrap();
+            last.recording().clear();
+        }
+        better.set_delay(Duration::from_secs(10));
+        let (client, pulled) = (world.client(), name.clone());
+        let pull = tokio::spawn(async move { client.pull(&pulled, None).await });
+        wait::until("the early pull to be done", || async {
+            let manifests = last.recording().count(|request| {
+                request.is_from_containerd() && request.path.ends_with(&format!("/manifests/{tag}"))
+            });
+            let status = containerd.status(&at_last).await.unwrap();
+            (manifests > 0 && status.is_some()).then_some(())
+        })
+        .await;
+        better.set_delay(Duration::ZERO);
+        pull.await.unwrap().unwrap();
+        assert_eq!(world.id_of(&name).await.as_deref(), Some(ours.id()));
+        let stays = containerd.status(&at_last).await.unwrap();
+        assert_eq!(stays.is_some(), is_there_before);
+        if !is_there_before {
+            // As kubelet's garbage collection does it.
+            containerd.remove(ours.id()).await.unwrap();
+            assert_eq!(world.id_of(&name).await, None);
+        }
+    }
+}
