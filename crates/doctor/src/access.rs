@@ -45,6 +45,13 @@ pub(crate) struct Facts {
     selinux: Selinux,
 }
 
+impl Facts {
+    /// Whether SELinux refuses what its policy does not allow.
+    pub(crate) fn selinux_enforces(&self) -> bool {
+        self.selinux.enforces == Some(true)
+    }
+}
+
 /// A file that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct File {

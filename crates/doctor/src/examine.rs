@@ -113,6 +113,13 @@ pub async fn examine(options: Options) -> Report {
     };
     let (link_facts, access, leftovers, service, live) =
         tokio::join!(link_facts, access, leftovers, service, live);
+    let is_doubtful = host.is_live
+        && settings.bypass
+        && access.as_ref().is_ok_and(access::Facts::selinux_enforces);
+    let bypass_call = match is_doubtful {
+        true => link::call_bypass(&host, limit).await,
+        false => None,
+    };
     let folders = folders(&settings, live.as_ref());
     let machine = machine::gather(&host, folders, limit).await;
 
@@ -161,7 +168,9 @@ pub async fn examine(options: Options) -> Report {
         if unit_is_active != Some(false) || status.is_some() {
             lines.extend(daemon::judge(&live.daemon, &beside));
         }
-        lines.extend(link::judge_call(&link_facts, live.runtime.answers()));
+        let answers = live.runtime.answers();
+        lines.extend(link::judge_call(&link_facts, answers));
+        lines.extend(link::judge_bypass(bypass_call.as_ref(), answers));
         lines.extend(api_server::judge(&live.api_server));
         let unit = service.as_ref().ok().and_then(service::Facts::cache);
         lines.extend(cache::judge(&live.cache, unit.as_ref()));

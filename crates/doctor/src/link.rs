@@ -15,6 +15,8 @@ use crate::words::seconds;
 
 /// The shim's socket, in the folder beside the link.
 const SHIM: &str = "shim.sock";
+/// The bypass's.
+const BYPASS: &str = "bypass.sock";
 /// A bypass that ended this short a time ago is worth a thought, if there were several.
 const RECENT: Duration = Duration::from_secs(3600);
 /// Bypasses that nobody has to think about: one at the boot, one with each start of the shim.
@@ -80,6 +82,51 @@ pub(crate) async fn gather(host: &Host, limit: Duration) -> Timely<Facts> {
         target,
         bypass,
         call,
+    })
+}
+
+/// A call as kubelet makes it while the shim is down: what the runtime says it is, by the bypass. None where that does not
+/// listen. This starts the bypass's process, which then waits; so it is asked only where there is a reason for doubt.
+pub(crate) async fn call_bypass(
+    host: &Host,
+    limit: Duration,
+) -> Option<Timely<Result<String, String>>> {
+    let socket = Path::new(LINK).with_extension("").join(BYPASS);
+    let place = host.place(&socket).ok()?;
+    let looked = place.clone();
+    let is_there = on_thread(limit, move || looked.exists()).await;
+    if !is_there.is_ok_and(|is_there| is_there) {
+        return None;
+    }
+    let upstream = Upstream::new(&place);
+    let called = within(limit, cri::runtime_version(&upstream)).await;
+    Some(called.map(|called| called.map_err(|error| error.to_string())))
+}
+
+/// The line of it. A runtime that does not answer has its own line.
+pub(crate) fn judge_bypass(
+    call: Option<&Timely<Result<String, String>>>,
+    runtime_answers: bool,
+) -> Option<Line> {
+    const CHECK: &str = "bypass.call";
+    let why = match call? {
+        Ok(Ok(version)) => {
+            let version = policy::text::one_line(version, 100);
+            let text = format!("the bypass leads to the runtime, also under SELinux: {version}");
+            return Some(Line::ok(Area::Shim, CHECK, text));
+        }
+        Ok(Err(why)) => policy::text::one_line(why, 200),
+        Err(late) => late.to_string(),
+    };
+    runtime_answers.then(|| {
+        Line::bad(
+            Area::Shim,
+            CHECK,
+            format!(
+                "a call by the bypass does not reach the runtime, so kubelet has no image service while the shim is down; SELinux may forbid it: {why}"
+            ),
+            "ausearch -m AVC,SELINUX_ERR -c systemd-socket- -ts recent   # what was denied; a policy module has to allow it",
+        )
     })
 }
 

@@ -137,6 +137,29 @@ async fn selinux_labels_are_wrong() {
     );
 }
 
+/// What proves it is a call: a process that SELinux keeps from the runtime still takes connections.
+#[tokio::test]
+async fn selinux_keeps_the_bypass_from_the_runtime() {
+    let world = World::running().await;
+    world.write("/sys/fs/selinux/enforce", "1");
+    world.program("restorecon", "");
+    let bypass = world.place("/run/image-cri-shim/bypass.sock");
+    let listener = tokio::net::UnixListener::bind(&bypass).unwrap();
+    let task = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let page = world.doctor().await;
+    page.bad(
+        "bypass.call",
+        "does not reach the runtime",
+        "ausearch -m AVC,SELINUX_ERR",
+    );
+    task.abort();
+    std::fs::remove_file(&bypass).unwrap();
+    std::fs::hard_link(world.containerd.socket(), &bypass).unwrap();
+    let page = world.doctor().await;
+    let lines = page.json["lines"].to_string();
+    assert!(lines.contains("also under SELinux"), "{}", page.text);
+}
+
 #[tokio::test]
 async fn the_kernel_gives_no_inotify() {
     let world = World::running().await;
