@@ -160,14 +160,14 @@ impl Ledger {
 impl Rewritten {
     /// What was noted last. A note that can't be understood is none: the file then counts as edited, and is left.
     fn load(root: &Root) -> Result<Option<Self>, Error> {
-        let path = Path::new(FOLDER).join(REWRITTEN);
+        let path = folder(root)?.join(REWRITTEN);
         let text = root.read(&path).map_err(|e| Error::at("read", &path, e))?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     /// Notes it, durably.
     pub(crate) fn save(&self, root: &Root) -> Result<(), Error> {
-        let path = Path::new(FOLDER).join(REWRITTEN);
+        let path = folder(root)?.join(REWRITTEN);
         let text = serde_json::to_vec_pretty(self)
             .map_err(io::Error::other)
             .map_err(|e| Error::at("write", &path, e))?;

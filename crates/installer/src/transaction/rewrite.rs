@@ -54,6 +54,7 @@ mod tests {
             },
             wiring: false,
             keep_existing: true,
+            shared: false,
         }]
     }
 
