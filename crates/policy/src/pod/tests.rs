@@ -491,6 +491,45 @@ fn five_hundred_containers_and_no_more() {
 }
 
 #[test]
+fn names_that_kubernetes_does_not_accept() {
+    let pod = |name: usize, volume: usize| {
+        json!({"metadata": {}, "spec": {
+            "initContainers": [{"name": "n".repeat(name), "image": "nats:1"}],
+            "volumes": [{"name": "v".repeat(volume), "image": {"reference": "nats:1"}}],
+        }})
+    };
+    assert!(create(HUB, &pod(63, 63)).is_ok());
+    for (name, volume) in [(64, 1), (1, 64)] {
+        assert_eq!(create(HUB, &pod(name, volume)), Err(Skipped::LongName));
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_pod_is_measured() {
+    let size = |pod: Value| serde_json::from_value::<Pod>(pod).unwrap().size();
+    let nothing = size(json!({}));
+    let text = "x".repeat(1000);
+    for pod in [
+        json!({"metadata": {"generateName": text}}),
+        json!({"metadata": {"annotations": {ORIGINAL_IMAGES: text}}}),
+        json!({"metadata": {"labels": {OPT_OUT: text}}}),
+        json!({"metadata": {"ownerReferences": [{"name": text}]}}),
+        json!({"spec": {"containers": [{"name": text}]}}),
+        json!({"spec": {"initContainers": [{"image": text}]}}),
+        json!({"spec": {"ephemeralContainers": [{"imagePullPolicy": text}]}}),
+        json!({"spec": {"volumes": [{"name": text, "image": {}}]}}),
+        json!({"spec": {"volumes": [{"name": "v", "image": {"reference": text}}]}}),
+        json!({"spec": {"imagePullSecrets": [{"name": text}]}}),
+    ] {
+        let size = size(pod.clone());
+        assert!((nothing + 1000..nothing + 1500).contains(&size), "{pod}");
+    }
+    // What is not kept doesn't count.
+    let other = json!({"metadata": {"name": text, "annotations": {"other": text}}});
+    assert_eq!(size(other), nothing);
+}
+
+#[test]
 fn a_patch_has_a_size() {
     // As long as names can be, and names that grow where they are quoted twice.
     let (host, path) = (vec!["x".repeat(62); 4].join("."), "p".repeat(250));
