@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use installer::payload::CONFIG;
 use installer::{Change, KubeletService, LINK, Root};
+use telemetry::report::Status;
 
 use super::kubelet::{healthz, is_connected_to};
 use crate::commands::daemon::{Daemon, DaemonError, ask, one_thread};
@@ -105,10 +106,19 @@ impl<'a> Live<'a> {
         } else {
             run("systemctl", &["start", SERVICE])?;
         }
+        let mut restart_needed = Vec::new();
+        // Right after a hand-over on a busy node one question may come too early.
         self.wait(deadline, "the shim to answer", || {
-            self.image_calls().map(|_| ())
+            restart_needed = self.status()?.restart_needed;
+            Ok(())
         })
-        .context("the shim does not serve, so kubelet goes past it; `journalctl -u image-cri-shim` says why")
+        .context("the shim does not serve, so kubelet goes past it; `journalctl -u image-cri-shim` says why")?;
+        for path in restart_needed {
+            terminal::print(&format!(
+                "{path} has changed, which only a restart brings into force: systemctl restart image-cri-shim\n"
+            ))?;
+        }
+        Ok(())
     }
 
     fn replace_the_shim(&self) -> anyhow::Result<()> {
@@ -119,12 +129,6 @@ impl<'a> Live<'a> {
                 terminal::print(&format!(
                     "image-cri-shim {version} has taken over as process {pid}\n"
                 ))?;
-                let status = one_thread()?.block_on(ask(daemon.status(0)))?;
-                for path in status.restart_needed {
-                    terminal::print(&format!(
-                        "{path} has changed, which only a restart brings into force: systemctl restart image-cri-shim\n"
-                    ))?;
-                }
                 Ok(())
             }
             // It serves on: a restart would replace a shim that works by one that does not.
@@ -330,9 +334,12 @@ impl<'a> Live<'a> {
 
     /// Image calls that the shim has seen since it started.
     fn image_calls(&self) -> anyhow::Result<u64> {
+        Ok(self.status()?.image_calls)
+    }
+
+    fn status(&self) -> anyhow::Result<Status> {
         let daemon = Daemon::new(Path::new(SHIM));
-        let status = one_thread()?.block_on(ask(daemon.status(0)))?;
-        Ok(status.image_calls)
+        one_thread()?.block_on(ask(daemon.status(0)))
     }
 
     /// SELinux labels of our files, also of those that a killed run has written; where that fails, it is said, since a
