@@ -240,6 +240,13 @@ pub fn decide(tag: Option<&Tag>, asked: &[Asked], rules: &Freshness, now: u64) -
         Some((place, _, _)) => return Decision::Private { place },
         None => {}
     }
+    // Everybody has answered, and one that might have it wants other credentials of the config.
+    let is_refused = failures().any(|(_, place, failure)| {
+        matches!(failure, Failure::Refused(_)) && place.whose == Whose::Config
+    });
+    if is_refused && !failures().any(|(_, _, failure)| is_no_word(failure)) {
+        return stale(Stale::CredentialsRefused, Some(rules.auth_stale));
+    }
     let is_limited = failures().any(|(_, _, f)| matches!(f, Failure::RateLimited(_)));
     let why = match is_limited {
         true => Stale::RateLimited,
@@ -381,6 +388,13 @@ mod tests {
                 "CredentialsRefused",
             ),
             (Some("x@b"), [missing(), refused(), found("x")], "x@b by 2"),
+            // The same where another one than its own refuses, and nobody is silent.
+            (
+                Some("x@c"),
+                [missing(), refused(), missing()],
+                "CredentialsRefused",
+            ),
+            (Some("x@c"), [silent(), refused(), missing()], "Unreachable"),
             // What is refused to nobody in particular is private there; it may be public elsewhere.
             (Some("x@a"), [refused(), found("y"), missing()], "y@b by 1"),
             (Some("x@a"), [refused(), found("x"), missing()], "x@b by 1"),
@@ -445,6 +459,9 @@ mod tests {
         let all = heard([missing(), refused(), missing()]);
         let day = NOW - 100 + 24 * 3600;
         assert_eq!(shown(decide(Some(&known), &all, &rules(), day)), "Nothing");
+        let elsewhere = tag("x", "c");
+        let ended = decide(Some(&elsewhere), &all, &rules(), day);
+        assert_eq!(shown(ended), "Nothing");
         let all = heard([missing(), refused(), found("y")]);
         let before = decide(Some(&known), &all, &rules(), day - 1);
         assert_eq!(shown(before), "CredentialsRefused");
