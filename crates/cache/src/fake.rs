@@ -37,8 +37,16 @@ pub(crate) enum Sending {
     WithoutRangesCutAfter(u64),
     /// Without saying how long it is.
     WithoutLength,
+    /// Neither how long it is, nor more than this: it breaks off there each time.
+    WithoutLengthCutAt(u64),
     /// An empty body with a 200.
     Nothing,
+}
+
+impl Sending {
+    fn hides_length(&self) -> bool {
+        matches!(self, Self::WithoutLength | Self::WithoutLengthCutAt(_))
+    }
 }
 
 /// Who may have what a place has.
@@ -236,7 +244,7 @@ impl Upstream for FakeUpstream {
                 .await?;
             self.read(&place.name, |fake| {
                 let blob = fake.blobs.get(digest).ok_or(Failure::NotFound)?;
-                let is_said = !matches!(fake.sending, Sending::WithoutLength);
+                let is_said = !fake.sending.hides_length();
                 Ok(is_said.then_some(blob.len() as u64))
             })
         })
@@ -257,16 +265,23 @@ impl Upstream for FakeUpstream {
                 Ok((blob.clone(), fake.sending.clone(), fake.pace))
             })?;
             let total = blob.len() as u64;
+            let knows_ranges = !matches!(
+                sending,
+                Sending::WithoutRanges | Sending::WithoutRangesCutAfter(_)
+            );
+            if knows_ranges && from > 0 && from >= total {
+                return Err(Failure::Shorter("416".into()));
+            }
             let mut content = blob.to_vec();
             let mut start = from;
             match sending {
                 Sending::Wrongly => content.iter_mut().for_each(|byte| *byte ^= 0x55),
-                Sending::WithoutRanges | Sending::WithoutRangesCutAfter(_) => start = 0,
+                _ if !knows_ranges => start = 0,
                 Sending::Nothing => content.clear(),
                 _ => {}
             }
             let total_said = match sending {
-                Sending::WithoutLength => None,
+                _ if sending.hides_length() => None,
                 Sending::Nothing => Some(0),
                 _ => Some(total),
             };
@@ -283,7 +298,10 @@ impl Upstream for FakeUpstream {
             let pieces = stream::unfold((content, start, 0u64), move |(mut rest, at, sent)| {
                 let (upstream, name) = (upstream.clone(), name.clone());
                 async move {
-                    if rest.is_empty() {
+                    let is_cut_at_the_end = upstream.read(&name, |fake| {
+                        matches!(fake.sending, Sending::WithoutLengthCutAt(end) if end == at)
+                    });
+                    if rest.is_empty() && !(is_cut_at_the_end && sent > 0) {
                         return None;
                     }
                     if !pace.is_zero() {
@@ -313,6 +331,12 @@ impl Upstream for FakeUpstream {
                                     length = next - at;
                                 }
                             }
+                            Sending::WithoutLengthCutAt(offset)
+                                if at + length > *offset || rest.is_empty() =>
+                            {
+                                length = offset.saturating_sub(at);
+                                cut = length == 0;
+                            }
                             Sending::StallAt(offset) if at <= *offset && *offset < at + length => {
                                 length = *offset - at;
                                 if length == 0 {
@@ -338,12 +362,7 @@ impl Upstream for FakeUpstream {
             });
             Ok(BlobBody {
                 start,
-                is_part: (from > 0 || to.is_some())
-                    && start == from
-                    && !matches!(
-                        sending,
-                        Sending::WithoutRanges | Sending::WithoutRangesCutAfter(_)
-                    ),
+                is_part: (from > 0 || to.is_some()) && start == from && knows_ranges,
                 total: total_said,
                 digest: None,
                 body: pieces.boxed(),

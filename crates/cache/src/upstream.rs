@@ -80,6 +80,8 @@ pub enum Failure {
     Silent(String),
     /// It answered wrongly: 5xx, a web page, other bytes than asked for.
     Wrong(String),
+    /// The blob that it has ends before the byte that was asked for.
+    Shorter(String),
     /// 508: the question has come back to us, so this place is no candidate.
     Circle,
 }
@@ -99,6 +101,7 @@ impl fmt::Display for Failure {
             Self::RateLimited(None) => f.write_str("too many requests (429)"),
             Self::Silent(detail) => write!(f, "no answer: {detail}"),
             Self::Wrong(detail) => write!(f, "answered wrongly: {detail}"),
+            Self::Shorter(detail) => write!(f, "has less of it than is here already: {detail}"),
             Self::Circle => f.write_str("asks us itself (508)"),
         }
     }
@@ -114,6 +117,13 @@ impl Failures {
         match self.0.iter_mut().find(|(name, _)| name == place) {
             Some((_, known)) => *known = failure,
             None => self.0.push((place.to_owned(), failure)),
+        }
+    }
+
+    /// Notes what others have noted.
+    pub fn note_all(&mut self, others: Self) {
+        for (place, failure) in others.0 {
+            self.note(&place, failure);
         }
     }
 }

@@ -405,6 +405,92 @@ async fn a_partial_download_survives_a_restart() {
     assert_eq!(world.upstream.sent(), blob.len() as u64);
 }
 
+impl World {
+    /// As a download leaves it that was broken off.
+    fn has_partial(&self, digest: &Digest, content: &[u8]) {
+        let disk = self.storage.disk();
+        let file = disk.open_partial(digest).unwrap();
+        disk.write_partial(&file, content, 0).unwrap();
+        disk.save_partial(digest, &file, &[(0, content.len() as u64)])
+            .unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blob_that_was_all_there_before_a_crash_is_finished_without_asking() {
+    let world = World::new();
+    let blob = content(300_000);
+    let digest = world.has("a", &blob, Sending::Well);
+    world.has_partial(&digest, &blob);
+    assert_eq!(world.pull(&digest).await.unwrap(), blob);
+    assert!(world.is_stored(&digest));
+    assert_eq!(world.upstream.sent(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_as_long_as_the_blob_or_longer_and_wrong_is_thrown_away() {
+    for length in [300_000, 300_001, 400_000] {
+        for hint in [None, Some(300_000), Some(1_000_000)] {
+            let world = World::new();
+            let blob = content(300_000);
+            let digest = world.has("a", &blob, Sending::Well);
+            world.has_partial(&digest, &vec![7; length]);
+            let transfer = world.join(&digest, hint, SEQUENTIAL);
+            assert_eq!(
+                collect(&transfer, 0, None).await.unwrap(),
+                blob,
+                "{length} {hint:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_says_that_a_blob_is_shorter_costs_not_what_others_can_go_on_with() {
+    let world = World::new();
+    let blob = content(300_000);
+    let digest = world.has("a", &blob, Sending::Well);
+    world.has("b", &blob[..100_000], Sending::Well);
+    world.upstream.with("b", |fake| {
+        fake.blobs
+            .insert(digest.clone(), blob[..100_000].to_vec().into());
+    });
+    world.has_partial(&digest, &blob[..200_000]);
+    let hint = Some(blob.len() as u64);
+    let silent = crate::upstream::Failure::Silent("away".into());
+    world.upstream.with("a", |fake| fake.failure = Some(silent));
+    let transfer = world.join(&digest, hint, SEQUENTIAL);
+    assert!(!transfer.finished().await);
+    world.upstream.with("a", |fake| fake.failure = None);
+    let transfer = world.join(&digest, hint, SEQUENTIAL);
+    assert_eq!(collect(&transfer, 0, None).await.unwrap(), blob);
+    assert_eq!(world.upstream.sent(), 100_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_breaks_off_after_the_last_byte_has_given_all() {
+    let world = World::new();
+    let blob = content(300_000);
+    let digest = world.has("a", &blob, Sending::WithoutLengthCutAt(300_000));
+    assert_eq!(world.pull(&digest).await.unwrap(), blob);
+    assert!(world.is_stored(&digest));
+    assert_eq!(world.upstream.sent(), 300_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_longer_than_the_blob_and_breaks_off_is_not_gone_on_with() {
+    let world = World::new();
+    let blob = content(300_000);
+    let digest = world.has("b", &blob, Sending::Well);
+    world.has("a", b"", Sending::WithoutLengthCutAt(400_000));
+    world.upstream.with("a", |fake| {
+        fake.blobs.insert(digest.clone(), vec![7; 500_000].into());
+    });
+    let transfer = world.join(&digest, None, SEQUENTIAL);
+    assert!(transfer.finished().await);
+    assert!(world.is_stored(&digest));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]

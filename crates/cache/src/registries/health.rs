@@ -80,7 +80,7 @@ impl Registries {
         })
     }
 
-    fn answered(&self, place: &Place) {
+    pub(super) fn answered(&self, place: &Place) {
         self.note(place, Signal::Answered, "answered");
     }
 

@@ -235,6 +235,13 @@ impl Upstream for Registries {
             let repository = self.repository(place, asker, BLOB_TIMEOUT);
             let last = to.map(|to| to.saturating_sub(1));
             let answer = repository.blob(digest.as_str(), from, last).await;
+            if let Err(error) = &answer
+                && from > 0
+                && error.status == Some(416)
+            {
+                self.answered(place);
+                return Err(Failure::Shorter(error.detail.clone()));
+            }
             let blob = self.judge(place, answer)?;
             let is_shorter =
                 blob.length.is_some() && blob.size.is_some() && blob.length != blob.size;

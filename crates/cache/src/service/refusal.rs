@@ -39,7 +39,7 @@ impl Refusal {
         if let Some(wait) = limited {
             return Self::RateLimited(wait, failures);
         }
-        if all().any(|failure| matches!(failure, Failure::Wrong(_))) {
+        if all().any(|failure| matches!(failure, Failure::Wrong(_) | Failure::Shorter(_))) {
             return Self::Wrong(failures);
         }
         if all().any(|failure| matches!(failure, Failure::Silent(_))) {
@@ -92,6 +92,7 @@ mod tests {
             (vec![missing(), Failure::Circle], 404),
             (vec![missing(), silent()], 503),
             (vec![silent(), wrong(), missing()], 502),
+            (vec![missing(), Failure::Shorter("x".into())], 502),
             (vec![silent(), limited(), wrong()], 429),
             (vec![missing(), refused(), silent(), limited()], 401),
             (vec![], 403),

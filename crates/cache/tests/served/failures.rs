@@ -1,9 +1,11 @@
 //! What clients are told, by what a registry does.
 
 use http::StatusCode;
+use testkit::docker_registry::DockerRegistry;
 use testkit::fake_registry::Behaviour;
+use testkit::images::Image;
 
-use crate::world::{REPOSITORY, World, absent, blob_path, manifest_path};
+use crate::world::{REPOSITORY, Served, World, absent, blob_path, manifest_path};
 
 #[tokio::test]
 async fn four_hundred_and_four_only_where_it_was_said_and_503_only_where_nobody_was_reached() {
@@ -59,6 +61,22 @@ async fn a_blob_is_refused_in_the_same_words() {
         for method in ["GET", "HEAD"] {
             let answer = world.ask(method, &blob_path(&absent()), &[]).await;
             assert_eq!(answer.status, expected, "{method} {behaviour:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_real_registry_can_not_go_on_with_is_fetched_from_the_beginning() {
+    let registry = DockerRegistry::plain().await.unwrap();
+    let image = Image::sized("partial", 4000);
+    registry.push(&image, REPOSITORY, "1").await.unwrap();
+    for longer in [0, 1, 4000] {
+        let cache = Served::start(&format!("{{address: '{}'}}", registry.url())).await;
+        for blob in &image.blobs {
+            cache.leave_partial(&blob.digest, &vec![7; blob.content.len() + longer]);
+            let answer = cache.get(&blob_path(&blob.digest)).await;
+            assert_eq!(answer.status, 200, "{longer}");
+            assert_eq!(answer.body, blob.content, "{longer}");
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) const CODES: [&str; 14] = [
 /// A cache that serves.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A cache before one registry, which has nothing yet.
@@ -123,6 +123,15 @@ impl World {
 }
 
 impl Served {
+    /// What is left of a download of a blob that was broken off.
+    pub(crate) fn leave_partial(&self, digest: &str, content: &[u8]) {
+        let partial = self.dir.path().join("partial");
+        let path = partial.join(digest.replace(':', "-"));
+        std::fs::write(&path, content).unwrap();
+        let ranges = format!("[[0,{}]]", content.len());
+        std::fs::write(path.with_extension("ranges"), ranges).unwrap();
+    }
+
     /// A cache before these registries, entries of the config's list, and nothing else.
     pub(crate) async fn start(registries: &str) -> Self {
         Self::start_with(&format!(
@@ -147,7 +156,7 @@ impl Served {
         let address = role.addresses()[0];
         // It ends with the test's runtime.
         tokio::spawn(role.serve(std::future::pending()));
-        Self { address, _dir: dir }
+        Self { address, dir }
     }
 
     /// One request on a connection of its own, read to its end.

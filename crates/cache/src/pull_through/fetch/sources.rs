@@ -113,7 +113,7 @@ impl Fetch {
         }
         if let Some(total) = body.total {
             if total < self.at {
-                return Err(Failure::Wrong(format!("has only {total} bytes of it")));
+                return Err(Failure::Shorter(format!("says that it has {total} bytes")));
             }
             self.total = Some(total);
         }

@@ -190,6 +190,14 @@ impl Transfer {
         saving.failed.take()
     }
 
+    /// The blob's length, where what is there is the whole blob: a source may break off after the last byte,
+    /// and the cache may have been killed before it made a blob of it.
+    pub(super) fn whole(&self, assembly: &Assembly) -> Option<u64> {
+        let state = assembly.state.lock();
+        let is_whole = state.hashed > 0 && state.hasher.clone().finish() == self.digest;
+        is_whole.then_some(state.hashed)
+    }
+
     pub(super) async fn note_ranges(&self, assembly: &Arc<Assembly>) {
         let failed = self.settle(assembly).await;
         let (storage, digest) = (Arc::clone(&self.storage), self.digest.clone());
@@ -236,7 +244,12 @@ impl Transfer {
             Ok::<_, io::Error>(true)
         });
         match finished.await {
-            Ok(Ok(true)) => Ended::Whole,
+            Ok(Ok(true)) => {
+                // Whoever reads along must know where the end is, also where no source has said it.
+                self.progress
+                    .send_modify(|progress| progress.total = Some(total));
+                Ended::Whole
+            }
             Ok(Ok(false)) => Ended::Wrong(contributors),
             Ok(Err(error)) => {
                 self.storage.report_failure(&error);

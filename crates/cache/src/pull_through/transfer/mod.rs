@@ -89,6 +89,12 @@ enum Ended {
     },
     /// The content has another digest. The sources that it came from.
     Wrong(Vec<usize>),
+    /// Sources say that the blob ends before the end of what is there.
+    TooMuch {
+        failures: Failures,
+        /// They, and those that what is there came from.
+        sources: Vec<usize>,
+    },
 }
 
 /// Why a part could not be fetched.
@@ -179,8 +185,8 @@ impl Transfer {
                 Ended::Whole => State::Whole,
                 Ended::Failed(failures) => State::Failed(failures),
                 Ended::Unstored { hashed, hasher } => State::Unstored { hashed, hasher },
-                // Only attempts say this, and each is followed by another.
-                Ended::Wrong(_) => State::Failed(Failures::default()),
+                // Only attempts say these, and each is followed by another.
+                Ended::Wrong(_) | Ended::TooMuch { .. } => State::Failed(Failures::default()),
             };
         });
     }
@@ -222,10 +228,22 @@ impl Transfer {
                     }
                     self.begin_anew();
                 }
-                Ended::Failed(why) => {
-                    for (place, failure) in why.0 {
-                        failures.note(&place, failure);
+                Ended::TooMuch {
+                    failures: why,
+                    sources,
+                } => {
+                    // With what is there, nobody could ever finish it.
+                    self.begin_anew();
+                    failures.note_all(why);
+                    if !resumed && alone.is_none() {
+                        if sources.len() < 2 {
+                            return Ended::Failed(failures);
+                        }
+                        alone = Some(sources.into());
                     }
+                }
+                Ended::Failed(why) => {
+                    failures.note_all(why);
                     if alone.as_ref().is_none_or(VecDeque::is_empty) {
                         return Ended::Failed(failures);
                     }
@@ -293,6 +311,9 @@ impl Transfer {
             }
         };
         self.publish(&assembly);
+        if resume && let Some(total) = self.whole(&assembly) {
+            return self.finish(&assembly, total, Vec::new()).await;
+        }
         let mut contributors = Vec::new();
         let fetched = self
             .fetch(
@@ -307,6 +328,13 @@ impl Transfer {
         match fetched {
             Ok(total) => self.finish(&assembly, total, contributors).await,
             Err(Broken::Sources(failures)) => {
+                if let Some(total) = self.whole(&assembly) {
+                    return self.finish(&assembly, total, contributors).await;
+                }
+                if self.is_too_much(&assembly, hint, &failures) {
+                    let sources = self.suspects(&failures, contributors);
+                    return Ended::TooMuch { failures, sources };
+                }
                 self.note_ranges(&assembly).await;
                 Ended::Failed(failures)
             }
@@ -321,6 +349,36 @@ impl Transfer {
                 }
             }
         }
+    }
+
+    /// Whether what is there can't be the beginning of the blob, since sources say that it is longer. One that is
+    /// wrong about that must not cost what others, which are silent at the moment, can go on with.
+    fn is_too_much(&self, assembly: &Assembly, hint: Option<u64>, failures: &Failures) -> bool {
+        let is_shorter = |failure: &Failure| matches!(failure, Failure::Shorter(_));
+        let has_no_say = |failure: &Failure| matches!(failure, Failure::NotFound | Failure::Circle);
+        let all = || failures.0.iter().map(|(_, failure)| failure);
+        let there = assembly.state.lock().ranges.reach(0);
+        all().any(is_shorter)
+            && (hint.is_none_or(|hint| hint <= there)
+                || all().all(|failure| is_shorter(failure) || has_no_say(failure)))
+    }
+
+    /// The sources that say that the blob is shorter, and those that what is there came from.
+    fn suspects(&self, failures: &Failures, contributors: Vec<usize>) -> Vec<usize> {
+        let shorter = failures
+            .0
+            .iter()
+            .filter(|(_, failure)| matches!(failure, Failure::Shorter(_)));
+        let number = |name: &str| self.wanted.places.iter().position(|p| p.name == name);
+        let mut suspects: Vec<usize> = shorter
+            .filter_map(|(name, _)| Some(number(name)? + 1))
+            .collect();
+        for source in contributors {
+            if !suspects.contains(&source) {
+                suspects.push(source);
+            }
+        }
+        suspects
     }
 
     /// Opens the file; None where there is no room.
@@ -388,10 +446,7 @@ impl Transfer {
         }
         copied?;
         // Without an announced length the end is where it was.
-        let total = fetch.total().unwrap_or(fetch.at());
-        self.progress
-            .send_modify(|progress| progress.total = Some(total));
-        Ok(total)
+        Ok(fetch.total().unwrap_or(fetch.at()))
     }
 
     async fn reserve_again(&self, total: u64) -> Result<(), Broken> {
