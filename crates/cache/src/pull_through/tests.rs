@@ -267,6 +267,37 @@ async fn large_blobs_come_over_several_connections_from_all_who_have_them() {
     assert!(extra < 4 * 1024 * 1024, "{extra}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn large_blobs_leave_room_for_others_to_begin() {
+    let world = World::new();
+    let how = Parallelism {
+        connections: 4,
+        above: 1024 * 1024,
+    };
+    let length = 16 * 1024 * 1024;
+    let digests: Vec<Digest> = (0..8u8)
+        .map(|n| world.has("a", &vec![n; length], Sending::Well))
+        .collect();
+    world
+        .upstream
+        .with("a", |fake| fake.pace = Duration::from_secs(1));
+    let mut transfers = Vec::new();
+    for digest in &digests {
+        let transfer = world.join(digest, Some(length as u64), how);
+        // It has all the connections that it can get before the next one asks.
+        testkit::wait::until("it arrives", || async {
+            (!transfer.watch().borrow().ranges.pairs().is_empty()).then_some(())
+        })
+        .await;
+        transfers.push(transfer);
+    }
+    let is_arriving =
+        |transfer: &Arc<Transfer>| matches!(transfer.watch().borrow().state, State::Arriving);
+    assert!(transfers.iter().all(is_arriving));
+    // The first one goes over several connections all the same.
+    assert!(transfers[0].watch().borrow().ranges.pairs().len() > 1);
+}
+
 #[tokio::test]
 async fn one_of_several_sources_lies() {
     let world = World::new();

@@ -10,10 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use policy::backoff::Backoff;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-pub use self::wanted::{HostLimits, Wanted};
+pub use self::wanted::{HostLimits, Turn, Wanted};
 use crate::upstream::{BlobBody, Failure, Failures};
 
 /// A source that sends nothing for this long is left for the next.
@@ -58,6 +57,8 @@ pub struct Fetch {
     ended: Option<String>,
     /// A source that gives everything from the beginning is of no use.
     parts_only: bool,
+    /// A turn that was waited for already.
+    turn: Option<Turn>,
 }
 
 #[derive(Debug)]
@@ -68,7 +69,7 @@ struct Open {
     skip: u64,
     /// Whether it has sent anything that was wanted.
     is_fruitful: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    _turn: Option<Turn>,
 }
 
 impl Fetch {
@@ -98,6 +99,7 @@ impl Fetch {
             contributors: Vec::new(),
             ended: None,
             parts_only: false,
+            turn: None,
         }
     }
 
@@ -105,6 +107,13 @@ impl Fetch {
     #[must_use]
     pub fn parts_only(mut self) -> Self {
         self.parts_only = true;
+        self
+    }
+
+    /// Uses a turn that was waited for already, where it is for the host that is asked.
+    #[must_use]
+    pub fn with_turn(mut self, turn: Option<Turn>) -> Self {
+        self.turn = turn;
         self
     }
 

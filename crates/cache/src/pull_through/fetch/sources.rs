@@ -82,7 +82,11 @@ impl Fetch {
             return self.open_shared(&wanted, source).await;
         };
         let queued = Instant::now();
-        let permit = wanted.limits.acquire(place.endpoint.domain()).await;
+        let host = place.endpoint.domain();
+        let turn = match self.turn.take().filter(|turn| turn.host == host) {
+            Some(turn) => Some(turn),
+            None => wanted.limits.acquire(host).await,
+        };
         // Waiting for a turn is nobody's silence.
         self.last_progress += queued.elapsed();
         self.last_heard += queued.elapsed();
@@ -133,7 +137,7 @@ impl Fetch {
             skip: self.at - body.start,
             body,
             is_fruitful: false,
-            _permit: permit,
+            _turn: turn,
         })
     }
 
@@ -165,7 +169,7 @@ impl Fetch {
                 body: body.boxed(),
             },
             is_fruitful: false,
-            _permit: None,
+            _turn: None,
         })
     }
 }

@@ -15,26 +15,73 @@ use crate::upstream::{Asker, Place, Upstream};
 /// Transfers of one upstream host that run at once; more wait, in the order they came.
 const TRANSFERS_PER_HOST: usize = 16;
 
+/// How many of them may be further connections of a blob that has one already. The rest is for the first
+/// connections of others: their clients wait for an answer, and give up after half a minute.
+const FURTHER_PER_HOST: usize = TRANSFERS_PER_HOST / 2;
+
 /// Transfers that may run at once, per upstream host. Manifests and HEADs don't wait here.
 #[derive(Debug, Default)]
 pub struct HostLimits {
-    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    hosts: Mutex<HashMap<String, Arc<Turns>>>,
+}
+
+#[derive(Debug)]
+struct Turns {
+    all: Arc<Semaphore>,
+    further: Arc<Semaphore>,
+}
+
+/// One transfer's turn at a host. Dropping it is the next one's turn.
+#[derive(Debug)]
+pub struct Turn {
+    pub(super) host: String,
+    _all: OwnedSemaphorePermit,
+    _further: Option<OwnedSemaphorePermit>,
 }
 
 impl HostLimits {
-    pub(super) async fn acquire(&self, host: String) -> Option<OwnedSemaphorePermit> {
-        let semaphore = {
-            let mut hosts = self.hosts.lock();
-            if hosts.len() > 1024 {
-                hosts.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
-            }
-            let entry = hosts
-                .entry(host)
-                .or_insert_with(|| Arc::new(Semaphore::new(TRANSFERS_PER_HOST)));
-            Arc::clone(entry)
-        };
+    fn turns(&self, host: &str) -> Arc<Turns> {
+        let mut hosts = self.hosts.lock();
+        if hosts.len() > 1024 {
+            hosts.retain(|_, turns| Arc::strong_count(turns) > 1 || turns.is_in_use());
+        }
+        let entry = hosts.entry(host.to_owned()).or_insert_with(|| {
+            Arc::new(Turns {
+                all: Arc::new(Semaphore::new(TRANSFERS_PER_HOST)),
+                further: Arc::new(Semaphore::new(FURTHER_PER_HOST)),
+            })
+        });
+        Arc::clone(entry)
+    }
+
+    /// A turn for what a client waits for.
+    pub(super) async fn acquire(&self, host: String) -> Option<Turn> {
+        let turns = self.turns(&host);
         // Never closed, so this only ever waits.
-        semaphore.acquire_owned().await.ok()
+        let all = Arc::clone(&turns.all).acquire_owned().await.ok()?;
+        Some(Turn {
+            host,
+            _all: all,
+            _further: None,
+        })
+    }
+
+    /// A turn for one more connection of a blob that is arriving already.
+    pub(in crate::pull_through) async fn acquire_further(&self, host: String) -> Option<Turn> {
+        let turns = self.turns(&host);
+        let further = Arc::clone(&turns.further).acquire_owned().await.ok()?;
+        let all = Arc::clone(&turns.all).acquire_owned().await.ok()?;
+        Some(Turn {
+            host,
+            _all: all,
+            _further: Some(further),
+        })
+    }
+}
+
+impl Turns {
+    fn is_in_use(&self) -> bool {
+        self.all.available_permits() < TRANSFERS_PER_HOST
     }
 }
 

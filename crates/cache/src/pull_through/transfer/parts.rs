@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::assembly::Assembly;
 use super::{Broken, Parallelism, Progress, Transfer};
 use crate::digest::Digest;
-use crate::pull_through::fetch::{Fetch, Wanted};
+use crate::pull_through::fetch::{Fetch, Turn, Wanted};
 use crate::storage::Storage;
 
 /// Bounds of what one request of a parallel download asks for.
@@ -74,6 +75,7 @@ impl Transfer {
         let sources = self.wanted.places.len().max(1);
         let best = first.source().unwrap_or(0);
         let mut open = Some(first);
+        let done = CancellationToken::new();
         let mut workers = JoinSet::new();
         for number in 0..parallelism.connections {
             let worker = Worker {
@@ -83,6 +85,8 @@ impl Transfer {
                 progress: self.progress.clone(),
                 assembly: Arc::clone(assembly),
                 queue: Arc::clone(&queue),
+                done: done.clone(),
+                is_first: number == 0,
                 // The best source for the first, the others in turn for the others.
                 preferred: if number == 0 || best == 0 {
                     best
@@ -121,6 +125,11 @@ struct Worker {
     progress: watch::Sender<Progress>,
     assembly: Arc<Assembly>,
     queue: Arc<Mutex<Queue>>,
+    /// Nothing is left that anybody could begin.
+    done: CancellationToken,
+    /// The first one goes on whatever others want. The further ones wait for room beside other blobs, and hold
+    /// no chunk while they do.
+    is_first: bool,
     preferred: usize,
 }
 
@@ -141,7 +150,12 @@ impl Worker {
             let (chunk, mut fetch) = match next.take() {
                 Some(begun) => begun,
                 None => {
+                    let turn = tokio::select! {
+                        turn = self.turn(preferred) => turn,
+                        () = self.done.cancelled() => return Ok(()),
+                    };
                     let Some(chunk) = self.take() else {
+                        self.done.cancel();
                         return Ok(());
                     };
                     let from = chunk.at.load(Ordering::Acquire);
@@ -150,6 +164,7 @@ impl Worker {
                     let fetch = Fetch::new(Arc::clone(&self.wanted), from, Some(end))
                         .without(&ruled_out)
                         .preferring(preferred)
+                        .with_turn(turn)
                         .parts_only();
                     (chunk, fetch)
                 }
@@ -175,6 +190,16 @@ impl Worker {
             drop(queue);
             copied?;
         }
+    }
+
+    /// A turn at a source. None where none is needed yet: the first connection waits for its own when it asks.
+    async fn turn(&self, source: usize) -> Option<Turn> {
+        let place = self.wanted.places.get(source.checked_sub(1)?)?;
+        if self.is_first {
+            return None;
+        }
+        let host = place.endpoint.domain();
+        self.wanted.limits.acquire_further(host).await
     }
 
     fn start(&self, at: u64, end: u64) -> Arc<Chunk> {
