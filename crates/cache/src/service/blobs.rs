@@ -218,12 +218,19 @@ impl Cache {
         };
         let mut last = Refusal::Denied;
         for class in classes {
-            let (transfer, is_ours) = self.transfer(who, digest, class).await?;
+            let wanted = self.wanted(who, digest, class).await?;
+            let (mut transfer, mut is_ours) = self.transfer(wanted.clone());
             if !is_ours && !is_proven {
                 // Somebody else began it in this moment, for another repository perhaps.
                 self.prove_blob(who, digest).await?;
             }
-            match transfer.opened().await {
+            let mut opened = transfer.opened().await;
+            while opened.is_err() && !transfer.wanted().speaks_for(&wanted) {
+                // That nobody had it for another repository, or another caller, is no answer for this one.
+                (transfer, is_ours) = self.transfer(wanted.clone());
+                opened = transfer.opened().await;
+            }
+            match opened {
                 Ok(mut total) => {
                     let proven_by = transfer.watch().borrow().proven_by.clone();
                     match proven_by {
@@ -263,13 +270,8 @@ impl Cache {
         Err(last)
     }
 
-    /// Begins the download of a blob, or joins it.
-    async fn transfer(
-        &self,
-        who: &Who,
-        digest: &Digest,
-        class: Class,
-    ) -> Result<(Arc<Transfer>, bool), Refusal> {
+    /// What a download of a blob for this caller asks for.
+    async fn wanted(&self, who: &Who, digest: &Digest, class: Class) -> Result<Wanted, Refusal> {
         let places = self.places(who, class);
         if places.is_empty() && self.shared().is_none() {
             return Err(Refusal::Denied);
@@ -278,7 +280,7 @@ impl Cache {
         let hint =
             self.stored(move |storage| Ok(storage.index().expected_size(&repository, &wanted)?));
         let hint = hint.await.unwrap_or_default();
-        let wanted = Wanted {
+        Ok(Wanted {
             upstream: Arc::clone(&self.inner.upstream),
             digest: digest.clone(),
             repository: who.repository.clone(),
@@ -288,15 +290,19 @@ impl Cache {
             size: hint,
             limits: Arc::clone(&self.inner.limits),
             liars: Arc::clone(&self.inner.liars),
-        };
+        })
+    }
+
+    /// Begins the download of a blob, or joins it. True where it was begun.
+    fn transfer(&self, wanted: Wanted) -> (Arc<Transfer>, bool) {
         let parallelism = self.settings().parallelism;
+        let hint = wanted.size;
         let cache = self.clone();
         let done = move |transfer: &Transfer| cache.transferred(transfer);
         let storage = self.storage();
-        Ok(self
-            .inner
+        self.inner
             .transfers
-            .join(wanted, &storage, hint, parallelism, done))
+            .join(wanted, &storage, hint, parallelism, done)
     }
 
     fn transferred(&self, transfer: &Transfer) {

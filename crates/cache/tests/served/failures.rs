@@ -1,11 +1,13 @@
 //! What clients are told, by what a registry does.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use testkit::docker_registry::DockerRegistry;
-use testkit::fake_registry::Behaviour;
+use testkit::fake_registry::{Behaviour, FakeRegistry};
 use testkit::images::Image;
 
-use crate::world::{REPOSITORY, Served, World, absent, blob_path, manifest_path};
+use crate::world::{NAME, REPOSITORY, Served, World, absent, blob_path, manifest_path};
 
 #[tokio::test]
 async fn four_hundred_and_four_only_where_it_was_said_and_503_only_where_nobody_was_reached() {
@@ -79,4 +81,37 @@ async fn what_a_real_registry_can_not_go_on_with_is_fetched_from_the_beginning()
             assert_eq!(answer.body, blob.content, "{longer}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_another_repository_lacks_is_no_answer_for_this_one() {
+    let (one, two) = (
+        FakeRegistry::start().unwrap(),
+        FakeRegistry::start().unwrap(),
+    );
+    let image = Image::sized("the same layer", 4000);
+    two.add(&image, REPOSITORY, "1");
+    // It does not have it, and says so when the other question has come.
+    one.set_delay(Duration::from_secs(3));
+    let entries = format!(
+        "{{address: '{}', mirrorOf: ['one.test']}}, {{address: '{}', mirrorOf: ['images.test']}}",
+        one.url(),
+        two.url()
+    );
+    let cache = Served::start(&entries).await;
+    let blob = &image.blobs[0];
+    let ours = blob_path(&blob.digest);
+    let theirs = ours.replace(NAME, "one.test/team/app");
+    let meanwhile = async {
+        testkit::wait::until("the other registry is asked", || async {
+            (!one.requests().is_empty()).then_some(())
+        })
+        .await;
+        cache.get(&ours).await
+    };
+    let (refused, answer) = tokio::join!(cache.get(&theirs), meanwhile);
+    assert_eq!(refused.status, 404);
+    let text = String::from_utf8_lossy(&answer.body);
+    assert_eq!(answer.status, 200, "{text}");
+    assert_eq!(answer.body, blob.content);
 }

@@ -109,6 +109,16 @@ pub struct Wanted {
     pub liars: Arc<Liars>,
 }
 
+impl Wanted {
+    /// Whether nothing comes of it for whoever asks on behalf of the same one and for the same repository. For all
+    /// others other places may be asked, or the same ones say something else.
+    pub fn speaks_for(&self, other: &Self) -> bool {
+        self.repository == other.repository
+            && self.asker.credentials == other.asker.credentials
+            && self.asker.via == other.asker.via
+    }
+}
+
 impl std::fmt::Debug for Wanted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wanted")
