@@ -65,6 +65,8 @@ pub struct Storage {
     crowded: AtomicBool,
     /// How many images there were, and when they were counted.
     images: Mutex<Option<(Instant, u64)>>,
+    /// Files with another length than they had, which could not be deleted.
+    unusable: Mutex<HashSet<Digest>>,
 }
 
 /// Counting images reads the whole index; for who looks twice a second, a count of a moment ago is as good.
@@ -78,7 +80,7 @@ impl Storage {
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let disk = Disk::open(dir)?;
         let index = Index::open(&dir.join("index.redb"))?;
-        Self::new(disk, index)
+        Self::new(disk, index, true)
     }
 
     /// Uses a directory that can't be written to: what is there is served, and nothing is stored.
@@ -90,28 +92,41 @@ impl Storage {
             Ok(content) => Index::in_memory_copy(&content).or_else(|_| Index::in_memory())?,
             Err(_) => Index::in_memory()?,
         };
-        Self::new(Disk::read_only(dir), index)
+        Self::new(Disk::read_only(dir), index, false)
     }
 
-    fn new(disk: Disk, index: Index) -> Result<Self, StorageError> {
+    fn new(disk: Disk, index: Index, is_ours: bool) -> Result<Self, StorageError> {
         let (mut objects, mut bytes, mut gone) = (0, 0, Vec::new());
-        index.for_each_object(|digest, object, _| {
-            let is_there = disk
-                .open_blob(&digest)
-                .is_ok_and(|found| found.is_some_and(|(_, length)| length == object.size));
-            if is_there {
+        let mut other_length = Vec::new();
+        index.for_each_object(|digest, object, _| match disk.open_blob(&digest) {
+            Ok(Some((_, length))) if length == object.size => {
                 objects += 1;
                 bytes += object.size;
-            } else {
+            }
+            found => {
+                if matches!(found, Ok(Some(_))) {
+                    other_length.push(digest.clone());
+                }
                 gone.push(digest);
             }
         })?;
         if !gone.is_empty() {
             tracing::warn!(
-                "{} blobs of the cache are no longer on the disk; they are fetched again when they are wanted",
+                "{} blobs of the cache are no longer on the disk, or have another length there; they are fetched \
+                 again when they are wanted",
                 gone.len()
             );
             index.remove(&gone)?;
+        }
+        // Without an entry in the index they would be taken for what a crash has left, and served.
+        if is_ours {
+            other_length.retain(|digest| match disk.remove(digest) {
+                Ok(_) => false,
+                Err(error) => {
+                    tracing::warn!("{digest} can't be deleted: {error}; it is not served");
+                    true
+                }
+            });
         }
         Ok(Self {
             disk,
@@ -127,6 +142,7 @@ impl Storage {
             failing: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             images: Mutex::default(),
+            unusable: Mutex::new(other_length.into_iter().collect()),
         })
     }
 
@@ -181,6 +197,9 @@ impl Storage {
     /// # Errors
     /// Where the disk fails.
     pub fn open_blob(&self, digest: &Digest) -> io::Result<Option<(File, u64)>> {
+        if self.unusable.lock().contains(digest) {
+            return Ok(None);
+        }
         let opened = self.disk.open_blob(digest)?;
         if opened.is_some() {
             self.touch(digest);
@@ -259,6 +278,7 @@ impl Storage {
         let _changing = self.changing.lock();
         let committed = (|| {
             self.disk.commit_partial(digest, file)?;
+            self.unusable.lock().remove(digest);
             self.note(&NewObject {
                 digest,
                 size,

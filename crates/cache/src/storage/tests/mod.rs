@@ -61,6 +61,30 @@ fn what_a_crash_left_between_disk_and_index_is_mended() {
 }
 
 #[test]
+fn a_blob_of_another_length_is_neither_served_nor_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (digest, path) = {
+        let storage = Storage::open(dir.path()).unwrap();
+        let (digest, _) = store_blob(&storage, b"content");
+        let path = storage.disk().path(&digest);
+        (digest, path)
+    };
+    std::fs::write(&path, b"cont").unwrap();
+    {
+        // It can't be deleted.
+        let storage = Storage::open_read_only(dir.path()).unwrap();
+        assert!(path.exists());
+        assert!(storage.open_blob(&digest).unwrap().is_none());
+    }
+    let storage = Storage::open(dir.path()).unwrap();
+    assert!(storage.open_blob(&digest).unwrap().is_none());
+    storage.tidy().unwrap();
+    assert_eq!((storage.stored_objects(), storage.stored_bytes()), (0, 0));
+    let (digest, _) = store_blob(&storage, b"content");
+    assert_eq!(storage.open_blob(&digest).unwrap().unwrap().1, 7);
+}
+
+#[test]
 fn damage_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(dir.path()).unwrap();
