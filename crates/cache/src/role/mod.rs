@@ -92,6 +92,8 @@ pub struct Role {
     /// Whether the directory can be written to.
     is_writable: bool,
     dir: std::path::PathBuf,
+    /// What the config in force says.
+    in_force: Arc<Mutex<NodeCache>>,
     /// The shared store that is in use.
     s3: Arc<Mutex<Option<S3Store>>>,
 }
@@ -102,6 +104,9 @@ pub struct Handle {
     door: Arc<Door>,
     cache: Cache,
     registries: Registries,
+    /// What the config in force says. It is locked while limits are computed and set, so that the last ones are of
+    /// the last config and of the store in use.
+    in_force: Arc<Mutex<NodeCache>>,
     /// The shared store that is in use.
     s3: Arc<Mutex<Option<S3Store>>>,
 }
@@ -112,7 +117,9 @@ pub struct Handle {
 /// The directory can't be used.
 pub fn offline(config: &Config) -> Result<Cache, RoleError> {
     let storage = Storage::open(&config.node_cache.dir)?;
-    storage.set_limits(limits(&config.node_cache, &storage));
+    if let Some(limits) = limits(&config.node_cache, &storage) {
+        storage.set_limits(limits);
+    }
     let registries = registries(config, "image-cri-shim-command", Vec::new());
     Ok(Cache::new(
         Arc::new(storage),
@@ -141,7 +148,9 @@ impl Role {
         let listeners = listeners.collect::<io::Result<Vec<_>>>();
         let listeners = listeners.map_err(RoleError::Listeners)?;
         let (storage, is_writable) = open(&node_cache.dir)?;
-        storage.set_limits(limits(node_cache, &storage));
+        if let Some(limits) = limits(node_cache, &storage) {
+            storage.set_limits(limits);
+        }
         let registries = registries(config, instance, addresses.clone());
         let cache = Cache::new(
             Arc::new(storage),
@@ -158,6 +167,7 @@ impl Role {
             door: Arc::new(door),
             is_writable,
             dir: node_cache.dir.clone(),
+            in_force: Arc::new(Mutex::new(node_cache.clone())),
             s3: Arc::default(),
         };
         role.handle().configure_shared(node_cache.s3.as_ref());
@@ -180,6 +190,7 @@ impl Role {
             door: Arc::clone(&self.door),
             cache: self.cache.clone(),
             registries: self.registries.clone(),
+            in_force: Arc::clone(&self.in_force),
             s3: Arc::clone(&self.s3),
         }
     }
@@ -190,6 +201,7 @@ impl Role {
             self.cache.clone(),
             self.is_writable,
             self.dir,
+            self.in_force,
         )));
         let (door, api) = (Arc::clone(&self.door), self.api.clone());
         let _door = AbortOnDropHandle::new(tokio::spawn(async move { door.follow(&api).await }));
@@ -213,16 +225,19 @@ impl Handle {
 
     /// Takes a new config; `listen` and `dir` stay as they were.
     pub fn configure(&self, config: &Config) {
-        let storage = self.cache.storage();
-        let limits = match config.node_cache.max_size {
-            Some(_) => limits(&config.node_cache, &storage),
-            // The default was made of what was free at the start.
-            None => SizeLimits {
-                max_size: storage.limits().max_size,
-                ..limits(&config.node_cache, &storage)
-            },
-        };
-        storage.set_limits(limits);
+        {
+            let mut in_force = self.in_force.lock();
+            *in_force = config.node_cache.clone();
+            let storage = self.cache.storage();
+            // Where the disk can't be asked, the limits stay as they were.
+            if let Some(mut limits) = limits(&in_force, &storage) {
+                if in_force.max_size.is_none() {
+                    // The default was made of what was free at the start.
+                    limits.max_size = storage.limits().max_size;
+                }
+                storage.set_limits(limits);
+            }
+        }
         self.configure_shared(config.node_cache.s3.as_ref());
         self.registries.configure(asking(config));
         self.cache.configure(settings(config));
@@ -313,17 +328,18 @@ fn registries(config: &Config, instance: &str, own: Vec<SocketAddr>) -> Registri
     Registries::new(client, guard, asking(config), instance, own)
 }
 
-/// `maxSize` is, by default, half of what is free and all that the store holds.
-fn limits(node_cache: &NodeCache, storage: &Storage) -> SizeLimits {
-    let (free, total) = storage.disk().space().unwrap_or((u64::MAX, 0));
+/// `maxSize` is, by default, half of what is free and all that the store holds. None where the disk does not say
+/// how large it is: then nothing can be stored either.
+fn limits(node_cache: &NodeCache, storage: &Storage) -> Option<SizeLimits> {
+    let (free, total) = storage.disk().space().ok()?;
     let stored = storage.stored_bytes();
-    SizeLimits {
+    Some(SizeLimits {
         max_size: match node_cache.max_size {
             Some(size) => size.of(total),
             None => free / 2 + stored,
         },
         min_free: node_cache.min_free.of(total),
-    }
+    })
 }
 
 /// Serves until `shutdown` ends. Where TLS is switched on or off, new connections are such, and those that
@@ -415,12 +431,22 @@ async fn bind(wanted: &[ListenAddress]) -> Result<Vec<TcpListener>, RoleError> {
     }
 }
 
-async fn housekeeping(cache: Cache, mut is_writable: bool, dir: std::path::PathBuf) {
+async fn housekeeping(
+    cache: Cache,
+    mut is_writable: bool,
+    dir: std::path::PathBuf,
+    in_force: Arc<Mutex<NodeCache>>,
+) {
     let mut next_tidy = tokio::time::Instant::now();
     loop {
         if !is_writable && let Some(storage) = reopened(&dir).await {
-            storage.set_limits(cache.storage().limits());
+            let in_force = in_force.lock();
+            // Only now there is a disk that shares of it, and the default, can be computed of.
+            if let Some(limits) = limits(&in_force, &storage) {
+                storage.set_limits(limits);
+            }
             cache.replace_storage(Arc::new(storage));
+            drop(in_force);
             is_writable = true;
             tracing::info!("the cache stores in {} again", dir.display());
         }
@@ -451,4 +477,42 @@ async fn reopened(dir: &Path) -> Option<Storage> {
     let dir = dir.to_owned();
     let opened = tokio::task::spawn_blocking(move || Storage::open(&dir).ok());
     opened.await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_are_of_the_disk_that_is_there_when_the_directory_can_be_used() {
+        for sizes in ["maxSize: 30%, minFree: 15%, ", ""] {
+            let dir = tempfile::tempdir().unwrap();
+            let in_the_way = dir.path().join("mount");
+            std::fs::write(&in_the_way, "").unwrap();
+            let config = format!(
+                "registries: []\naddress: ''\nnodeCache: {{{sizes}dir: '{}'}}\n",
+                in_the_way.join("store").display()
+            );
+            let (mut settings, _) = Config::read(&config, &|_| None);
+            settings.node_cache.listen = vec![ListenAddress {
+                address: "127.0.0.1:0".parse().unwrap(),
+                required: true,
+            }];
+            let role = Role::start(&settings, "late").await.unwrap();
+            let cache = role.cache().clone();
+            assert_eq!(cache.storage().limits(), SizeLimits::NONE);
+            // It ends with the test's runtime.
+            tokio::spawn(role.serve(std::future::pending()));
+            std::fs::remove_file(&in_the_way).unwrap();
+            std::fs::create_dir(&in_the_way).unwrap();
+            let limits = testkit::wait::until("the directory is used", || async {
+                let limits = cache.storage().limits();
+                (limits != SizeLimits::NONE).then_some(limits)
+            })
+            .await;
+            let (_, total) = cache.storage().disk().space().unwrap();
+            assert!((1..total).contains(&limits.max_size), "{limits:?}");
+            assert!((1..total).contains(&limits.min_free), "{limits:?}");
+        }
+    }
 }
