@@ -1,19 +1,55 @@
 //! Which registries answer: a circuit breaker for each, and the trials of those that don't.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use policy::Endpoint;
 use policy::breaker::{Breaker, Change, Signal, State};
 use registry::{ExchangeError, Registry};
 
 use super::{Inner, Registries};
 use crate::upstream::{Failure, Place};
 
+/// Health is remembered of so many registries that the config does not name, at most. Whoever asks for images of
+/// made-up hosts, and is told that they don't answer, must not make this process grow.
+pub(super) const MAX_UNNAMED: usize = 1024;
+
 #[derive(Default)]
 pub(super) struct Health {
     pub(super) breaker: Breaker,
     pub(super) last: String,
+    /// Whether the config names it. It is tried in the background then; any other one by the next question that is
+    /// for it after its pause.
+    pub(super) is_named: bool,
+}
+
+impl Health {
+    /// Why the registry is not worth asking at the moment.
+    pub(super) fn silence(&self, now: Instant) -> Option<String> {
+        let is_silent = match self.breaker.state() {
+            State::Closed => false,
+            State::Open { until } => self.is_named || now < until,
+            State::HalfOpen => self.is_named,
+        };
+        is_silent.then(|| format!("circuit open: {}", self.last))
+    }
+
+    fn note(&mut self, signal: Signal<'_>, now: Instant) -> Option<Change> {
+        // What failed for one image says nothing of the registry.
+        let is_failure = !matches!(
+            signal,
+            Signal::Answered | Signal::Alive | Signal::ImageFailed { .. }
+        );
+        if !self.is_named && is_failure && self.breaker.begin_trial(now) {
+            // The question was the trial.
+            return self
+                .breaker
+                .note(Signal::NotAlive { asked: now }, now, jitter());
+        }
+        self.breaker.note(signal, now, jitter())
+    }
 }
 
 impl Registries {
@@ -85,22 +121,36 @@ impl Registries {
     }
 
     /// Notes what was seen of a registry, and starts the trials where that opens its circuit.
-    fn note(&self, place: &Place, signal: Signal<'_>, detail: &str) {
+    pub(super) fn note(&self, place: &Place, signal: Signal<'_>, detail: &str) {
+        let is_named = self.is_named(place);
+        let now = Instant::now();
         let change = {
             let mut health = self.inner.health.lock();
-            let known = match health.get_mut(&place.endpoint) {
-                Some(known) => known,
+            if !health.contains_key(&place.endpoint) {
                 // Most registries answer for all of their lives.
-                None if signal == Signal::Answered => return,
-                None => health.entry(place.endpoint.clone()).or_default(),
-            };
-            let change = known.breaker.note(signal, Instant::now(), jitter());
+                if signal == Signal::Answered || !(is_named || has_room(&mut health, now)) {
+                    return;
+                }
+            }
+            let known = health.entry(place.endpoint.clone()).or_default();
+            known.is_named = is_named;
+            let change = known.note(signal, now);
             if change == Some(Change::Opened) {
                 detail.clone_into(&mut known.last);
+            }
+            if change == Some(Change::Closed) && !is_named {
+                health.remove(&place.endpoint);
             }
             change
         };
         match change {
+            Some(Change::Opened) if !is_named => {
+                tracing::info!(
+                    "circuit open: registry {} is not asked for a while: {detail}; the config does not name it, so that \
+                     it is tried by the next question for it",
+                    place.endpoint
+                );
+            }
             Some(Change::Opened) => {
                 tracing::warn!(
                     "circuit open: registry {} is not asked: {detail}; other sources are used until it answers",
@@ -114,6 +164,14 @@ impl Registries {
             }
             None => {}
         }
+    }
+
+    fn is_named(&self, place: &Place) -> bool {
+        let asking = self.asking();
+        let registries = asking.rules.registries.iter().map(|r| &r.endpoint);
+        let targets = asking.rules.redirects.iter().map(|r| &r.to);
+        let mut named = registries.chain(targets);
+        named.any(|endpoint| endpoint.domain() == place.endpoint.domain())
     }
 
     /// One question was not answered; whether the registry answers at all is another one.
@@ -133,6 +191,19 @@ impl Registries {
             registries.note(&place, signal, &detail);
         });
     }
+}
+
+/// Whether one more registry that the config does not name can be remembered. Those whose pause is over go.
+fn has_room(health: &mut HashMap<Endpoint, Health>, now: Instant) -> bool {
+    let unnamed = |health: &HashMap<Endpoint, Health>| {
+        let all = health.values();
+        all.filter(|known| !known.is_named).count()
+    };
+    if health.len() >= MAX_UNNAMED && unnamed(health) >= MAX_UNNAMED {
+        health.retain(|_, known| known.is_named || known.silence(now).is_some());
+        return unnamed(health) < MAX_UNNAMED;
+    }
+    true
 }
 
 fn registry_of(place: &Place) -> Registry {

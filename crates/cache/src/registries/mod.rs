@@ -13,7 +13,7 @@ mod tests;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
@@ -163,8 +163,7 @@ impl Upstream for Registries {
 
     fn is_silent(&self, place: &Place) -> Option<String> {
         let health = self.inner.health.lock();
-        let known = health.get(&place.endpoint)?;
-        (!known.breaker.is_closed()).then(|| format!("circuit open: {}", known.last))
+        health.get(&place.endpoint)?.silence(Instant::now())
     }
 
     fn head_manifest<'a>(

@@ -1,6 +1,8 @@
+use policy::breaker::Signal;
 use policy::config::Settings;
 use registry::ClientOptions;
 
+use super::health::MAX_UNNAMED;
 use super::*;
 
 fn registries(config: &str) -> Registries {
@@ -72,4 +74,54 @@ fn hosts_that_the_config_names() {
     ] {
         assert_eq!(all.is_configured(host), named, "{host}");
     }
+}
+
+#[tokio::test]
+async fn registries_that_do_not_answer_cost_something_only_where_the_config_names_them() {
+    let all = registries("registries: [{address: 'http://reg.corp:5000', mirrorOf: ['a.corp']}]");
+    let fail = |host: &str| {
+        let places = all.places(&Repository::new(host, "x").unwrap());
+        let place = places[0].clone();
+        all.note(&place, Signal::RegistryFailed, "no such host");
+        place
+    };
+    for number in 0..3 * MAX_UNNAMED {
+        fail(&format!("h{number}.nowhere.test"));
+    }
+    assert_eq!(all.inner.health.lock().len(), MAX_UNNAMED);
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    assert_eq!(tasks(), 0);
+    // There is room for it all the same, and it is tried in the background.
+    let named = fail("a.corp");
+    assert!(all.is_silent(&named).is_some());
+    assert_eq!(tasks(), 1);
+}
+
+#[tokio::test]
+async fn a_registry_that_the_config_does_not_name_is_tried_by_the_next_question() {
+    let all = registries("{}");
+    let place = all.places(&Repository::new("h.test", "x").unwrap())[0].clone();
+    all.note(&place, Signal::RegistryFailed, "no such host");
+    assert!(all.is_silent(&place).is_some());
+    let pause_is_over = || {
+        let mut health = all.inner.health.lock();
+        let known = health.get_mut(&place.endpoint).unwrap();
+        known.breaker = Default::default();
+        let long_ago = Instant::now()
+            .checked_sub(Duration::from_secs(600))
+            .unwrap();
+        known.breaker.note(Signal::RegistryFailed, long_ago, 0.5);
+    };
+    pause_is_over();
+    assert!(all.is_silent(&place).is_none());
+    all.note(&place, Signal::RegistryFailed, "no such host");
+    assert!(all.is_silent(&place).is_some());
+    pause_is_over();
+    all.note(&place, Signal::Answered, "answered");
+    assert!(all.is_silent(&place).is_none());
+    assert!(all.inner.health.lock().is_empty());
 }
