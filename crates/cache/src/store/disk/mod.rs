@@ -10,8 +10,9 @@ mod staged;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -76,6 +77,17 @@ impl Disk {
             fs::create_dir_all(&blobs).map_err(doing("making the cache's directory"))?;
         }
         fs::create_dir_all(dir.join("partial")).map_err(doing("making the cache's directory"))?;
+        for private in ["blobs", "partial"] {
+            // What needs a secret to be pulled must not be for every user of the node to read, whatever the umask is
+            // and whoever has made the directory.
+            let private = dir.join(private);
+            if let Err(error) = fs::set_permissions(&private, Permissions::from_mode(0o700)) {
+                tracing::warn!(
+                    "setting mode 0700 of {}: {error}; other users of the node may be able to read images there",
+                    private.display()
+                );
+            }
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)

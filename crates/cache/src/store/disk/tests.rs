@@ -42,3 +42,16 @@ fn a_failing_disk_leaves_nothing_visible() {
     disk.write_small(&digest, b"x").unwrap();
     assert!(disk.open_blob(&digest).unwrap().is_some());
 }
+
+#[test]
+fn images_are_for_no_other_user_to_read() {
+    let dir = tempfile::tempdir().unwrap();
+    // As kubelet or an older version has made it.
+    fs::create_dir(dir.path().join("blobs")).unwrap();
+    fs::set_permissions(dir.path().join("blobs"), Permissions::from_mode(0o755)).unwrap();
+    let _disk = Disk::open(dir.path()).unwrap();
+    for private in ["blobs", "partial"] {
+        let metadata = fs::metadata(dir.path().join(private)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o700, "{private}");
+    }
+}
