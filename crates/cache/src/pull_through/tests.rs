@@ -60,6 +60,7 @@ impl World {
             size: None,
             limits: Arc::clone(&self.limits),
             liars: Arc::clone(&self.liars),
+            received: Arc::default(),
         };
         let done = |_: &Transfer| ();
         self.transfers

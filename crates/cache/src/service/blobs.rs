@@ -290,6 +290,7 @@ impl Cache {
             size: hint,
             limits: Arc::clone(&self.inner.limits),
             liars: Arc::clone(&self.inner.liars),
+            received: self.inner.counters.receiving(),
         })
     }
 
@@ -308,7 +309,6 @@ impl Cache {
     fn transferred(&self, transfer: &Transfer) {
         let progress = transfer.watch();
         let progress = progress.borrow();
-        self.inner.counters.received(progress.ranges.bytes());
         if matches!(progress.state, crate::pull_through::State::Whole) {
             self.share_content(transfer.digest());
         }

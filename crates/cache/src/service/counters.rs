@@ -1,5 +1,6 @@
 //! What was asked for, and what came of it, since the start.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ impl Outcome {
 pub struct Counters {
     requests: [[AtomicU64; 4]; 3],
     sent: AtomicU64,
-    received: AtomicU64,
+    received: Arc<AtomicU64>,
     /// Answers of upstream by the first bound that they were below, and all of them.
     upstream: [AtomicU64; BOUNDS.len()],
     upstream_count: AtomicU64,
@@ -119,6 +120,11 @@ impl Counters {
     /// Bytes of bodies went to clients.
     pub fn sent(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of bodies from upstream, for who has no counters at hand.
+    pub(super) fn receiving(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
     }
 
     /// Bytes of bodies came from upstream.

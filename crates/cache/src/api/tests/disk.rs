@@ -10,6 +10,8 @@ async fn a_full_disk_passes_everything_through_and_stores_again() {
     world.cache.storage().disk().set_fault(Some(errno));
     pull(&world, "quay.io/x", "1", &[]).await.unwrap();
     assert_eq!(world.cache.storage().stored_objects(), 0);
+    let (sent, received) = world.cache.counters().bytes();
+    assert!(sent > 300_000 && received > 300_000, "{sent} {received}");
     world.cache.storage().disk().set_fault(None);
     pull(&world, "quay.io/x", "1", &[]).await.unwrap();
     testkit::wait::until("all of it is stored", || async {

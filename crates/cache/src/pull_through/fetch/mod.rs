@@ -5,6 +5,7 @@ mod sources;
 mod wanted;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -262,6 +263,11 @@ impl Fetch {
     fn take(&mut self, mut bytes: Bytes) -> Option<Bytes> {
         let open = self.open.as_mut()?;
         self.last_heard = Instant::now();
+        // The shared store counts what comes from it itself.
+        if open.source > 0 {
+            let received = bytes.len() as u64;
+            self.wanted.received.fetch_add(received, Ordering::Relaxed);
+        }
         let skipped = open.skip.min(bytes.len() as u64);
         open.skip -= skipped;
         let _ = bytes.split_to(usize::try_from(skipped).unwrap_or(bytes.len()));

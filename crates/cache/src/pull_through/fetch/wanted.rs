@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -107,6 +108,8 @@ pub struct Wanted {
     pub limits: Arc<HostLimits>,
     /// Who has sent wrong bytes.
     pub liars: Arc<Liars>,
+    /// Bytes that have come from places, stored or not.
+    pub received: Arc<AtomicU64>,
 }
 
 impl Wanted {
