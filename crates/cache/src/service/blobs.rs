@@ -151,7 +151,7 @@ impl Cache {
         if let Some((class, size)) = self.shared_blob(who, digest, &last).await {
             return Ok((class, Some(size)));
         }
-        if matches!(last, Refusal::NotFound(_)) {
+        if last.is_everybodys_miss() {
             let ttl = self.settings().negative_ttl;
             self.inner.misses.note(&name, ttl);
         }
@@ -263,7 +263,7 @@ impl Cache {
                 }
             }
         }
-        if matches!(last, Refusal::NotFound(_)) {
+        if last.is_everybodys_miss() {
             let ttl = self.settings().negative_ttl;
             self.inner.misses.note(&name, ttl);
         }

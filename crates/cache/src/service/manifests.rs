@@ -78,7 +78,7 @@ impl Cache {
                             return Ok(shared);
                         }
                         // The caller's own would be asked of the same silent places.
-                        if matches!(refusal, Refusal::NotFound(_)) {
+                        if refusal.is_everybodys_miss() {
                             let ttl = self.settings().negative_ttl;
                             self.inner.misses.note(&name, ttl);
                         }

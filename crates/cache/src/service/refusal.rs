@@ -48,6 +48,13 @@ impl Refusal {
         Self::NotFound(failures)
     }
 
+    /// Whether nobody has it, whoever asks. Where a place has asked us in turn, that was by the way of this request:
+    /// who comes by another one may be told something else.
+    pub(super) fn is_everybodys_miss(&self) -> bool {
+        let is_circle = |(_, failure): &(String, Failure)| matches!(failure, Failure::Circle);
+        matches!(self, Self::NotFound(failures) if !failures.0.iter().any(is_circle))
+    }
+
     pub(super) fn failures(self) -> Failures {
         match self {
             Self::NotFound(failures)

@@ -99,7 +99,7 @@ impl Cache {
         if let Some(shared) = self.shared_tag(who, &name, &last).await {
             return Ok(shared);
         }
-        if matches!(last, Refusal::NotFound(_)) {
+        if last.is_everybodys_miss() {
             let ttl = self.settings().negative_ttl;
             self.inner.misses.note(&miss, ttl);
         }

@@ -54,3 +54,24 @@ async fn what_a_deeper_cache_says_is_passed_on() {
     let via = world.upstream.read("a", |fake| fake.askers[0].via.to_vec());
     assert_eq!(via, ["deeper"]);
 }
+
+#[tokio::test]
+async fn what_was_asked_for_in_a_circle_is_not_gone_for_who_comes_by_another_way() {
+    let world = World::new();
+    place(&world, "a", 100);
+    let pushed = push(&world, "a", "1", b"layer");
+    let paths = [
+        format!("/v2/quay.io/x/blobs/{}", pushed.layer),
+        format!("/v2/quay.io/x/manifests/{}", pushed.manifest),
+        "/v2/quay.io/x/manifests/1".to_owned(),
+    ];
+    let in_a_circle = |is| {
+        world.upstream.with("a", |fake| fake.failure = is);
+    };
+    for path in paths {
+        in_a_circle(Some(Failure::Circle));
+        assert_eq!(world.get(&path).await.status, 404, "{path}");
+        in_a_circle(None);
+        assert_eq!(world.get(&path).await.status, 200, "{path}");
+    }
+}
