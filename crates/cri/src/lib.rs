@@ -24,6 +24,7 @@
 //! | `call_head` | path, metadata and deadline of a call |
 //! | [`image_calls`] | the answers: candidates in order, credentials, failover |
 //! | [`alias`] | what names were pulled as |
+//! | `runtime_name` | the names that a runtime keeps images under |
 //! | `original_names`, `containerd` | images from mirrors, known by the names that were asked for |
 //! | [`inspect`] | the shim's own service, for the commands that show what it knows |
 //! | [`upstream`] | the connection to the runtime, calls with one message each way |
@@ -78,6 +79,7 @@ pub mod inspect;
 pub mod listener;
 pub mod method;
 mod original_names;
+mod runtime_name;
 pub mod server;
 mod stop;
 pub mod upstream;

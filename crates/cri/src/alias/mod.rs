@@ -14,7 +14,10 @@ use std::sync::Arc;
 pub use journal::MAX_ALIASES;
 use journal::{Journal, Record};
 use parking_lot::Mutex;
+use policy::Reference;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::runtime_name::stored_name;
 
 /// From a canonical name to what the runtime knows the image as. Cheap to clone; clones share all.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,9 @@ pub struct Learned {
 #[derive(Debug, Default)]
 struct Map {
     images: HashMap<String, Entry>,
+    /// The other way round, by the name that the runtime keeps the image under: each answer that names images is looked
+    /// up in it.
+    names: HashMap<String, Vec<String>>,
     clock: u64,
 }
 
@@ -157,16 +163,15 @@ impl Aliases {
             .map(|entry| entry.image.clone())
     }
 
+    /// The names that were pulled as what the runtime keeps under `stored`; oldest first.
+    pub fn names_of(&self, stored: &str) -> Vec<String> {
+        let map = self.inner.map.lock();
+        map.names.get(stored).cloned().unwrap_or_default()
+    }
+
     /// Whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
         self.inner.map.lock().images.is_empty()
-    }
-
-    /// Every name, and what it was pulled as; oldest first.
-    pub fn all(&self) -> Vec<(String, String)> {
-        let live = self.live().into_iter();
-        live.filter_map(|record| Some((record.name, record.image?)))
-            .collect()
     }
 
     /// Remembers that `name` was pulled as `image`. True when that is news, and [`Self::save`] is due.
@@ -239,19 +244,27 @@ impl Aliases {
 
     fn apply(&self, record: Record) {
         let mut map = self.inner.map.lock();
+        map.forget(&record.name);
         let Some(image) = record.image else {
-            map.images.remove(&record.name);
             return;
         };
         map.clock += 1;
         let written = map.clock;
+        map.note(&record.name, &image);
         map.images.insert(record.name, Entry { image, written });
         if map.images.len() > MAX_ALIASES {
             // A tenth at once, so that the search for the oldest is rare.
             let mut ages: Vec<u64> = map.images.values().map(|entry| entry.written).collect();
             ages.sort_unstable();
             let limit = ages.get(MAX_ALIASES / 10).copied().unwrap_or(0);
-            map.images.retain(|_, entry| entry.written > limit);
+            let old = map
+                .images
+                .iter()
+                .filter(|(_, entry)| entry.written <= limit);
+            let old: Vec<String> = old.map(|(name, _)| name.clone()).collect();
+            for name in old {
+                map.forget(&name);
+            }
         }
     }
 
@@ -266,6 +279,32 @@ impl Aliases {
                 image: Some(entry.image.clone()),
             })
             .collect()
+    }
+}
+
+impl Map {
+    /// Notes the way back, where the runtime's name for `image` can be told.
+    fn note(&mut self, name: &str, image: &str) {
+        if let Ok(image) = Reference::parse(image) {
+            let names = self.names.entry(stored_name(&image)).or_default();
+            names.push(name.to_owned());
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        let Some(entry) = self.images.remove(name) else {
+            return;
+        };
+        let Ok(image) = Reference::parse(&entry.image) else {
+            return;
+        };
+        let stored = stored_name(&image);
+        if let Some(names) = self.names.get_mut(&stored) {
+            names.retain(|known| known != name);
+            if names.is_empty() {
+                self.names.remove(&stored);
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use policy::{Candidate, Reference, Verdict};
 use resolver::Resolution;
 
 use crate::containerd::Containerd;
-use crate::original_names::stored_name;
+use crate::runtime_name::stored_name;
 use crate::upstream::Upstream;
 
 /// How long removing what is left of a pull may hold up the pull from elsewhere.

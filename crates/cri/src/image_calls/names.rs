@@ -12,7 +12,7 @@ use super::presence::Presence;
 use crate::containerd::{Containerd, ContainerdError};
 use crate::original_names::answers::OriginalNames;
 use crate::original_names::containerd::{Added, add};
-use crate::original_names::stored_name;
+use crate::runtime_name::stored_name;
 use crate::upstream::UnaryReply;
 use crate::wire;
 

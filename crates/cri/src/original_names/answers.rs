@@ -1,11 +1,9 @@
 //! Adding the original names to answers that list images, for runtimes that can't keep them.
 
-use std::collections::HashMap;
-
 use policy::Reference;
 
-use super::{by_digest, stored_name};
 use crate::alias::Aliases;
+use crate::runtime_name::{by_digest, stored_name};
 use crate::wire::{self, WireError};
 
 /// `images` of ListImagesResponse and StreamImagesResponse, `image` of ImageStatusResponse.
@@ -15,23 +13,13 @@ const TAGS: u32 = 2;
 /// `Image.repo_digests`.
 const DIGESTS: u32 = 3;
 
-/// From the name that the runtime knows an image by to the names that were asked for.
-pub(crate) struct OriginalNames(HashMap<String, Vec<Reference>>);
+/// The names that were asked for, by what the runtime knows their images as.
+pub(crate) struct OriginalNames<'a>(&'a Aliases);
 
-impl OriginalNames {
+impl<'a> OriginalNames<'a> {
     /// Those that are remembered.
-    pub(crate) fn of(aliases: &Aliases) -> Self {
-        let mut names: HashMap<String, Vec<Reference>> = HashMap::new();
-        for (name, image) in aliases.all() {
-            if let (Ok(original), Ok(mirror)) = (Reference::parse(&name), Reference::parse(&image))
-            {
-                names
-                    .entry(stored_name(&mirror))
-                    .or_default()
-                    .push(original);
-            }
-        }
-        Self(names)
+    pub(crate) fn of(aliases: &'a Aliases) -> Self {
+        Self(aliases)
     }
 
     /// An answer's message with the names added; everything else as it was.
@@ -55,18 +43,19 @@ impl OriginalNames {
             }
         };
         for name in tags.iter().chain(&digests) {
-            for original in self.0.get(*name).into_iter().flatten() {
+            let originals = self.0.names_of(name);
+            for original in originals.iter().flat_map(|name| Reference::parse(name)) {
                 if original.digest().is_some() {
-                    add(DIGESTS, stored_name(original));
+                    add(DIGESTS, stored_name(&original));
                     continue;
                 }
-                add(TAGS, stored_name(original));
+                add(TAGS, stored_name(&original));
                 let repository = name.rsplit_once(':').map_or(*name, |(start, _)| start);
                 for (at, digest) in digests.iter().filter_map(|name| name.rsplit_once('@')) {
                     if at != repository {
                         continue;
                     }
-                    add(DIGESTS, by_digest(original, digest));
+                    add(DIGESTS, by_digest(&original, digest));
                 }
             }
         }

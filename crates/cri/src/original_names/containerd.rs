@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use policy::Reference;
 
-use super::{by_digest, stored_name};
 use crate::containerd::{Containerd, ContainerdError};
+use crate::runtime_name::{by_digest, stored_name};
 
 /// How long the CRI's own store may take to follow. It does so by events, mostly within a millisecond.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
