@@ -44,12 +44,14 @@ impl ConfigMapSource {
     pub(crate) fn look(&mut self) -> Found {
         let snapshot = self.followed.take_snapshot();
         self.report(&snapshot.last_sync);
+        let is_answered = snapshot.last_sync != LastSync::Pending;
         let new = snapshot.value.and_then(|value| self.take(value));
         Found {
             new,
             problem: self.problem.clone(),
             relies_on_config_map: false,
             parts: Vec::new(),
+            is_answered,
         }
     }
 

@@ -17,6 +17,8 @@ use crate::interval::Interval;
 
 /// Follows Secrets, files and programs for one config at a time.
 pub struct CredentialSources {
+    /// What the config needs that is followed.
+    needs: Vec<Need>,
     keeper: Keeper,
     secrets: BTreeMap<String, WatchedObject<SecretData>>,
     link: Arc<ClientProvider>,
@@ -29,6 +31,7 @@ impl CredentialSources {
     /// Nothing is followed yet. `interval` is how often files are looked at, asked for each time.
     pub fn new(link: Arc<ClientProvider>, interval: Interval) -> Self {
         Self {
+            needs: Vec::new(),
             keeper: Keeper::new(Arc::clone(&interval)),
             secrets: BTreeMap::new(),
             link,
@@ -51,6 +54,7 @@ impl CredentialSources {
                 .entry(name.clone())
                 .or_insert_with(|| cluster::follow_secret(link, name, interval));
         }
+        self.needs = needs;
     }
 
     /// `settings`, which must be as they were read, with what is known now.
@@ -65,9 +69,8 @@ impl CredentialSources {
     /// not, the entry's note says so.
     pub async fn look_once(&mut self, settings: &Settings, timeout: Duration) -> Settings {
         self.set(Some(settings));
-        let needs = settings.credential_needs();
         let all_known = async {
-            while !needs.iter().all(|need| self.is_known(need)) {
+            while !self.is_answered() {
                 self.changed().await;
                 for secret in self.secrets.values_mut() {
                     secret.take_snapshot();
@@ -90,9 +93,18 @@ impl CredentialSources {
     /// What is known now.
     fn find(&self, need: &Need) -> Found {
         match &need.source {
+            Some(source) if !self.is_known(need) => Found {
+                credentials: None,
+                note: Some(format!("no credentials yet: {source} has not answered")),
+            },
             Some(CredentialSource::Secret(name)) => self.secret(name, need),
             _ => self.keeper.get(need),
         }
+    }
+
+    /// Whether each source has answered, also with no.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.needs.iter().all(|need| self.is_known(need))
     }
 
     fn is_known(&self, need: &Need) -> bool {

@@ -4,6 +4,7 @@
 //! one changes nothing but the log and the state.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::ClientProvider;
 use policy::config::Settings;
@@ -34,6 +35,9 @@ pub struct Follower {
     /// Whether each config that is in force is kept in the state directory, for a start at which the file can't be used.
     /// For the service of a node only: what somebody tries by hand must not take its place.
     pub keeps_last_good: bool,
+    /// Whether files may be written by now. A shim that takes over from another knows the config before it serves, and
+    /// leaves the files to the other one until that is gone; `wake` is to be told when that is so.
+    pub may_write: Arc<AtomicBool>,
 }
 
 impl Follower {
@@ -48,6 +52,7 @@ impl Follower {
             wants_credentials,
             is_applied,
             keeps_last_good,
+            may_write,
         } = self;
         let file = source.file().filter(|_| keeps_last_good);
         let mut keeper = file.map(|file| Keeper::new(file.to_owned()));
@@ -74,7 +79,12 @@ impl Follower {
             state.loaded();
         }
         let name = source.name();
-        let mut source = source.start(link, Arc::clone(&wake), in_force.interval());
+        let mut source = source.start(
+            link,
+            Arc::clone(&wake),
+            in_force.interval(),
+            Arc::clone(&may_write),
+        );
         loop {
             let Some(look) = source.look().await else {
                 tracing::warn!("reading {name} failed badly; reloads stop until a restart");
@@ -98,6 +108,8 @@ impl Follower {
                 current.text = loaded.text;
                 in_force.set(loaded.settings);
             }
+            // Before they are filled in: what is answered after that is not in force yet.
+            let credentials = in_force.is_answered();
             if let Some(filled) = in_force.next() {
                 announce::config(&filled);
                 apply(filled);
@@ -111,9 +123,11 @@ impl Follower {
             current.relies_on_config_map = look.relies_on_config_map;
             if let (Some(keeper), Some(settings)) = (&mut keeper, in_force.bare())
                 && !forwards_everything
+                && may_write.load(Ordering::Acquire)
             {
                 keeper.keep(current.clone(), &settings.state_dir);
             }
+            state.answered(credentials, look.is_answered);
             if reloaded {
                 state.loaded();
                 tracing::info!("reloaded shim auth configuration from {name}");

@@ -15,4 +15,6 @@ pub(crate) struct Found {
     pub(crate) relies_on_config_map: bool,
     /// Each field of what is in force, and where its value comes from.
     pub(crate) parts: Vec<ConfigPart>,
+    /// Whether the API server has answered for the ConfigMap, also with no, where it is asked.
+    pub(crate) is_answered: bool,
 }

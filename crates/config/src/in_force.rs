@@ -60,7 +60,6 @@ impl InForce {
     pub(crate) fn set_applied(&mut self, settings: Settings) {
         self.given = Some(settings.clone());
         self.set(settings);
-        self.is_new = false;
     }
 
     /// The config as it was read last.
@@ -80,6 +79,11 @@ impl InForce {
         }
         self.given = Some(filled.clone());
         Some(filled)
+    }
+
+    /// Whether each source of credentials has answered.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.sources.is_answered()
     }
 
     /// Waits until [`InForce::next`] may give something, or it is time to look again.

@@ -22,6 +22,7 @@
 //!     wants_credentials: |_| true,
 //!     is_applied: false,
 //!     keeps_last_good: false,
+//!     may_write: Arc::new(true.into()),
 //! };
 //! follower.run(|settings| println!("{} registries", settings.rules.registries.len())).await;
 //! # Ok(())

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cluster::{ClientProvider, ConfigMapText, Snapshot, WatchedObject};
+use cluster::{ClientProvider, ConfigMapText, LastSync, Snapshot, WatchedObject};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -13,7 +14,7 @@ use crate::file::{self, Loaded};
 use crate::found::Found;
 use crate::interval::Interval;
 use crate::start::{BrokenFile, InPlace};
-use crate::sync::{BeforeWriting, Merging};
+use crate::sync::{BeforeWriting, Merging, Writing};
 use crate::watch::Watch;
 
 /// How long a file that was closed must stay as it is: events are a little later than what they tell of.
@@ -91,6 +92,7 @@ impl Source {
         link: Arc<ClientProvider>,
         wake: Arc<Notify>,
         interval: Interval,
+        may_write: Arc<AtomicBool>,
     ) -> Looking {
         match self {
             Self::File {
@@ -101,7 +103,10 @@ impl Source {
             } => {
                 let broken_file = broken_file.map(|file| *file);
                 let writes = match config_map {
-                    ConfigMapUse::Written(before_writing) => Some(before_writing),
+                    ConfigMapUse::Written(before_writing) => Some(Writing {
+                        before_writing,
+                        is_allowed: may_write,
+                    }),
                     ConfigMapUse::Merged | ConfigMapUse::Ignored => None,
                 };
                 let merging = Merging::new(path.clone(), *loaded, broken_file, writes);
@@ -195,6 +200,7 @@ impl FileSource {
             Some(config_map) => config_map.take_snapshot(),
             None => Snapshot::default(),
         };
+        let is_answered = self.config_map.is_none() || seen.last_sync != LastSync::Pending;
         let mut merging = self.merging.take()?;
         let looked = tokio::task::spawn_blocking(move || {
             let new = merging.step(text, &seen);
@@ -206,6 +212,7 @@ impl FileSource {
             problem: merging.problem(),
             relies_on_config_map: merging.relies_on_config_map(),
             parts: merging.parts().to_vec(),
+            is_answered,
         };
         self.merging = Some(merging);
         Some(found)

@@ -6,11 +6,14 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use telemetry::Telemetry;
 use telemetry::report::{ConfigPart, ConfigProblem, ConfigStatus, timestamp};
+use tokio::sync::watch;
 
 /// State of the config. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
 pub struct ConfigState {
     status: Arc<Mutex<ConfigStatus>>,
+    credentials: Arc<watch::Sender<bool>>,
+    config_map: Arc<watch::Sender<bool>>,
     telemetry: Telemetry,
 }
 
@@ -23,6 +26,8 @@ impl ConfigState {
         };
         Self {
             status: Arc::new(Mutex::new(status)),
+            credentials: Arc::default(),
+            config_map: Arc::default(),
             telemetry,
         }
     }
@@ -62,6 +67,23 @@ impl ConfigState {
             at: timestamp(SystemTime::now()),
             message,
         });
+    }
+
+    /// What has answered by now, also with no, for the config that was handed on last: each source of credentials, and
+    /// the API server for the ConfigMap.
+    pub(crate) fn answered(&self, credentials: bool, config_map: bool) {
+        self.credentials.send_replace(credentials);
+        self.config_map.send_replace(config_map);
+    }
+
+    /// Whether each source of credentials of the config in force has answered. Not before the first look at it.
+    pub fn credentials_answered(&self) -> watch::Receiver<bool> {
+        self.credentials.subscribe()
+    }
+
+    /// Whether the API server has answered for the ConfigMap, and that is in force. Not before the first look.
+    pub fn config_map_answered(&self) -> watch::Receiver<bool> {
+        self.config_map.subscribe()
     }
 
     /// All that is known about it.

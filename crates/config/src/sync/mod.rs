@@ -6,6 +6,8 @@
 mod repair;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::{ConfigMapText, Failure, FailureKind, LastSync, Snapshot};
 use policy::config::{CONFIG_MAP_KEY, ConfigMap, RawConfig, merge, rewrite};
@@ -22,11 +24,25 @@ use crate::start::BrokenFile;
 /// was never written, since somebody else was faster.
 pub type BeforeWriting = fn(&Path, old: &str, new: &str);
 
+/// How the file is written.
+pub(crate) struct Writing {
+    /// Is told before.
+    pub(crate) before_writing: BeforeWriting,
+    /// Whether it may be written by now. Until then what it should say stays in memory.
+    pub(crate) is_allowed: Arc<AtomicBool>,
+}
+
+impl Writing {
+    fn is_allowed(&self) -> bool {
+        self.is_allowed.load(Ordering::Acquire)
+    }
+}
+
 /// The local file and the ConfigMap, and what has been made of them. No `Debug`: it holds credentials.
 pub(crate) struct Merging {
     path: PathBuf,
-    /// Is told before the file is written; where there is none, what it should say stays in memory.
-    writes: Option<BeforeWriting>,
+    /// How the file is written; where it never is, what it should say stays in memory.
+    writes: Option<Writing>,
     /// What the file was when it was looked at last: its text, or why there was none.
     looked: Result<String, String>,
     /// The file when it could be used last.
@@ -77,7 +93,7 @@ impl Merging {
         path: PathBuf,
         loaded: Loaded,
         broken: Option<BrokenFile>,
-        writes: Option<BeforeWriting>,
+        writes: Option<Writing>,
     ) -> Self {
         let Loaded { text, raw, .. } = loaded;
         let (looked, file_problem) = match broken {
@@ -351,7 +367,8 @@ impl Merging {
 
     /// Writes what the file should say; tried again at each step until it is there.
     fn write(&mut self) {
-        let Some(before_writing) = self.writes else {
+        let allowed = self.writes.as_ref().filter(|writes| writes.is_allowed());
+        let Some(Writing { before_writing, .. }) = allowed else {
             return;
         };
         let (Some(text), Ok(old)) = (&self.pending, &self.looked) else {

@@ -8,6 +8,13 @@ struct World {
     merging: Merging,
 }
 
+fn writing() -> Writing {
+    Writing {
+        before_writing: |_, _, _| (),
+        is_allowed: Arc::new(true.into()),
+    }
+}
+
 impl World {
     fn new(local: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -18,7 +25,7 @@ impl World {
                 path.clone(),
                 file::load(&path).unwrap(),
                 None,
-                Some(|_, _, _| ()),
+                Some(writing()),
             ),
             dir,
         }
@@ -223,7 +230,7 @@ fn begun_with_the_last_good_config_and_the_file_mended() {
     file::put(&dir.path().join("last-good.yaml"), &kept.stored(&path)).unwrap();
     let start = crate::start::load(&path, true).unwrap();
     let mut world = World {
-        merging: Merging::new(path, start.loaded, start.broken_file, Some(|_, _, _| ())),
+        merging: Merging::new(path, start.loaded, start.broken_file, Some(writing())),
         dir,
     };
     assert!(world.step(None).is_none());
@@ -333,9 +340,12 @@ fn what_is_written_is_told_before() {
         static TOLD: std::cell::RefCell<Vec<(String, String, String)>> = const { std::cell::RefCell::new(Vec::new()) };
     }
     let mut world = World::new("timeout: 5m\n");
-    world.merging.writes = Some(|path, old, new| {
-        let there = fs::read_to_string(path).unwrap();
-        TOLD.with_borrow_mut(|told| told.push((there, old.to_owned(), new.to_owned())));
+    world.merging.writes = Some(Writing {
+        before_writing: |path, old, new| {
+            let there = fs::read_to_string(path).unwrap();
+            TOLD.with_borrow_mut(|told| told.push((there, old.to_owned(), new.to_owned())));
+        },
+        ..writing()
     });
     world.step(None);
     assert!(TOLD.with_borrow(Vec::is_empty));
@@ -345,4 +355,22 @@ fn what_is_written_is_told_before() {
     assert_ne!(before, after);
     world.step(Some("timeout: 7m\n"));
     TOLD.with_borrow(|told| assert_eq!(*told, [(before.clone(), before, after)]));
+}
+
+/// A shim that takes over from another goes by the ConfigMap before it is the one that writes.
+#[test]
+fn what_may_not_be_written_yet_is_in_force_and_written_later() {
+    let mut world = World::new("timeout: 5m\n");
+    let is_allowed = Arc::new(AtomicBool::new(false));
+    world.merging.writes = Some(Writing {
+        is_allowed: Arc::clone(&is_allowed),
+        ..writing()
+    });
+    let before = world.file();
+    let loaded = world.step(Some("timeout: 7m\n")).unwrap();
+    assert_eq!(loaded.settings.timeout.as_secs(), 7 * 60);
+    assert_eq!(world.file(), before);
+    is_allowed.store(true, Ordering::Release);
+    assert!(world.step(Some("timeout: 7m\n")).is_none());
+    assert_eq!(world.file(), loaded.text);
 }

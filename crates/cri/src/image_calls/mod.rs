@@ -23,6 +23,7 @@ mod record;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -32,6 +33,8 @@ use policy::reference::ReferenceError;
 use resolver::{LastPlaces, Resolver};
 use telemetry::Telemetry;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::alias::Aliases;
 use crate::call::{ImageCalls, UnaryCall};
@@ -49,6 +52,30 @@ pub struct ImageService {
     shared: Arc<Shared>,
 }
 
+/// What pulls wait for, and for how long at most: for a short time after a start the credentials that the config points to
+/// may not be known yet, and a registry that is asked without them says no.
+#[derive(Clone, Debug)]
+pub struct PullGate {
+    is_open: watch::Receiver<bool>,
+    until: Instant,
+}
+
+impl PullGate {
+    /// Pulls wait until `is_open` says so, but no longer than `at_most` from now.
+    pub fn new(is_open: watch::Receiver<bool>, at_most: Duration) -> Self {
+        Self {
+            is_open,
+            until: Instant::now() + at_most,
+        }
+    }
+
+    async fn pass(&self) {
+        let mut is_open = self.is_open.clone();
+        // Neither the end of the time nor a sender that is gone is a reason to keep a pull.
+        let _ = timeout_at(self.until, is_open.wait_for(|is_open| *is_open)).await;
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     /// Finds out who has an image.
@@ -61,6 +88,8 @@ struct Shared {
     background: Handle,
     /// Counts and remembers what was decided.
     telemetry: Telemetry,
+    /// What a pull waits for first.
+    gate: Option<PullGate>,
     /// Whether the runtime can keep original names itself.
     names_api: NamesApi,
     /// Where the last image of each repository came from.
@@ -73,13 +102,15 @@ struct Shared {
 
 impl ImageService {
     /// A service that asks `resolver` who has an image, and remembers in `aliases` what it was pulled as, by
-    /// whatever config is in `settings` when a call begins. Blocking work goes to `background`'s runtime; what was decided, to `telemetry`.
+    /// whatever config is in `settings` when a call begins; for a pull, when it has passed `gate`. Blocking work goes to
+    /// `background`'s runtime; what was decided, to `telemetry`.
     pub fn new(
         resolver: Resolver,
         aliases: Aliases,
         settings: Arc<ArcSwap<Settings>>,
         background: Handle,
         telemetry: Telemetry,
+        gate: Option<PullGate>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -88,6 +119,7 @@ impl ImageService {
                 settings,
                 background,
                 telemetry,
+                gate,
                 names_api: NamesApi::default(),
                 last_places: LastPlaces::default(),
                 failing: Failing::default(),
@@ -101,8 +133,11 @@ impl ImageCalls for ImageService {
     fn call(&self, call: UnaryCall) -> BoxFuture<'static, UnaryReply> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            let settings = shared.settings.load_full();
             let method = call.method;
+            if let (ImageMethod::Pull, Some(gate)) = (method, &shared.gate) {
+                gate.pass().await;
+            }
+            let settings = shared.settings.load_full();
             let is_about_one = method != ImageMethod::List;
             let name = is_about_one.then(|| reference(method, &call.message));
             let attempts = Attempts::new(call, settings.timeout);

@@ -88,6 +88,7 @@ pub(crate) fn run(
             wants_credentials: |_| true,
             is_applied: true,
             keeps_last_good: false,
+            may_write: Arc::new(true.into()),
         };
         let handle = role.handle();
         let started_with = settings.node_cache.clone();

@@ -1,6 +1,7 @@
 //! What must neither be lost nor belong to two: aliases, calls in flight, the socket's file, `metricsAddress`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use testkit::fake_registry::FakeRegistry;
 use testkit::images::Image;
@@ -123,6 +124,52 @@ async fn the_new_one_follows_the_config_and_the_old_one_no_longer() {
     world.shim.wait_for_log("stopped").await;
     let reloads = world.shim.log_lines("config: offline_registry");
     assert_eq!(reloads.len(), 1, "{reloads:?}");
+}
+
+/// What each pull was asked of the runtime as, in its order.
+fn pulled_as(world: &World) -> Vec<String> {
+    let pulls = world.runtime.requests().into_iter();
+    pulls
+        .filter(|request| request.path.ends_with("/PullImage"))
+        .map(|request| String::from_utf8_lossy(&request.message).into_owned())
+        .collect()
+}
+
+/// A helper that takes its time, as those of clouds do. Without its answer the registry says 401, and the pull would go to
+/// the image's origin.
+#[tokio::test]
+async fn pulls_right_after_a_start_and_a_hand_over_have_credentials_that_come_late() {
+    let (registry, _) = registry();
+    registry.require_basic("robot", "secret");
+    let dir = tempfile::tempdir().unwrap();
+    let helper = dir.path().join("docker-credential-slow");
+    let answer = r#"{"ServerURL":"x","Username":"robot","Secret":"secret"}"#;
+    fs::write(&helper, format!("#!/bin/sh\nsleep 1\necho '{answer}'\n")).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let auth_file = dir.path().join("config.json");
+    let helpers = format!(r#"{{"credHelpers": {{"{}": "slow"}}}}"#, registry.host());
+    fs::write(&auth_file, helpers).unwrap();
+    let config = format!(
+        "registries: [{{address: '{}', authFile: {}}}]",
+        registry.url(),
+        auth_file.display()
+    );
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", dir.path().display());
+    let world = World::with(&config, |options| options.env("PATH", &path), None).await;
+    // Nothing else waits.
+    world.shim.client().version().await.unwrap();
+    pull(&world, IMAGE).await.unwrap();
+    let _new = world.hand_over().await;
+    pull(&world, "ghcr.io/team/app:2").await.unwrap();
+    let pulled = pulled_as(&world);
+    assert_eq!(pulled.len(), 2, "{pulled:?}");
+    let from_registry = |pull: &String| pull.contains(&registry.host());
+    assert!(
+        pulled.iter().all(from_registry),
+        "{pulled:?}\n{}",
+        world.shim.log()
+    );
 }
 
 #[tokio::test]

@@ -53,7 +53,8 @@ impl World {
         world
     }
 
-    async fn with(
+    /// With options of the test's own.
+    pub(crate) async fn with(
         config: &str,
         with: impl FnOnce(Options) -> Options,
         systemd: Option<Systemd>,

@@ -25,8 +25,10 @@ mod self_probe;
 mod stats;
 mod surface;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -35,7 +37,7 @@ use cluster::{ClientProvider, KubeconfigCandidates};
 use config::start::Start;
 use config::{ConfigMapUse, ConfigState, Follower, Source};
 use cri::alias::{Aliases, Opened};
-use cri::image_calls::ImageService;
+use cri::image_calls::{ImageService, PullGate};
 use cri::listener::Listener;
 use cri::upstream::Upstream;
 use cri::{Leave, Services};
@@ -64,6 +66,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long calls in flight may take to finish after another process has taken over. A pull may take a quarter of an hour;
 /// nobody waits for this process.
 const HANDED_OVER_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// How long pulls wait after a start, and a hand-over for the new process, until credentials and the ConfigMap's rules are
+/// known. Below the time that the old process waits for the new one.
+const ANSWERS_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long background work may take to end after the proxy has.
 const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -175,10 +180,6 @@ fn serve(launch: Launch, take_over: Option<TakeOver<'_>>) -> anyhow::Result<()> 
             wanted.display()
         );
     }
-    let aliases = Aliases::default();
-    if take_over.is_none() {
-        open_aliases(&aliases, &settings.state_dir);
-    }
     let mut node = Node::new(
         settings,
         socket,
@@ -186,8 +187,11 @@ fn serve(launch: Launch, take_over: Option<TakeOver<'_>>) -> anyhow::Result<()> 
         level,
         handle,
         telemetry,
-        aliases,
+        &config,
     );
+    if take_over.is_none() {
+        open_aliases(&node.aliases, &node.state_dir);
+    }
     node.marks_bypass = marks_bypass;
     let served = proxy.block_on(node.serve(source, config, runtime_files, command, take_over));
     background.shutdown_timeout(BACKGROUND_TIMEOUT);
@@ -225,8 +229,9 @@ impl Node {
         level: LogLevel,
         background: Handle,
         telemetry: Telemetry,
-        aliases: Aliases,
+        config: &ConfigState,
     ) -> Self {
+        let aliases = Aliases::default();
         let state_dir = settings.state_dir.clone();
         let resolver = resolving::resolver(
             &settings,
@@ -234,6 +239,9 @@ impl Node {
             background.clone(),
             telemetry.clone(),
         );
+        let needs_credentials = !settings.credential_needs().is_empty();
+        let gate = needs_credentials
+            .then(|| PullGate::new(config.credentials_answered(), ANSWERS_TIMEOUT));
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let service = ImageService::new(
             resolver.clone(),
@@ -241,6 +249,7 @@ impl Node {
             Arc::clone(&settings),
             background.clone(),
             telemetry.clone(),
+            gate,
         );
         Self {
             settings,
@@ -310,16 +319,27 @@ impl Node {
         let level = self.level.clone();
         tokio::spawn(signals::follow(Arc::clone(&wake), level, on_hangup)?);
         let inspection = self.inspection(config.clone(), hand_over.clone());
+        // Two that write the same files would undo each other's work.
+        let may_write = Arc::new(AtomicBool::new(turnover.is_none()));
         let follower = Follower {
             source,
             link: Arc::new(ClientProvider::new(KubeconfigCandidates::from_environment())),
-            wake,
-            state: config,
+            wake: Arc::clone(&wake),
+            state: config.clone(),
             wants_credentials: |_| true,
             is_applied: true,
             keeps_last_good: systemd::waits_for_us(),
+            may_write: Arc::clone(&may_write),
         };
-        let alone = self.alone(follower, runtime_files, inspection.clone(), &hand_over);
+        let metrics_address = self.follow(follower, runtime_files, &hand_over);
+        let alone = {
+            let alone = self.alone(metrics_address, inspection.clone(), &hand_over);
+            move || {
+                may_write.store(true, Ordering::Release);
+                wake.notify_one();
+                alone();
+            }
+        };
         let serving = self.serving(&hand_over);
         let predecessor = match turnover {
             None => {
@@ -343,8 +363,11 @@ impl Node {
                 let dir = self.state_dir.clone();
                 let open = move |aliases: &Aliases| open_aliases(aliases, &dir);
                 let (aliases, background) = (self.aliases.clone(), self.background.clone());
-                let followed = turnover.follow(aliases, open, background, serving, is_alone);
-                Some(tokio::spawn(followed))
+                Some(tokio::spawn(async move {
+                    all_answered(&config).await;
+                    let followed = turnover.follow(aliases, open, background, serving, is_alone);
+                    followed.await;
+                }))
             }
         };
         let time_is_up = CancellationToken::new();
@@ -393,40 +416,53 @@ impl Node {
         Ok(())
     }
 
-    /// What only one process may do of those that serve a socket together: follow the config, which may be written, and
-    /// answer at `metricsAddress`.
-    fn alone(
+    /// Follows the config from now on. Gives where `metricsAddress` is to be, as it changes.
+    fn follow(
         &self,
         follower: Follower,
         mut runtime_files: RuntimeFiles,
+        hand_over: &HandOver,
+    ) -> watch::Receiver<Option<SocketAddr>> {
+        let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
+        let resolver = self.resolver.clone();
+        let mark = self.marks_bypass.then(|| self.socket.clone());
+        let may_write = Arc::clone(&follower.may_write);
+        let (metrics, metrics_address) = watch::channel(settings.load().metrics_address);
+        let followed = self.background.spawn(follower.run(move |new| {
+            let new = runtime_files.applied_to(new);
+            metrics.send_replace(new.metrics_address);
+            if may_write.load(Ordering::Acquire)
+                && let Some(socket) = &mark
+            {
+                bypass::mark(socket, &new);
+            }
+            apply(new, &settings, &level, &resolver);
+        }));
+        hand_over.alone(followed.abort_handle());
+        metrics_address
+    }
+
+    /// What only one process may do of those that serve a socket together, beside writing files: answer at
+    /// `metricsAddress`, and say whether kubelet may be led past the socket.
+    fn alone(
+        &self,
+        metrics_address: watch::Receiver<Option<SocketAddr>>,
         inspection: Inspection,
         hand_over: &HandOver,
     ) -> impl FnOnce() + Send + use<> {
-        let (settings, level) = (Arc::clone(&self.settings), self.level.clone());
+        let settings = Arc::clone(&self.settings);
         let (resolver, background) = (self.resolver.clone(), self.background.clone());
         let mark = self.marks_bypass.then(|| self.socket.clone());
         let hand_over = hand_over.clone();
         move || {
-            let (metrics, metrics_address) = watch::channel(settings.load().metrics_address);
             background.spawn(surface::follow(metrics_address, inspection));
             if let Some(socket) = &mark {
                 bypass::mark(socket, &settings.load());
             }
-            let interval_of = Arc::clone(&settings);
-            let stats = background.spawn(stats::log_periodically(resolver.clone(), move || {
-                interval_of.load().cache.stats_log_interval
+            let stats = background.spawn(stats::log_periodically(resolver, move || {
+                settings.load().cache.stats_log_interval
             }));
-            let followed = background.spawn(follower.run(move |new| {
-                let new = runtime_files.applied_to(new);
-                metrics.send_replace(new.metrics_address);
-                if let Some(socket) = &mark {
-                    bypass::mark(socket, &new);
-                }
-                apply(new, &settings, &level, &resolver);
-            }));
-            for task in [stats, followed] {
-                hand_over.alone(task.abort_handle());
-            }
+            hand_over.alone(stats.abort_handle());
         }
     }
 
@@ -445,6 +481,22 @@ impl Node {
             }));
             hand_over.alone(watched.abort_handle());
         }
+    }
+}
+
+/// Waits for what the config points to, so that a process that takes over from one that knows it is no step back.
+async fn all_answered(config: &ConfigState) {
+    let mut credentials = config.credentials_answered();
+    let mut config_map = config.config_map_answered();
+    let both = async {
+        // Ends with an error where the config is followed no more, which the log says.
+        let _ = credentials.wait_for(|answered| *answered).await;
+        let _ = config_map.wait_for(|answered| *answered).await;
+    };
+    if tokio::time::timeout(ANSWERS_TIMEOUT, both).await.is_err() {
+        tracing::warn!(
+            "not all that the config points to has answered within {ANSWERS_TIMEOUT:?}; taking over without it"
+        );
     }
 }
 

@@ -126,6 +126,7 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
         wants_credentials: |settings| settings.webhook.rewrite == Rewrite::Best,
         is_applied: false,
         keeps_last_good: false,
+        may_write: Arc::new(true.into()),
     };
     tokio::spawn(follower.run({
         let admission = admission.clone();
