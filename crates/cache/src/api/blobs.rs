@@ -13,7 +13,7 @@ use super::headers::{describe, matches, wanted_range};
 use super::reply::{Body, empty, error, full, refusal};
 use super::{Api, range, reply};
 use crate::digest::Digest;
-use crate::pull_through::{State, Transfer, read_along, read_file};
+use crate::pull_through::{State, Transfer, Wanted, read_along_while_it_is_quick, read_file};
 use crate::service::{BlobAnswer, RequestKind, RequestOutcome, Who};
 use crate::store::ByteStream;
 
@@ -80,9 +80,11 @@ impl Api {
                     },
                 }
             }
-            BlobAnswer::Growing { transfer, total } => {
-                self.growing(digest, range, transfer, total).await
-            }
+            BlobAnswer::Growing {
+                transfer,
+                total,
+                own,
+            } => self.growing(digest, range, (transfer, own), total).await,
         }
     }
 
@@ -91,11 +93,11 @@ impl Api {
         &self,
         digest: &Digest,
         range: Option<&str>,
-        transfer: Arc<Transfer>,
+        (transfer, own): (Arc<Transfer>, Option<Arc<Wanted>>),
         mut total: Option<u64>,
     ) -> Response<Body> {
         let Some(range) = range else {
-            let body = self.counted(read_along(transfer, 0, None));
+            let body = self.counted(read_along_while_it_is_quick(transfer, own, 0, None));
             return blob_response(StatusCode::OK, digest, total, body);
         };
         if total.is_none() {
@@ -104,7 +106,7 @@ impl Api {
             total = transfer.watch().borrow().total;
         }
         let Some(length) = total else {
-            let body = self.counted(read_along(transfer, 0, None));
+            let body = self.counted(read_along_while_it_is_quick(transfer, own, 0, None));
             return blob_response(StatusCode::OK, digest, None, body);
         };
         match range::parse(range, length) {
@@ -119,12 +121,12 @@ impl Api {
                 // The headers are sent in any case; the bytes follow.
                 let _ = tokio::time::timeout(PART_TIMEOUT, there).await;
                 let to = (end < length).then_some(end);
-                let body = self.counted(read_along(transfer, start, to));
+                let body = self.counted(read_along_while_it_is_quick(transfer, own, start, to));
                 part_response(digest, start, end, length, body)
             }
             // Several parts are for what is complete.
             _ => {
-                let body = self.counted(read_along(transfer, 0, None));
+                let body = self.counted(read_along_while_it_is_quick(transfer, own, 0, None));
                 blob_response(StatusCode::OK, digest, Some(length), body)
             }
         }

@@ -5,15 +5,17 @@ use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use super::buffers::Buffer;
-use super::fetch::Fetch;
+use super::fetch::{Fetch, Wanted};
 use super::transfer::{Progress, State, Transfer};
 use crate::digest::Hasher;
 use crate::store::ByteStream;
@@ -22,6 +24,11 @@ use crate::upstream::Failure;
 /// The end of a blob that is held back until all of it is verified. The bytes of a blob that is
 /// shorter than this are all its last chunk.
 const LAST_CHUNK: u64 = 64 * 1024;
+
+/// A reader that has waited this long for somebody else's download looks whether it is worth it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes that must have come in that time.
+const LEAST_IN_PATIENCE: u64 = 320 * 1024;
 
 /// Reads at an offset. What is in the page cache is read at once; the rest where blocking is fine.
 async fn read_at(file: &Arc<File>, at: u64, most: u64) -> io::Result<Bytes> {
@@ -72,6 +79,17 @@ pub fn read_file(file: File, from: u64, to: u64) -> ByteStream {
 /// The stream ends with an error, which closes the client's connection, when the download fails, and
 /// when bytes that were handed out have turned out to be wrong.
 pub fn read_along(transfer: Arc<Transfer>, from: u64, to: Option<u64>) -> ByteStream {
+    read_along_while_it_is_quick(transfer, None, from, to)
+}
+
+/// As [`read_along`]; but where `own` is given, the download is on behalf of somebody else, whose registry may be
+/// anybody's. When it is too slow, the rest is fetched as `own` says, for this reader alone.
+pub fn read_along_while_it_is_quick(
+    transfer: Arc<Transfer>,
+    own: Option<Arc<Wanted>>,
+    from: u64,
+    to: Option<u64>,
+) -> ByteStream {
     let reader = Reader {
         progress: transfer.watch(),
         transfer,
@@ -80,6 +98,8 @@ pub fn read_along(transfer: Arc<Transfer>, from: u64, to: Option<u64>) -> ByteSt
         to,
         generation: None,
         direct: None,
+        own,
+        patience: None,
     };
     stream::try_unfold(reader, |mut reader| async move {
         let bytes = reader.next().await?;
@@ -97,6 +117,15 @@ struct Reader {
     /// Which content the bytes that were handed out are from.
     generation: Option<u32>,
     direct: Option<Direct>,
+    /// What this reader would ask for himself, where the download is for somebody else.
+    own: Option<Arc<Wanted>>,
+    patience: Option<Patience>,
+}
+
+/// How long a reader has waited for somebody else's download, and what was there when he began.
+struct Patience {
+    waited: Duration,
+    there: u64,
 }
 
 /// What to do next.
@@ -128,15 +157,76 @@ impl Reader {
                     self.at += bytes.len() as u64;
                     return Ok(Some(bytes));
                 }
-                Step::Wait => {
-                    let changed = self.progress.changed().await;
-                    changed.map_err(|_| io::Error::other("the download ended"))?;
-                }
+                Step::Wait => self.wait().await?,
                 Step::Alone { hashed, hasher } => {
-                    self.direct = Some(Direct::new(&self.transfer, self.at, hashed, hasher));
+                    let wanted = Arc::clone(self.transfer.wanted());
+                    // A part from the middle: its reader computes the digest of the whole himself.
+                    let is_part = self.at > hashed;
+                    self.direct = Some(match is_part {
+                        true => Direct::new(wanted, self.at, None),
+                        false => Direct::new(wanted, hashed, Some(hasher)),
+                    });
                 }
             }
         }
+    }
+
+    async fn wait(&mut self) -> io::Result<()> {
+        let Some(own) = self.own.clone() else {
+            return self.changed().await;
+        };
+        let (there, is_all_there) = {
+            let progress = self.progress.borrow();
+            let there = progress.ranges.bytes();
+            (there, progress.total.is_some_and(|total| there >= total))
+        };
+        if is_all_there {
+            // It is being verified.
+            return self.changed().await;
+        }
+        let mut patience = self.patience.take().unwrap_or(Patience {
+            waited: Duration::ZERO,
+            there,
+        });
+        let began = Instant::now();
+        let left = PATIENCE.saturating_sub(patience.waited);
+        if let Ok(changed) = timeout(left, self.changed()).await {
+            changed?;
+        }
+        // Only waiting counts: a client that reads slowly says nothing of the download.
+        patience.waited += began.elapsed();
+        if patience.waited < PATIENCE {
+            self.patience = Some(patience);
+            return Ok(());
+        }
+        let there = self.progress.borrow().ranges.bytes();
+        if there.saturating_sub(patience.there) < LEAST_IN_PATIENCE {
+            tracing::info!(
+                "{} arrives too slowly for another repository; it is fetched for {} itself",
+                self.transfer.digest(),
+                own.repository
+            );
+            self.direct = Some(self.instead(own));
+        }
+        Ok(())
+    }
+
+    async fn changed(&mut self) -> io::Result<()> {
+        let changed = self.progress.changed().await;
+        changed.map_err(|_| io::Error::other("the download ended"))
+    }
+
+    /// The rest, without the download. From the beginning where the whole is read: it is verified, and what was
+    /// handed out is compared, since nobody has verified that.
+    fn instead(&self, own: Arc<Wanted>) -> Direct {
+        if self.from > 0 {
+            return Direct::new(own, self.at, None);
+        }
+        let hasher = own.digest.hasher();
+        let mut direct = Direct::new(own, 0, Some(hasher));
+        direct.handed_out = self.at;
+        direct.file = self.progress.borrow().file.clone();
+        direct
     }
 
     fn step(&mut self) -> io::Result<Step> {
@@ -195,10 +285,13 @@ impl Reader {
     }
 }
 
-/// The rest of a blob that can't be stored, for one reader.
+/// The rest of a blob that can't be stored, or is too slow, for one reader.
 struct Direct {
     fetch: Fetch,
-    transfer: Arc<Transfer>,
+    wanted: Arc<Wanted>,
+    /// What comes up to here was handed out already, as it is in `file`.
+    handed_out: u64,
+    file: Option<Arc<File>>,
     /// None where only a part is fetched, which can't be verified.
     hasher: Option<Hasher>,
     /// What is held back until more has come, or all is verified.
@@ -207,15 +300,13 @@ struct Direct {
 }
 
 impl Direct {
-    fn new(transfer: &Arc<Transfer>, at: u64, hashed: u64, hasher: Hasher) -> Self {
-        let wanted = Arc::clone(transfer.wanted());
-        // A part from the middle: its reader computes the digest of the whole himself.
-        let is_part = at > hashed;
-        let from = if is_part { at } else { hashed };
+    fn new(wanted: Arc<Wanted>, from: u64, hasher: Option<Hasher>) -> Self {
         Self {
-            fetch: Fetch::new(wanted, from, None),
-            transfer: Arc::clone(transfer),
-            hasher: (!is_part).then_some(hasher),
+            fetch: Fetch::new(Arc::clone(&wanted), from, None),
+            wanted,
+            handed_out: 0,
+            file: None,
+            hasher,
             held: None,
             done: false,
         }
@@ -226,6 +317,7 @@ impl Direct {
             if self.done || (self.held.is_none() && to.is_some_and(|to| *at >= to)) {
                 return Ok(None);
             }
+            let offset = self.fetch.at();
             let next = self.fetch.next().await;
             let next = next.map_err(|failures| io::Error::other(failures.to_string()))?;
             let ready = match next {
@@ -233,6 +325,7 @@ impl Direct {
                     if let Some(hasher) = &mut self.hasher {
                         hasher.update(&bytes);
                     }
+                    self.leave_out(&mut bytes, offset).await?;
                     let left = to.map_or(u64::MAX, |to| to.saturating_sub(*at));
                     let held = self.held.as_ref().map_or(0, Bytes::len) as u64;
                     bytes
@@ -259,8 +352,27 @@ impl Direct {
         }
     }
 
+    /// Drops of `bytes`, which begin at `offset`, what was handed out, where it was the same.
+    async fn leave_out(&mut self, bytes: &mut Bytes, offset: u64) -> io::Result<()> {
+        let known = self.handed_out.saturating_sub(offset);
+        let known = usize::try_from(known)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        let mut known = bytes.split_to(known);
+        let mut at = offset;
+        while !known.is_empty() {
+            let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+            let there = read_at(file, at, known.len() as u64).await?;
+            if there.is_empty() || there != known.split_to(there.len().min(known.len())) {
+                return Err(io::Error::other("what was sent so far was wrong"));
+            }
+            at += there.len() as u64;
+        }
+        Ok(())
+    }
+
     fn verify(&mut self) -> io::Result<()> {
-        let digest = self.transfer.digest();
+        let digest = &self.wanted.digest;
         let is_right = self
             .hasher
             .take()
@@ -268,7 +380,7 @@ impl Direct {
         if is_right {
             return Ok(());
         }
-        let wanted = self.transfer.wanted();
+        let wanted = &self.wanted;
         for &source in self.fetch.contributors() {
             let place = source
                 .checked_sub(1)

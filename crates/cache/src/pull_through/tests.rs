@@ -523,6 +523,45 @@ async fn a_page_that_is_longer_than_the_blob_and_breaks_off_is_not_gone_on_with(
     assert!(world.is_stored(&digest));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_download_for_others_that_is_too_slow_is_left() {
+    for (is_right, rest) in [(true, Sending::Well), (false, Sending::Wrongly)] {
+        let world = World::new();
+        let blob = content(1_000_000);
+        let digest = world.has("a", &blob, rest);
+        world
+            .upstream
+            .with("a", |fake| fake.pace = Duration::from_secs(5));
+        let theirs = world.join(&digest, Some(blob.len() as u64), SEQUENTIAL);
+        let own = {
+            let world = World::new();
+            world.has("b", &blob, Sending::Well);
+            let transfer = world.join(&digest, None, SEQUENTIAL);
+            Arc::clone(transfer.wanted())
+        };
+        let read = |from, to| {
+            let own = Some(Arc::clone(&own));
+            let mut stream = read_along_while_it_is_quick(Arc::clone(&theirs), own, from, to);
+            async move {
+                let mut content = Vec::new();
+                while let Some(bytes) = stream.next().await {
+                    content.extend_from_slice(&bytes.map_err(|error| error.to_string())?);
+                }
+                Ok::<_, String>(content)
+            }
+        };
+        let (whole, part) = tokio::join!(read(0, None), read(700_000, Some(800_000)));
+        if is_right {
+            assert!(whole.unwrap() == blob);
+        } else {
+            // What was handed out is not what there is.
+            assert!(whole.is_err());
+        }
+        assert!(part.unwrap() == blob[700_000..800_000]);
+        assert!(matches!(theirs.watch().borrow().state, State::Arriving));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]

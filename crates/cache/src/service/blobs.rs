@@ -29,6 +29,8 @@ pub enum BlobAnswer {
         transfer: Arc<Transfer>,
         /// The blob's length, where it is known.
         total: Option<u64>,
+        /// What is to be asked for instead when the download, which is for somebody else, is too slow.
+        own: Option<Arc<Wanted>>,
     },
 }
 
@@ -88,6 +90,7 @@ impl Cache {
             BlobAnswer::Growing {
                 transfer,
                 total: None,
+                ..
             } => {
                 transfer.finished().await;
                 Ok(transfer.watch().borrow().total)
@@ -251,7 +254,13 @@ impl Cache {
                         }
                         None => {}
                     }
-                    return Ok(BlobAnswer::Growing { transfer, total });
+                    let is_for_others = !transfer.wanted().speaks_for(&wanted);
+                    let own = is_for_others.then(|| Arc::new(wanted));
+                    return Ok(BlobAnswer::Growing {
+                        transfer,
+                        total,
+                        own,
+                    });
                 }
                 Err(failures) => {
                     last = Refusal::of(failures);

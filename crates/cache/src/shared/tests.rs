@@ -143,7 +143,9 @@ impl Node {
     async fn blob(&self, who: &Who, digest: &Digest) -> Result<Vec<u8>, Refusal> {
         let (mut stream, total) = match self.cache.blob(who, digest).await? {
             BlobAnswer::Whole { file, length } => (read_file(file, 0, length), Some(length)),
-            BlobAnswer::Growing { transfer, total } => (read_along(transfer, 0, None), total),
+            BlobAnswer::Growing {
+                transfer, total, ..
+            } => (read_along(transfer, 0, None), total),
         };
         let mut content = Vec::new();
         while let Some(bytes) = stream.next().await {

@@ -1,6 +1,8 @@
 use super::*;
 use crate::fake::Sending;
 use crate::manifest::OCI_INDEX;
+use crate::name::Repository;
+use crate::service::{BlobAnswer, Who};
 
 #[tokio::test]
 async fn what_was_pulled_is_there_when_everybody_is_gone_and_after_a_restart() {
@@ -151,5 +153,23 @@ async fn an_index_is_pulled_with_its_attestations() {
             assert_eq!(answer.status, 200, "{path}, cut: {is_cut}");
             assert_eq!(answer.body, content[..], "{path}, cut: {is_cut}");
         }
+    }
+}
+
+#[tokio::test]
+async fn whoever_joins_another_repositorys_download_can_leave_it() {
+    let world = World::new();
+    place(&world, "a", 100);
+    let pushed = push(&world, "a", "1", &vec![1; 300_000]);
+    world
+        .upstream
+        .with("a", |fake| fake.pace = Duration::from_millis(500));
+    for (repository, may_leave) in [("x", false), ("x", false), ("y", true)] {
+        let who = Who::nobody(Repository::new("quay.io", repository).unwrap());
+        let answer = world.cache.blob(&who, &pushed.layer).await.unwrap();
+        let BlobAnswer::Growing { own, .. } = answer else {
+            panic!("it is here already");
+        };
+        assert_eq!(own.is_some(), may_leave, "{repository}");
     }
 }
