@@ -367,7 +367,9 @@ async fn wrong_bytes_under_a_digest_are_not_served_and_deleted() {
             (is_right && manifest_there.is_ok_and(|c| manifest.matches(&c))).then_some(())
         })
         .await;
-        assert_eq!(second.shared.counters().discards(), 2);
+        // The manifest and the layer. Who began to read before one was deleted may see the wrong bytes once more.
+        let discards = second.shared.counters().discards();
+        assert!((2..=3).contains(&discards), "{discards}");
     }
 }
 
