@@ -1,6 +1,7 @@
 //! The files of the shim itself: program, units, the link's script. A package brings them; `install` writes
 //! them where no package did.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::node::Node;
@@ -57,8 +58,8 @@ pub struct Payload {
     pub program: Vec<u8>,
     /// Where program and script go on a node without a package: `/usr/local`.
     pub prefix: PathBuf,
-    /// The config of a node that has none of its own; `None` is one that routes nothing. It is followed by later runs
-    /// as long as nobody edits the file.
+    /// The config of a node that has none of its own. It is followed by later runs as long as nobody edits the file. `None`
+    /// leaves what stands there, whoever has written it; where nothing does, it is a config that routes nothing.
     pub config: Option<Vec<u8>>,
 }
 
@@ -66,7 +67,7 @@ impl Payload {
     /// The shim's own files for `node`.
     ///
     /// # Errors
-    /// When [`DEFAULTS`] can't be read, or nothing can be added to it.
+    /// When [`DEFAULTS`] can't be read, or nothing can be added to it; when [`CONFIG`] can't be read.
     pub fn wanted(&self, root: &Root, node: &Node) -> Result<Vec<Wanted>, Error> {
         let mut wanted = Vec::new();
         let units = if node.packaged {
@@ -107,13 +108,24 @@ impl Payload {
         });
         wanted.push(Wanted {
             keep_existing: true,
-            ..file(
-                Path::new(CONFIG),
-                self.config.clone().unwrap_or_else(|| NEW_CONFIG.into()),
-                0o600,
-            )
+            ..file(Path::new(CONFIG), self.config(root)?, 0o600)
         });
         Ok(wanted)
+    }
+
+    fn config(&self, root: &Root) -> Result<Vec<u8>, Error> {
+        if let Some(config) = &self.config {
+            return Ok(config.clone());
+        }
+        // A run that brings no config has nothing to say about the one that an earlier run has brought, or about what the
+        // shim has merged into it: both count as ours, so they would be written over by anything else.
+        let path = Path::new(CONFIG);
+        let read = root.resolve(path).and_then(std::fs::read);
+        match read {
+            Ok(standing) => Ok(standing),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(NEW_CONFIG.into()),
+            Err(error) => Err(Error::at("read", path, error)),
+        }
     }
 }
 
@@ -143,7 +155,9 @@ fn file(path: &Path, bytes: Vec<u8>, mode: u32) -> Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transaction::{install, install_by_steps, uninstall, uninstall_by_steps};
+    use crate::transaction::{
+        changes, install, install_by_steps, note_rewrite, uninstall, uninstall_by_steps,
+    };
     use crate::trees;
     use crate::wiring::{self, Scope};
 
@@ -170,7 +184,8 @@ mod tests {
                 unit.contains("ExecStart=/usr/local/bin/image-cri-shim serve --listen"),
                 "{unit}"
             );
-            assert!(!unit.contains("/usr/bin/"), "{unit}");
+            // `/usr/bin/env` starts the script that turns the link.
+            assert!(!unit.contains(PACKAGED_PROGRAM), "{unit}");
             assert!(!unit.contains("/usr/lib/"), "{unit}");
             assert!(
                 tree.text(DEFAULTS).contains(
@@ -369,5 +384,43 @@ mod tests {
         let tree = trees::kubeadm_deb();
         tree.write(CONFIG, "mine");
         assert_eq!(with(&tree, "one"), "mine");
+    }
+
+    #[test]
+    fn a_run_that_brings_no_config_leaves_the_one_that_was_brought() {
+        let wanted = |tree: &trees::Tree, config: Option<&[u8]>| {
+            let node = Node::look(&tree.root()).unwrap();
+            let payload = Payload {
+                program: b"program".to_vec(),
+                prefix: PathBuf::from("/usr/local"),
+                config: config.map(<[u8]>::to_vec),
+            };
+            payload.wanted(&tree.root(), &node).unwrap()
+        };
+        // A comment in an old encoding is no reason to fail.
+        for brought in [b"fallbackToOrigin: false\n".as_slice(), b"# caf\xe9\n"] {
+            let tree = trees::kubeadm_deb();
+            let before = tree.snapshot();
+            install(&tree.root(), &wanted(&tree, Some(brought))).unwrap();
+            let nothing_to_do = || {
+                let standing = tree.snapshot();
+                let wanted = wanted(&tree, None);
+                assert_eq!(changes(&tree.root(), &wanted).unwrap(), []);
+                assert_eq!(install(&tree.root(), &wanted).unwrap(), []);
+                assert_eq!(tree.snapshot(), standing);
+            };
+            nothing_to_do();
+            // As the shim does it with the ConfigMap.
+            let merged = "fallbackToOrigin: false\nbypass: false\n";
+            let path = Path::new(CONFIG);
+            note_rewrite(&tree.root(), path, brought, merged.as_bytes()).unwrap();
+            tree.write(CONFIG, merged);
+            nothing_to_do();
+            // It still is the install's own.
+            install(&tree.root(), &wanted(&tree, Some(b"next"))).unwrap();
+            assert_eq!(tree.text(CONFIG), "next");
+            uninstall(&tree.root()).unwrap();
+            assert_eq!(tree.snapshot(), before);
+        }
     }
 }
