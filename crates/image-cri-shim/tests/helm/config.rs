@@ -36,7 +36,7 @@ fn the_config_is_the_values_and_nothing_is_wrong_with_it() {
         let expected = match set.as_str() {
             "nothing" | "cert-manager" | "node-installer-k3s" => 0,
             "defaults" | "node-uninstall" | "registries-with-secrets" => 2,
-            "everything" => 3,
+            "everything" | "no-priority" => 3,
             _ => 1,
         };
         assert_eq!(maps.len(), expected, "{set}");

@@ -435,5 +435,5 @@ fn the_installer_can_do_its_work_and_its_end_undoes_nothing() {
             None
         );
     }
-    assert_eq!(seen, 4);
+    assert_eq!(seen, 5);
 }

@@ -213,7 +213,7 @@ that priority. Where it is not asked for, it changes nothing: nobody has that ma
 root, name (of the part), namespace, values (the part's).
 */}}
 {{- define "image-cri-shim.criticalPods" -}}
-{{- if hasPrefix "system-" .values.priorityClassName }}
+{{- if hasPrefix "system-" (.values.priorityClassName | default "") }}
 apiVersion: v1
 kind: ResourceQuota
 metadata:
