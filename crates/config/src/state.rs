@@ -72,6 +72,7 @@ impl ConfigState {
     /// What has answered by now, also with no, for the config that was handed on last: each source of credentials, and
     /// the API server for the ConfigMap.
     pub(crate) fn answered(&self, credentials: bool, config_map: bool) {
+        // In this order: whoever sees that the ConfigMap is there sees whether what it needs is.
         self.credentials.send_replace(credentials);
         self.config_map.send_replace(config_map);
     }

@@ -62,6 +62,9 @@ pub(crate) struct Merging {
     warned: Vec<String>,
     /// What the file should say.
     pending: Option<String>,
+    /// What `before_writing` was told last: what stands there, and what is to. A file that can't be written is tried again and
+    /// again.
+    announced: Option<(String, String)>,
     /// Whether it was logged that it can't be written.
     is_unwritable: bool,
     /// What was made of file and ConfigMap last, in force or not.
@@ -117,6 +120,7 @@ impl Merging {
             reported: None,
             warned: Vec::new(),
             pending: None,
+            announced: None,
             is_unwritable: false,
             relies_on_config_map: false,
         }
@@ -374,7 +378,11 @@ impl Merging {
         let (Some(text), Ok(old)) = (&self.pending, &self.looked) else {
             return;
         };
-        before_writing(&self.path, old, text);
+        let change = (old.clone(), text.clone());
+        if self.announced.as_ref() != Some(&change) {
+            before_writing(&self.path, old, text);
+            self.announced = Some(change);
+        }
         let path = self.path.display();
         match file::replace(&self.path, old, text) {
             Ok(Replaced::Done) => {

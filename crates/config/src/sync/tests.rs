@@ -355,6 +355,12 @@ fn what_is_written_is_told_before() {
     assert_ne!(before, after);
     world.step(Some("timeout: 7m\n"));
     TOLD.with_borrow(|told| assert_eq!(*told, [(before.clone(), before, after)]));
+    TOLD.take();
+    // Somebody else writes all the while: it is tried again, and told once.
+    world.write("debug: true\n");
+    world.step_with(None, Some("timeout: 8m\n"), LastSync::Present);
+    world.step_with(None, Some("timeout: 8m\n"), LastSync::Present);
+    assert_eq!(TOLD.take().len(), 1);
 }
 
 /// A shim that takes over from another goes by the ConfigMap before it is the one that writes.

@@ -14,6 +14,8 @@ use crate::containerd::Containerd;
 use crate::runtime_name::stored_name;
 use crate::upstream::Upstream;
 
+/// How long looking what is there may hold up a pull that begins early.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long removing what is left of a pull may hold up the pull from elsewhere.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -51,12 +53,13 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Looks what is there before the pull.
+    /// Looks what is there before the pull; for a bounded time, since the pull's own deadline does not count here.
     pub(super) async fn look(&self) {
         if let Some(name) = &self.name {
-            let found = self.containerd.image(name).await;
+            let looking = tokio::time::timeout(LOOK_TIMEOUT, self.containerd.image(name));
             // Where that can't be known nothing will be removed.
-            let _first = self.was_there.set(!matches!(found, Ok(None)));
+            let is_absent = matches!(looking.await, Ok(Ok(None)));
+            let _first = self.was_there.set(!is_absent);
         }
     }
 

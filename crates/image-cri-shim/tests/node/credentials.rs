@@ -213,7 +213,7 @@ async fn a_refusal_names_whose_credentials_were_refused() {
     );
     let nobodys = refusal("", None).await;
     assert!(
-        nobodys.contains("the Pod brought no user name and password"),
+        nobodys.contains("it was asked without a user name and password"),
         "{nobodys}"
     );
 }

@@ -198,7 +198,7 @@ fn remedy(whose: &CredentialChoice, has_sent_some: bool) -> &'static str {
             "it was asked with the Pod's own credentials; check the Pod's pull secret"
         }
         (CredentialChoice::Callers, false) => {
-            "the Pod brought no user name and password for it; give the Pod a pull secret, or the registry auth in the config"
+            "it was asked without a user name and password; set its auth in the config, or, for pulls on nodes, give the Pod a pull secret"
         }
     }
 }

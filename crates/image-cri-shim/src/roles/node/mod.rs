@@ -489,9 +489,10 @@ async fn all_answered(config: &ConfigState) {
     let mut credentials = config.credentials_answered();
     let mut config_map = config.config_map_answered();
     let both = async {
-        // Ends with an error where the config is followed no more, which the log says.
-        let _ = credentials.wait_for(|answered| *answered).await;
+        // The ConfigMap first, since it may bring what needs credentials. Either ends with an error where the config is
+        // followed no more, which the log says.
         let _ = config_map.wait_for(|answered| *answered).await;
+        let _ = credentials.wait_for(|answered| *answered).await;
     };
     if tokio::time::timeout(ANSWERS_TIMEOUT, both).await.is_err() {
         tracing::warn!(
