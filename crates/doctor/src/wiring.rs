@@ -333,6 +333,37 @@ mod tests {
         );
     }
 
+    /// Sealos leads kubelet's containers to the shim's link by kubeadm's file, and `install` adds what is missing to its own.
+    #[test]
+    fn containers_that_a_file_of_others_leads_here_need_no_more_of_install() {
+        let tree = Tree::new("KUBELET_EXTRA_ARGS=\n");
+        let unit = UNIT.replace(
+            "[Service]\n",
+            "[Service]\nEnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\n",
+        );
+        let unit = unit.replace("kubelet $", "kubelet $KUBELET_KUBEADM_ARGS $");
+        tree.write("etc/systemd/system/kubelet.service", &unit);
+        tree.write(
+            "var/lib/kubelet/kubeadm-flags.env",
+            &format!("KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix://{LINK}\"\n"),
+        );
+        let host = Host::new(tree.0.path(), false);
+        let node = Node::look(&host.root).unwrap();
+        let images = wiring::wanted(&host.root, &node, Scope::Images).unwrap();
+        transaction::install(&host.root, &images).unwrap();
+        let lines = judge(&Ok(gather(&host)));
+        let verdicts: Vec<_> = lines.iter().map(|line| line.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Ok], "{lines:?}");
+        // Once it is asked for, it stays asked for.
+        let node = Node::look(&host.root).unwrap();
+        let both = wiring::wanted(&host.root, &node, Scope::Both).unwrap();
+        transaction::install(&host.root, &both).unwrap();
+        let node = Node::look(&host.root).unwrap();
+        assert_eq!(install_files(Some(&node)), "image-cri-shim install --both");
+        let lines = judge(&Ok(gather(&host)));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+    }
+
     #[test]
     fn no_kubelet_at_all() {
         let tree = tempfile::tempdir().unwrap();

@@ -58,7 +58,7 @@ pub struct Node {
     pub runtime_from: String,
     /// Where kubelet is told to find the image service, when it is told: the value and the place.
     pub image_endpoint: Option<(String, String)>,
-    /// Whether kubelet is led to the shim for its containers too, and not for images alone.
+    /// Whether `install --both` has led kubelet to the shim: for its containers too, and not for images alone.
     pub both: bool,
     /// Where kubelet answers `/healthz` on this machine; `None` where it is told not to.
     pub healthz: Option<SocketAddr>,
@@ -133,7 +133,7 @@ impl Node {
         };
         Ok(Self {
             kind,
-            both: is_led_with_both(root, &kubelet, &unit)?,
+            both: is_led_with_both(root, &unit)?,
             unit: unit.name,
             runtime,
             runtime_from,
@@ -148,15 +148,20 @@ impl Node {
     }
 }
 
-/// Whether kubelet's containers go through the shim, by whatever file. What a unit says is read without our own drop-in.
-fn is_led_with_both(root: &Root, kubelet: &Kubelet, unit: &Unit) -> Result<bool, Error> {
-    let told = kubelet.runtime_endpoint.as_ref();
-    if told.is_some_and(|(endpoint, _)| is_ours(endpoint)) {
-        return Ok(true);
-    }
+/// Whether kubelet's containers go through the shim by what `install --both` writes: by kubelet's extra arguments, or by our
+/// drop-in, without which a unit is read. Other files may name the shim too, as sealos has kubeadm's do; then an install of
+/// images alone is all that was asked for.
+fn is_led_with_both(root: &Root, unit: &Unit) -> Result<bool, Error> {
+    let variables = kubelet::variables(root, unit)?;
+    let extra_args = variables
+        .iter()
+        .filter(|variable| variable.name == kubelet::EXTRA_ARGS && variable.file.is_some())
+        .map(|variable| variable.value.as_str());
     let ours = Unit::our_drop_in(root, &unit.name)?;
     let starts = ours.iter().flat_map(|ours| ours.values("ExecStart"));
-    let mut endpoints = starts.flat_map(|start| flags::values(start, "container-runtime-endpoint"));
+    let mut endpoints = extra_args
+        .chain(starts)
+        .filter_map(|words| flags::values(words, "container-runtime-endpoint").pop());
     Ok(endpoints.any(|endpoint| is_ours(&endpoint)))
 }
 
