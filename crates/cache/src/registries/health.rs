@@ -44,6 +44,11 @@ impl Health {
         );
         if !self.is_named && is_failure && self.breaker.begin_trial(now) {
             // The question was the trial.
+            if let Signal::RateLimited { .. } = signal {
+                // It answers, and says how long it wants to be left alone this time.
+                self.breaker.note(Signal::Alive, now, jitter());
+                return self.breaker.note(signal, now, jitter());
+            }
             return self
                 .breaker
                 .note(Signal::NotAlive { asked: now }, now, jitter());

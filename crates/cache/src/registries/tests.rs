@@ -1,4 +1,4 @@
-use policy::breaker::Signal;
+use policy::breaker::{Signal, State};
 use policy::config::Settings;
 use registry::ClientOptions;
 
@@ -126,4 +126,27 @@ async fn a_registry_that_the_config_does_not_name_is_tried_by_the_next_question(
     all.note(&place, Signal::Answered, "answered");
     assert!(all.is_silent(&place).is_none());
     assert!(all.inner.health.lock().is_empty());
+}
+
+#[tokio::test]
+async fn each_wish_to_be_left_alone_is_honoured() {
+    let all = registries("{}");
+    let place = all.places(&Repository::new("h.test", "x").unwrap())[0].clone();
+    let wish = Signal::RateLimited {
+        retry_after: Duration::from_secs(60),
+    };
+    for time in 1..=3 {
+        let now = Instant::now();
+        all.note(&place, wish, "429");
+        let mut health = all.inner.health.lock();
+        let known = health.get_mut(&place.endpoint).unwrap();
+        let State::Open { until } = known.breaker.state() else {
+            panic!("{time}: it is asked all the same");
+        };
+        assert!(until >= now + Duration::from_secs(60), "{time}");
+        // The pause is over.
+        known.breaker = Default::default();
+        let long_ago = now.checked_sub(Duration::from_secs(600)).unwrap();
+        known.breaker.note(wish, long_ago, 0.5);
+    }
 }
