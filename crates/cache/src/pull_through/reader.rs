@@ -29,6 +29,12 @@ const LAST_CHUNK: u64 = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes that must have come in that time.
 const LEAST_IN_PATIENCE: u64 = 320 * 1024;
+/// One silence counts for no more than this: where an uplink was away for a while, all would stand still, and
+/// whose download it is plays no part.
+const MOST_OF_A_SILENCE: Duration = Duration::from_secs(5);
+/// The longest silence. Twice what a download endures that is fed by nobody at all: one that is still there then
+/// is sent only what it has already.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Reads at an offset. What is in the page cache is read at once; the rest where blocking is fine.
 async fn read_at(file: &Arc<File>, at: u64, most: u64) -> io::Result<Bytes> {
@@ -175,10 +181,14 @@ impl Reader {
         let Some(own) = self.own.clone() else {
             return self.changed().await;
         };
-        let (there, is_all_there) = {
+        let (there, is_all_there, is_opening) = {
             let progress = self.progress.borrow();
             let there = progress.ranges.bytes();
-            (there, progress.total.is_some_and(|total| there >= total))
+            (
+                there,
+                progress.total.is_some_and(|total| there >= total),
+                matches!(progress.state, State::Opening),
+            )
         };
         if is_all_there {
             // It is being verified.
@@ -189,24 +199,39 @@ impl Reader {
             there,
         });
         let began = Instant::now();
-        let left = PATIENCE.saturating_sub(patience.waited);
-        if let Ok(changed) = timeout(left, self.changed()).await {
-            changed?;
+        // Who has not answered yet has sent nothing that would be lost.
+        let longest = match is_opening {
+            true => PATIENCE.saturating_sub(patience.waited),
+            false => SILENCE_TIMEOUT,
+        };
+        let is_silent = match timeout(longest, self.changed()).await {
+            Ok(changed) => {
+                changed?;
+                false
+            }
+            Err(_) => true,
+        };
+        if is_opening && !is_silent {
+            let has_answered = !matches!(self.progress.borrow().state, State::Opening);
+            patience.waited += began.elapsed();
+            // From now on it is judged by what comes.
+            self.patience = (!has_answered).then_some(patience);
+            return Ok(());
         }
         // Only waiting counts: a client that reads slowly says nothing of the download.
-        patience.waited += began.elapsed();
-        if patience.waited < PATIENCE {
+        patience.waited += began.elapsed().min(MOST_OF_A_SILENCE);
+        if patience.waited < PATIENCE && !is_silent {
             self.patience = Some(patience);
             return Ok(());
         }
         let there = self.progress.borrow().ranges.bytes();
-        if there.saturating_sub(patience.there) < LEAST_IN_PATIENCE {
+        if is_silent || there.saturating_sub(patience.there) < LEAST_IN_PATIENCE {
             tracing::info!(
                 "{} arrives too slowly for another repository; it is fetched for {} itself",
                 self.transfer.digest(),
                 own.repository
             );
-            self.direct = Some(self.instead(own));
+            self.direct = Some(self.instead(own)?);
         }
         Ok(())
     }
@@ -218,28 +243,39 @@ impl Reader {
 
     /// The rest, without the download. From the beginning where the whole is read: it is verified, and what was
     /// handed out is compared, since nobody has verified that.
-    fn instead(&self, own: Arc<Wanted>) -> Direct {
+    ///
+    /// # Errors
+    /// What was handed out has turned out to be wrong, and is not there any more to be compared.
+    fn instead(&self, own: Arc<Wanted>) -> io::Result<Direct> {
+        let progress = self.progress.borrow();
+        self.check(&progress)?;
         if self.from > 0 {
-            return Direct::new(own, self.at, None);
+            return Ok(Direct::new(own, self.at, None));
         }
         let hasher = own.digest.hasher();
         let mut direct = Direct::new(own, 0, Some(hasher));
         direct.handed_out = self.at;
-        direct.file = self.progress.borrow().file.clone();
-        direct
+        direct.file = progress.file.clone();
+        Ok(direct)
+    }
+
+    /// Whether what was handed out is still what there is.
+    fn check(&self, progress: &Progress) -> io::Result<()> {
+        let is_other = self
+            .generation
+            .is_some_and(|known| known != progress.generation);
+        if self.at > self.from && is_other {
+            return Err(io::Error::other("what was sent so far was wrong"));
+        }
+        Ok(())
     }
 
     fn step(&mut self) -> io::Result<Step> {
-        let progress = self.progress.borrow_and_update();
-        if self.at > self.from {
-            // Bytes of a content that has turned out to be wrong were handed out.
-            if self
-                .generation
-                .is_some_and(|known| known != progress.generation)
-            {
-                return Err(io::Error::other("what was sent so far was wrong"));
-            }
-        } else {
+        // Marked first: what changes in between is looked at again.
+        self.progress.mark_unchanged();
+        let progress = self.progress.borrow();
+        self.check(&progress)?;
+        if self.at == self.from {
             self.generation = Some(progress.generation);
         }
         let reach = progress.ranges.reach(self.at);

@@ -57,7 +57,7 @@ impl World {
             repository,
             asker: Asker::default(),
             shared: None,
-            size: None,
+            size: hint,
             limits: Arc::clone(&self.limits),
             liars: Arc::clone(&self.liars),
             received: Arc::default(),
@@ -560,6 +560,57 @@ async fn a_download_for_others_that_is_too_slow_is_left() {
         assert!(part.unwrap() == blob[700_000..800_000]);
         assert!(matches!(theirs.watch().borrow().state, State::Arriving));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_for_others_that_stands_still_for_a_while_is_not_left() {
+    let world = World::new();
+    let blob = content(1_000_000);
+    let digest = world.has("a", &blob, Sending::StallAt(400_000));
+    // Nothing comes for 35 s: the source is left after 20, and its next answer takes 15.
+    world
+        .upstream
+        .with("a", |fake| fake.delay = Duration::from_secs(15));
+    let theirs = world.join(&digest, None, SEQUENTIAL);
+    let others = World::new();
+    others.has("b", &blob, Sending::Well);
+    let own = Arc::clone(others.join(&digest, None, SEQUENTIAL).wanted());
+    let before = others.upstream.read("b", |fake| fake.blob_gets);
+    let mut stream = read_along_while_it_is_quick(theirs, Some(own), 0, None);
+    let mut read = Vec::new();
+    while let Some(bytes) = stream.next().await {
+        read.extend_from_slice(&bytes.unwrap());
+    }
+    assert!(read == blob);
+    // `join` has begun a download of its own there; nobody else has asked.
+    let asked = others.upstream.read("b", |fake| fake.blob_gets) - before;
+    assert!(asked <= 1, "{asked}");
+    assert_eq!(world.upstream.sent(), blob.len() as u64);
+    assert_eq!(world.upstream.read("a", |fake| fake.blob_gets), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_for_others_that_sends_only_what_is_there_is_left() {
+    let world = World::new();
+    let blob = content(1_000_000);
+    let digest = world.has("a", &blob, Sending::WithoutRanges);
+    world.has_partial(&digest, &blob[..900_000]);
+    // Each piece comes before the source counts as silent, and is nothing new.
+    world
+        .upstream
+        .with("a", |fake| fake.pace = Duration::from_secs(19));
+    let theirs = world.join(&digest, None, SEQUENTIAL);
+    let others = World::new();
+    others.has("b", &blob, Sending::Well);
+    let own = Arc::clone(others.join(&digest, None, SEQUENTIAL).wanted());
+    let mut stream = read_along_while_it_is_quick(Arc::clone(&theirs), Some(own), 0, None);
+    let mut read = Vec::new();
+    while let Some(bytes) = stream.next().await {
+        read.extend_from_slice(&bytes.unwrap());
+    }
+    assert!(read == blob);
+    // Before the other one has sent anything new.
+    assert_eq!(theirs.watch().borrow().ranges.bytes(), 900_000);
 }
 
 proptest! {
