@@ -613,6 +613,28 @@ async fn a_download_for_others_that_sends_only_what_is_there_is_left() {
     assert_eq!(theirs.watch().borrow().ranges.bytes(), 900_000);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_page_in_place_of_a_blob_costs_not_what_is_there() {
+    let world = World::new();
+    let blob = content(300_000);
+    let digest = world.has("a", &blob, Sending::WithoutRanges);
+    world.has_partial(&digest, &blob[..200_000]);
+    let hint = Some(blob.len() as u64);
+    let page = |content: &[u8], sending| {
+        world.upstream.with("a", |fake| {
+            fake.sending = sending;
+            fake.blobs.insert(digest.clone(), content.to_vec().into());
+        });
+    };
+    page(b"log in first", Sending::WithoutRanges);
+    let transfer = world.join(&digest, hint, SEQUENTIAL);
+    assert!(!transfer.finished().await);
+    page(&blob, Sending::Well);
+    let transfer = world.join(&digest, hint, SEQUENTIAL);
+    assert_eq!(collect(&transfer, 0, None).await.unwrap(), blob);
+    assert_eq!(world.upstream.sent(), 100_000);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]

@@ -117,7 +117,12 @@ impl Fetch {
         }
         if let Some(total) = body.total {
             if total < self.at {
-                return Err(Failure::Shorter(format!("says that it has {total} bytes")));
+                let says = format!("says that it has {total} bytes");
+                return Err(match self.wanted.size {
+                    // A page, as of a proxy that wants a login: it says nothing of the blob.
+                    Some(known) if known != total => Failure::Wrong(says),
+                    _ => Failure::Shorter(says),
+                });
             }
             self.total = Some(total);
         }

@@ -351,7 +351,7 @@ impl Transfer {
         }
     }
 
-    /// Whether what is there can't be the beginning of the blob, since sources say that it is longer. One that is
+    /// Whether what is there can't be the beginning of the blob, since sources say that it is shorter. One that is
     /// wrong about that must not cost what others, which are silent at the moment, can go on with.
     fn is_too_much(&self, assembly: &Assembly, hint: Option<u64>, failures: &Failures) -> bool {
         let is_shorter = |failure: &Failure| matches!(failure, Failure::Shorter(_));
