@@ -63,6 +63,10 @@ async fn a_config_that_the_shim_has_merged_is_followed_and_removed() {
     until_config_has(&node, "s3cret").await;
     // Where the same is wanted, nothing is to be done.
     node.sh(&format!("{PROGRAM} install --config /opt/one.yaml --check"));
+    // Nor where none is brought, as in the commands that doctor prints.
+    let said = node.sh(&format!("{PROGRAM} install"));
+    assert!(said.contains("nothing to change"), "{said}");
+    until_config_has(&node, "s3cret").await;
 
     // The next config comes, and gets the ConfigMap merged into it, too.
     let said = node.sh(&format!("{PROGRAM} install --config /opt/two.yaml"));
