@@ -189,12 +189,8 @@ fn runtime(root: &Root, kind: Kind, kubelet: &Kubelet) -> Result<(PathBuf, Strin
         if let Some((endpoint, place)) = &kubelet.behind {
             return Ok((socket(endpoint), place.clone()));
         }
-        // What an earlier run has found, or was told.
-        let path = Path::new(DEFAULTS);
-        let defaults = root.read(path).map_err(|e| Error::at("read", path, e))?;
-        let known = env_file::value(&defaults.unwrap_or_default(), RUNTIME_VARIABLE);
-        if let Some(known) = known.filter(|known| !known.is_empty() && !is_ours(known)) {
-            return Ok((socket(&known), format!("{RUNTIME_VARIABLE} in {DEFAULTS}")));
+        if let Some(known) = known_before(root)? {
+            return Ok(known);
         }
     }
     let default = match kind {
@@ -211,6 +207,10 @@ fn runtime(root: &Root, kind: Kind, kubelet: &Kubelet) -> Result<(PathBuf, Strin
                 [] => "/run/containerd/containerd.sock",
                 [only] => only,
                 several => {
+                    // Somebody has named it by then: the shim and its bypass go there.
+                    if let Some(known) = known_before(root)? {
+                        return Ok(known);
+                    }
                     return Err(Error::Unsupported(format!(
                         "several container runtimes are here: {}; name the one that kubelet uses with --runtime",
                         several.join(", ")
@@ -220,6 +220,15 @@ fn runtime(root: &Root, kind: Kind, kubelet: &Kubelet) -> Result<(PathBuf, Strin
         }
     };
     Ok((PathBuf::from(default), format!("the default of {kind}")))
+}
+
+/// The runtime's socket as an earlier run has found it, or was told.
+fn known_before(root: &Root) -> Result<Option<(PathBuf, String)>, Error> {
+    let path = Path::new(DEFAULTS);
+    let defaults = root.read(path).map_err(|e| Error::at("read", path, e))?;
+    let known = env_file::value(&defaults.unwrap_or_default(), RUNTIME_VARIABLE);
+    let known = known.filter(|known| !known.is_empty() && !is_ours(known));
+    Ok(known.map(|known| (socket(&known), format!("{RUNTIME_VARIABLE} in {DEFAULTS}"))))
 }
 
 /// The path in an endpoint, with or without `unix://`.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::diff::unified;
+use crate::payload::Payload;
 use crate::transaction::{self, changes, install, uninstall};
 use crate::trees::{self, Tree};
 
@@ -504,6 +505,45 @@ fn the_runtime_of_an_earlier_run_is_not_guessed_anew() {
     tree.write("/etc/image-cri-shim.yaml", "cri: /run/other.sock\n");
     let node = Node::look(&tree.root()).unwrap();
     assert_eq!(node.runtime, Path::new("/run/other.sock"));
+}
+
+/// Two runtimes' sockets, of which somebody has named one with `--runtime`: nobody has to say it twice.
+#[test]
+fn the_runtime_that_was_named_is_known_to_later_runs() {
+    let tree = trees::kubeadm_deb();
+    tree.write("/var/lib/kubelet/kubeadm-flags.env", "");
+    tree.write("/run/containerd/containerd.sock", "");
+    tree.write("/var/run/crio/crio.sock", "");
+    let root = tree.root();
+    let error = Node::look(&root).unwrap_err().to_string();
+    assert!(
+        error.contains("several container runtimes") && error.contains("--runtime"),
+        "{error}"
+    );
+    let everything = |node: &Node| {
+        let payload = Payload {
+            program: b"program".to_vec(),
+            prefix: "/usr/local".into(),
+            config: None,
+        };
+        let mut all = payload.wanted(&root, node).unwrap();
+        all.extend(wanted(&root, node, Scope::Images).unwrap());
+        all
+    };
+    let named = Path::new("/var/run/crio/crio.sock");
+    let node = Node::look_with(&root, Some(named)).unwrap();
+    install(&root, &everything(&node)).unwrap();
+
+    let node = Node::look(&root).unwrap();
+    assert_eq!(node.runtime, named);
+    assert!(
+        node.runtime_from.contains("/etc/default/image-cri-shim"),
+        "{}",
+        node.runtime_from
+    );
+    assert_eq!(install(&root, &everything(&node)).unwrap(), []);
+    uninstall(&root).unwrap();
+    assert!(Node::look(&root).is_err());
 }
 
 #[test]
