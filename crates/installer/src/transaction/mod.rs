@@ -34,7 +34,8 @@ pub struct Wanted {
     /// Whether a file that is there already is left as it is: a config that somebody wrote.
     pub keep_existing: bool,
     /// Whether others write to it too, beside us: what they have written since is put back with what stood there. An edit
-    /// of a file that is ours as a whole is written over, and what stood there first stays what is put back.
+    /// of a file that is ours as a whole is written over, and what stood there first stays what is put back. The unit of the
+    /// Go program of the same name, which stands where ours does, is kept in either case.
     pub shared: bool,
 }
 
@@ -170,12 +171,13 @@ pub(crate) fn install_by_steps(
             continue;
         }
         let is_ours = known.is_some_and(|entry| entry.is_ours(&current));
+        let is_theirs = file.shared || predecessor::is_its_unit(root, &path, &current)?;
         let before = match known {
             // What stood there first is what counts. An edit of a file that is ours would lead to what is removed.
-            Some(entry) if is_ours || is_before(entry, &current) || !file.shared => {
+            Some(entry) if is_ours || is_before(entry, &current) || !is_theirs => {
                 entry.before.clone()
             }
-            // What others have added to theirs is theirs.
+            // What others have added to theirs is theirs, and so is the unit that another program has put over ours.
             _ => {
                 step("save an old file")?;
                 Saved::of(root, &current)?
