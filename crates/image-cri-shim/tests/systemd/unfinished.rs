@@ -1,6 +1,6 @@
 //! `install` after a run that did not come to its end: what is on the disk is not what runs.
 
-use super::bare::{Bare, PROGRAM};
+use super::bare::{Bare, PROGRAM, SHIM};
 
 /// As after an upgrade: another program of the same behaviour.
 const ANOTHER: &str = "printf more >>/opt/image-cri-shim";
@@ -48,4 +48,50 @@ async fn an_upgrade_that_was_killed_before_the_hand_over_is_finished() {
     let new = node.main_pid();
     node.sh(&format!("{PROGRAM} install"));
     assert_eq!(node.main_pid(), new);
+}
+
+/// This kubelet makes no image call, so no install is believed to work.
+const LED_AND_NEVER_WORKING: &str = "install --restart-kubelet --timeout 5s";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_install_that_was_killed_while_it_waited_is_put_back_by_the_next() {
+    let node = Bare::boot(|_| ()).await;
+    node.sh(&format!(
+        "systemd-run --unit=first {PROGRAM} install --restart-kubelet"
+    ));
+    node.until_dialed(SHIM, true).await;
+    node.sh("systemctl kill --signal=KILL first");
+    let said = node.fails(&format!("{PROGRAM} {LED_AND_NEVER_WORKING}"));
+    assert!(said.contains("nothing to change"), "{said}");
+    assert!(said.contains("The shim is removed"), "{said}");
+    node.is_left();
+    node.until_dialed(SHIM, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_serves_on_only_where_it_is_not_what_failed() {
+    let node = Bare::boot(|_| ()).await;
+    node.sh(&format!("{PROGRAM} install"));
+    node.sh("systemctl restart kubelet");
+    node.until_dialed(SHIM, true).await;
+    let old = node.main_pid();
+
+    // It is refused, so the one of before is still what kubelet has.
+    node.sh(ANOTHER);
+    node.write(CONFIG, "timeout: soon\n");
+    node.fails(&format!("{PROGRAM} install"));
+    let said = node.fails(&format!("{PROGRAM} {LED_AND_NEVER_WORKING}"));
+    assert!(
+        said.contains("the shim that ran before serves on"),
+        "{said}"
+    );
+    assert_eq!(node.main_pid(), old);
+
+    // It takes over, and kubelet does not work through it: the one of before is gone.
+    node.write(CONFIG, "registries: []\n");
+    let said = node.fails(&format!("{PROGRAM} {LED_AND_NEVER_WORKING}"));
+    assert!(said.contains("has taken over"), "{said}");
+    assert!(!said.contains("serves on"), "{said}");
+    assert!(said.contains("The shim is removed"), "{said}");
+    node.until_dialed(SHIM, false).await;
 }

@@ -225,7 +225,10 @@ impl Install<'_> {
     /// Always ends with an error: what went wrong, and what the node is left as.
     fn roll_back(&self, root: &Root, error: anyhow::Error) -> anyhow::Result<()> {
         let live = self.live;
-        if self.works && self.is_led && self.changes.is_empty() {
+        // Where the two are the same program, the one of before is gone, or nobody has seen it work: an earlier run was killed
+        // before it knew.
+        let is_refused = || live.runs_another_program().unwrap_or(false);
+        if self.works && self.is_led && self.changes.is_empty() && is_refused() {
             // What an earlier run has written can't take over. What runs is better than nothing.
             bail!("{error:#}. This run has changed nothing, so the shim that ran before serves on");
         }

@@ -120,7 +120,7 @@ fn remove(root: &Root, live: &Live<'_>, predecessor: bool) -> anyhow::Result<()>
 pub(super) fn unwire_and_remove(root: &Root, live: &Live<'_>) -> anyhow::Result<()> {
     refuse_where_wired(&transaction::unwire(root)?)?;
     live.reload_units()?;
-    let after = "the shim is removed, and kubelet is not well without it either";
+    let after = "the shim is removed, and kubelet is not well without it either, so the shim is not what it lacks; mend kubelet, and run install again";
     if let Next::Predecessor = Next::of(root, live.service())? {
         remove(root, live, true)?;
         if live.has_restarted_kubelet() {
