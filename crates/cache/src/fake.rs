@@ -68,6 +68,8 @@ pub(crate) struct FakePlace {
     pub(crate) is_configured: bool,
     pub(crate) sending: Sending,
     pub(crate) doors: Doors,
+    /// Whether its circuit is open.
+    pub(crate) is_silent: bool,
     /// What it answers to everything, where it does not answer well.
     pub(crate) failure: Option<Failure>,
     pub(crate) manifests: HashMap<String, (Bytes, String)>,
@@ -188,8 +190,10 @@ impl Upstream for FakeUpstream {
         false
     }
 
-    fn is_silent(&self, _: &Place) -> Option<String> {
-        None
+    fn is_silent(&self, place: &Place) -> Option<String> {
+        self.read(&place.name, |fake| {
+            fake.is_silent.then(|| "circuit open".to_owned())
+        })
     }
 
     fn head_manifest<'a>(

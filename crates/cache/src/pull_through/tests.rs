@@ -270,6 +270,26 @@ async fn large_blobs_come_over_several_connections_from_all_who_have_them() {
 
 #[tokio::test(start_paused = true)]
 async fn large_blobs_leave_room_for_others_to_begin() {
+    let silent = || crate::upstream::Failure::Silent("away".into());
+    large_blobs_leave_room(&|_| ()).await;
+    // Also where another place has none of it, does not answer, or is known not to answer.
+    large_blobs_leave_room(&|world| world.upstream.with("b", |_| ())).await;
+    large_blobs_leave_room(&|world| {
+        world
+            .upstream
+            .with("b", |fake| fake.failure = Some(silent()));
+    })
+    .await;
+    large_blobs_leave_room(&|world| {
+        world.upstream.with("b", |fake| {
+            fake.failure = Some(silent());
+            fake.is_silent = true;
+        });
+    })
+    .await;
+}
+
+async fn large_blobs_leave_room(with_others: &dyn Fn(&World)) {
     let world = World::new();
     let how = Parallelism {
         connections: 4,
@@ -282,6 +302,7 @@ async fn large_blobs_leave_room_for_others_to_begin() {
     world
         .upstream
         .with("a", |fake| fake.pace = Duration::from_secs(1));
+    with_others(&world);
     let mut transfers = Vec::new();
     for digest in &digests {
         let transfer = world.join(digest, Some(length as u64), how);

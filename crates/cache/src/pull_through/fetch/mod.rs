@@ -60,6 +60,8 @@ pub struct Fetch {
     parts_only: bool,
     /// A turn that was waited for already.
     turn: Option<Turn>,
+    /// One more connection of a blob that is arriving already.
+    is_further: bool,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl Fetch {
             ended: None,
             parts_only: false,
             turn: None,
+            is_further: false,
         }
     }
 
@@ -111,10 +114,12 @@ impl Fetch {
         self
     }
 
-    /// Uses a turn that was waited for already, where it is for the host that is asked.
+    /// One more connection of a blob that is arriving already: it takes only turns that are meant for such. `turn`
+    /// was waited for already, and is used where it is for the host that is asked.
     #[must_use]
-    pub fn with_turn(mut self, turn: Option<Turn>) -> Self {
+    pub fn further(mut self, turn: Option<Turn>) -> Self {
         self.turn = turn;
+        self.is_further = true;
         self
     }
 

@@ -85,6 +85,7 @@ impl Fetch {
         let host = place.endpoint.domain();
         let turn = match self.turn.take().filter(|turn| turn.host == host) {
             Some(turn) => Some(turn),
+            None if self.is_further => wanted.limits.acquire_further(host).await,
             None => wanted.limits.acquire(host).await,
         };
         // Waiting for a turn is nobody's silence.

@@ -150,6 +150,7 @@ impl Worker {
             let (chunk, mut fetch) = match next.take() {
                 Some(begun) => begun,
                 None => {
+                    preferred = self.next_from(preferred);
                     let turn = tokio::select! {
                         turn = self.turn(preferred) => turn,
                         () = self.done.cancelled() => return Ok(()),
@@ -164,8 +165,11 @@ impl Worker {
                     let fetch = Fetch::new(Arc::clone(&self.wanted), from, Some(end))
                         .without(&ruled_out)
                         .preferring(preferred)
-                        .with_turn(turn)
                         .parts_only();
+                    let fetch = match self.is_first {
+                        true => fetch,
+                        false => fetch.further(turn),
+                    };
                     (chunk, fetch)
                 }
             };
@@ -190,6 +194,22 @@ impl Worker {
             drop(queue);
             copied?;
         }
+    }
+
+    /// The source that is asked next: this one, or the first after it that is of use at the moment. Nobody waits for a
+    /// turn at any other.
+    fn next_from(&self, source: usize) -> usize {
+        let queue = self.queue.lock();
+        let count = self.wanted.places.len() + 1;
+        let is_of_use = |source: &usize| {
+            let place = source
+                .checked_sub(1)
+                .and_then(|number| self.wanted.places.get(number));
+            let is_silent = place.is_some_and(|p| self.wanted.upstream.is_silent(p).is_some());
+            !queue.ruled_out.contains(source) && !is_silent
+        };
+        let mut sources = (0..count).map(|step| (source + step) % count);
+        sources.find(is_of_use).unwrap_or(source)
     }
 
     /// A turn at a source. None where none is needed yet: the first connection waits for its own when it asks.
