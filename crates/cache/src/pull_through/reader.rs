@@ -139,6 +139,9 @@ enum Step {
     Read(Arc<File>, u64),
     End,
     Wait,
+    /// The download has failed before it gave this reader anything: that it was for somebody else is all that he
+    /// knows.
+    Instead(Arc<Wanted>),
     /// The rest is not stored; it is fetched for this reader alone.
     Alone {
         hashed: u64,
@@ -164,6 +167,7 @@ impl Reader {
                     return Ok(Some(bytes));
                 }
                 Step::Wait => self.wait().await?,
+                Step::Instead(own) => self.direct = Some(self.instead(own)?),
                 Step::Alone { hashed, hasher } => {
                     let wanted = Arc::clone(self.transfer.wanted());
                     // A part from the middle: its reader computes the digest of the whole himself.
@@ -280,7 +284,12 @@ impl Reader {
         }
         let reach = progress.ranges.reach(self.at);
         let (limit, end) = match &progress.state {
-            State::Failed(failures) => return Err(io::Error::other(failures.to_string())),
+            State::Failed(failures) => {
+                return match &self.own {
+                    Some(own) if self.at == self.from => Ok(Step::Instead(Arc::clone(own))),
+                    _ => Err(io::Error::other(failures.to_string())),
+                };
+            }
             State::Whole => (progress.total.unwrap_or(reach), progress.total),
             State::Unstored { hashed, hasher } => {
                 let limit = self.to.map_or(*hashed, |to| to.min(*hashed));

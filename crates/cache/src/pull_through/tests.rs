@@ -635,6 +635,28 @@ async fn a_download_for_others_that_sends_only_what_is_there_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_download_for_others_that_fails_before_it_begins_is_no_answer() {
+    let world = World::new();
+    let blob = content(1_000_000);
+    let digest = Digest::of(&blob);
+    // In the end it has nothing.
+    world
+        .upstream
+        .with("a", |fake| fake.delay = Duration::from_secs(12));
+    let theirs = world.join(&digest, None, SEQUENTIAL);
+    let others = World::new();
+    others.has("b", &blob, Sending::Well);
+    let own = Arc::clone(others.join(&digest, None, SEQUENTIAL).wanted());
+    let mut stream = read_along_while_it_is_quick(Arc::clone(&theirs), Some(own), 0, None);
+    let mut read = Vec::new();
+    while let Some(bytes) = stream.next().await {
+        read.extend_from_slice(&bytes.unwrap());
+    }
+    assert!(read == blob);
+    assert!(matches!(theirs.watch().borrow().state, State::Failed(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_page_in_place_of_a_blob_costs_not_what_is_there() {
     let world = World::new();
     let blob = content(300_000);

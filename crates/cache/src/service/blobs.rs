@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 
@@ -12,6 +13,9 @@ use crate::index::Link;
 use crate::manifest::Kind;
 use crate::pull_through::{Transfer, Wanted};
 use crate::upstream::{Failure, Failures};
+
+/// How long somebody else's registry may take to answer before this caller is answered without it.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a blob is to be read from.
 #[derive(Debug)]
@@ -223,18 +227,39 @@ impl Cache {
         for class in classes {
             let wanted = self.wanted(who, digest, class).await?;
             let (mut transfer, mut is_ours) = self.transfer(wanted.clone());
+            let mut size = wanted.size;
             if !is_ours && !is_proven {
                 // Somebody else began it in this moment, for another repository perhaps.
-                self.prove_blob(who, digest).await?;
+                let (_, said) = self.prove_blob(who, digest).await?;
+                size = size.or(said);
             }
-            let mut opened = transfer.opened().await;
-            while opened.is_err() && !transfer.wanted().speaks_for(&wanted) {
+            let mut opened = opened(&transfer, &wanted).await;
+            while let Some(Err(_)) = opened
+                && !transfer.wanted().speaks_for(&wanted)
+            {
                 // That nobody had it for another repository, or another caller, is no answer for this one.
                 (transfer, is_ours) = self.transfer(wanted.clone());
-                opened = transfer.opened().await;
+                opened = self::opened(&transfer, &wanted).await;
             }
+            let is_for_others = !transfer.wanted().speaks_for(&wanted);
+            let Some(opened) = opened else {
+                // Its length from this caller's registry, or not at all.
+                let total = match size {
+                    Some(size) => Some(size),
+                    None => self.prove_blob(who, digest).await?.1,
+                };
+                return Ok(BlobAnswer::Growing {
+                    transfer,
+                    total,
+                    own: Some(Arc::new(wanted)),
+                });
+            };
             match opened {
                 Ok(mut total) => {
+                    if is_for_others {
+                        // What somebody else's registry says counts only where nothing else is known.
+                        total = size.or(total);
+                    }
                     let proven_by = transfer.watch().borrow().proven_by.clone();
                     match proven_by {
                         Some(place) if is_ours && !is_proven => {
@@ -254,7 +279,6 @@ impl Cache {
                         }
                         None => {}
                     }
-                    let is_for_others = !transfer.wanted().speaks_for(&wanted);
                     let own = is_for_others.then(|| Arc::new(wanted));
                     return Ok(BlobAnswer::Growing {
                         transfer,
@@ -332,4 +356,13 @@ impl Cache {
             });
         }
     }
+}
+
+/// Waits until a download has been answered by a source. None where it is for somebody else, and takes long.
+async fn opened(transfer: &Transfer, wanted: &Wanted) -> Option<Result<Option<u64>, Failures>> {
+    if transfer.wanted().speaks_for(wanted) {
+        return Some(transfer.opened().await);
+    }
+    let opened = tokio::time::timeout(OPENING_TIMEOUT, transfer.opened());
+    opened.await.ok()
 }

@@ -1,7 +1,12 @@
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
 use super::*;
 use crate::fake::Sending;
 use crate::manifest::OCI_INDEX;
 use crate::name::Repository;
+use crate::pull_through::{State, read_along_while_it_is_quick};
 use crate::service::{BlobAnswer, Who};
 
 #[tokio::test]
@@ -172,4 +177,78 @@ async fn whoever_joins_another_repositorys_download_can_leave_it() {
         };
         assert_eq!(own.is_some(), may_leave, "{repository}");
     }
+}
+
+/// What a caller who has joined another repository's download gets.
+async fn joined(world: &World, digest: &Digest) -> (Option<u64>, Vec<u8>) {
+    let who = Who::nobody(Repository::new("quay.io", "y").unwrap());
+    let BlobAnswer::Growing {
+        transfer,
+        total,
+        own: Some(own),
+    } = world.cache.blob(&who, digest).await.unwrap()
+    else {
+        panic!("it is not for another repository");
+    };
+    let mut content = Vec::new();
+    let mut stream = read_along_while_it_is_quick(transfer, Some(own), 0, None);
+    while let Some(bytes) = stream.next().await {
+        content.extend_from_slice(&bytes.unwrap());
+    }
+    (total, content)
+}
+
+async fn begin_for_another(world: &World, digest: &Digest) {
+    let cache = world.cache.clone();
+    let (who, digest) = (
+        Who::nobody(Repository::new("quay.io", "x").unwrap()),
+        digest.clone(),
+    );
+    let gets = || world.upstream.read("a", |fake| fake.blob_gets);
+    let before = gets();
+    tokio::spawn(async move { cache.blob(&who, &digest).await.map(|_| ()) });
+    testkit::wait::until("it is asked", || async { (gets() > before).then_some(()) }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_hangs_for_another_repository_is_not_waited_for() {
+    let world = World::new();
+    place(&world, "a", 100);
+    let content = vec![1; 300_000];
+    let pushed = push(&world, "a", "1", &content);
+    world
+        .upstream
+        .with("a", |fake| fake.delay = Duration::from_secs(24 * 3600));
+    begin_for_another(&world, &pushed.layer).await;
+    // For this one it answers at once.
+    world.upstream.with("a", |fake| fake.delay = Duration::ZERO);
+    let (total, read) = joined(&world, &pushed.layer).await;
+    assert_eq!(total, Some(content.len() as u64));
+    assert!(read == content);
+    // The other one is being waited for to this day.
+    let theirs = world.cache.transfers().get(&pushed.layer).unwrap();
+    assert!(matches!(theirs.watch().borrow().state, State::Opening));
+}
+
+#[tokio::test]
+async fn the_length_that_another_repositorys_registry_gives_is_not_passed_on() {
+    let world = World::new();
+    place(&world, "a", 100);
+    let content = vec![1; 300_000];
+    let pushed = push(&world, "a", "1", &content);
+    let path = format!("/v2/quay.io/y/manifests/{}", pushed.manifest);
+    assert_eq!(world.get(&path).await.status, 200);
+    world.upstream.with("a", |fake| {
+        fake.pace = Duration::from_millis(200);
+        let longer = vec![1; 400_000];
+        fake.blobs.insert(pushed.layer.clone(), longer.into());
+    });
+    begin_for_another(&world, &pushed.layer).await;
+    let who = Who::nobody(Repository::new("quay.io", "y").unwrap());
+    let answer = world.cache.blob(&who, &pushed.layer).await.unwrap();
+    let BlobAnswer::Growing { total, own, .. } = answer else {
+        panic!("it is here already");
+    };
+    assert!(own.is_some());
+    assert_eq!(total, Some(content.len() as u64));
 }
