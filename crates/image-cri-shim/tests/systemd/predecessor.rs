@@ -45,8 +45,12 @@ fn prepare(tree: &Path) {
 
 /// The predecessor serves kubelet, and nothing of ours is there.
 async fn is_as_before(node: &Bare) {
+    serves_by(node, UNIT_TEXT).await;
+}
+
+async fn serves_by(node: &Bare, unit: &str) {
     node.until_dialed(LINK, true).await;
-    assert_eq!(node.sh(&format!("cat {UNIT}")), UNIT_TEXT);
+    assert_eq!(node.sh(&format!("cat {UNIT}")), unit);
     assert_eq!(node.sh("cat /etc/image-cri-shim.yaml"), CONFIG);
     assert!(
         node.sh("cat /proc/$(systemctl show -P MainPID image-cri-shim)/cmdline")
@@ -79,6 +83,30 @@ async fn it_serves_kubelet_again_after_an_uninstall() {
     let after = node.machine.property("kubelet.service", "InvocationID");
     assert_ne!(before.unwrap(), after.unwrap());
     is_as_before(&node).await;
+}
+
+/// As sealos brings it with each run.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_unit_that_came_over_the_shim_s() {
+    let newer = format!("{UNIT_TEXT}# newer\n");
+    let node = Bare::boot(prepare).await;
+    for again in [true, false] {
+        node.sh(&format!("{PROGRAM} install"));
+        node.until_dialed(SHIM, true).await;
+        node.write(UNIT, &newer);
+        if again {
+            node.sh(&format!("{PROGRAM} install"));
+        }
+        node.sh(&format!("{PROGRAM} uninstall"));
+        serves_by(&node, &newer).await;
+        node.write(UNIT, UNIT_TEXT);
+    }
+    // Taken back: this kubelet makes no image call.
+    node.sh(&format!("{PROGRAM} install"));
+    node.until_dialed(SHIM, true).await;
+    node.write(UNIT, &newer);
+    node.fails(&format!("{PROGRAM} install --restart-kubelet --timeout 2s"));
+    serves_by(&node, &newer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
