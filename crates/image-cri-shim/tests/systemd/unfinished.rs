@@ -1,5 +1,7 @@
 //! `install` after a run that did not come to its end: what is on the disk is not what runs.
 
+use testkit::wait;
+
 use super::bare::{Bare, PROGRAM, SHIM};
 
 /// As after an upgrade: another program of the same behaviour.
@@ -56,11 +58,22 @@ const LED_AND_NEVER_WORKING: &str = "install --restart-kubelet --timeout 5s";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_install_that_was_killed_while_it_waited_is_put_back_by_the_next() {
     let node = Bare::boot(|_| ()).await;
+    let property = |unit: &str, name: &str| node.machine.property(unit, name).unwrap();
+    let before = property("kubelet.service", "InvocationID");
     node.sh(&format!(
         "systemd-run --unit=first {PROGRAM} install --restart-kubelet"
     ));
-    node.until_dialed(SHIM, true).await;
+    wait::until("kubelet to be restarted", || async {
+        (property("kubelet.service", "InvocationID") != before).then_some(())
+    })
+    .await;
     node.sh("systemctl kill --signal=KILL first");
+    // It has questions for the shim, too: only without it is it kubelet that is connected.
+    wait::until("the first install to be gone", || async {
+        (property("first.service", "ActiveState") == "failed").then_some(())
+    })
+    .await;
+    node.until_dialed(SHIM, true).await;
     let said = node.fails(&format!("{PROGRAM} {LED_AND_NEVER_WORKING}"));
     assert!(said.contains("nothing to change"), "{said}");
     assert!(said.contains("The shim is removed"), "{said}");
