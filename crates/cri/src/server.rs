@@ -13,6 +13,7 @@ use h2::server::SendResponse;
 use http::Request;
 use http::request::Parts;
 use telemetry::Telemetry;
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -43,6 +44,9 @@ const PATIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const QUIET_INTERVAL: Duration = Duration::from_millis(250);
 /// How long clients get to take what was sent to them, where the time for calls is up.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a client that was asked to go may take to hang up.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Lists of images that one client may have under way where they are held whole.
 const MAX_LISTS: usize = 8;
@@ -223,7 +227,13 @@ impl Service {
     }
 
     /// Serves one client until it goes away, or until all its calls are done after the server has closed.
-    pub(crate) async fn connection(self: Arc<Self>, stream: UnixStream) {
+    pub(crate) async fn connection(self: Arc<Self>, mut stream: UnixStream) {
+        if self.converse(&mut stream).await == Ended::Asked {
+            say_goodbye(stream).await;
+        }
+    }
+
+    async fn converse(self: Arc<Self>, stream: &mut UnixStream) -> Ended {
         let share = self.budget.share();
         let http2 = Http2Tuning::SHIM.server(share.window());
         let mut phases = self.phases.clone();
@@ -240,11 +250,14 @@ impl Service {
             handshake = handshake => handshake,
             // A client that connected just before gets its answer, one that only connected does not
             // hold up the end.
-            () = closing.as_mut().then(tokio::time::sleep) => return,
+            () = closing.as_mut().then(tokio::time::sleep) => return Ended::Otherwise,
         };
         let mut connection = match handshake {
             Ok(connection) => connection,
-            Err(error) => return tracing::debug!(%error, "a client does not speak HTTP/2"),
+            Err(error) => {
+                tracing::debug!(%error, "a client does not speak HTTP/2");
+                return Ended::Otherwise;
+            }
         };
         let client = Arc::new(Client {
             upstream: self.upstream.separate(share.window()),
@@ -265,16 +278,38 @@ impl Service {
                 connection.poll_accept(cx)
             });
             match accepted.await {
-                None => return,
+                None if notified => return Ended::Asked,
+                None => return Ended::Otherwise,
                 Some(Ok((request, respond))) => {
                     tokio::spawn(Arc::clone(&client).call(request, respond));
                 }
                 Some(Err(error)) => {
-                    return tracing::debug!(%error, "a client's connection ended");
+                    tracing::debug!(%error, "a client's connection ended");
+                    return Ended::Otherwise;
                 }
             }
         }
     }
+}
+
+/// How a connection has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The client was asked to go, and all its calls are done.
+    Asked,
+    /// The client has hung up, or was never understood.
+    Otherwise,
+}
+
+/// Lets a client hang up that was asked to go (GOAWAY). A call that it had sent before it read that is not taken, and it knows so
+/// from the last GOAWAY. Where its write failed, because nobody is there to read, it may see only that.
+async fn say_goodbye(mut stream: UnixStream) {
+    let hung_up = async {
+        let mut unread = [0; 4096];
+        while matches!(stream.read(&mut unread).await, Ok(length) if length > 0) {}
+    };
+    // Who does not hang up is hung up on.
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, hung_up).await;
 }
 
 impl Client {
