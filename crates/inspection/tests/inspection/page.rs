@@ -203,11 +203,8 @@ async fn the_filter_looks_at_all_that_is_kept() {
         .await;
     // A reload keeps it.
     type_in("nginx").await;
-    page.evaluate("location.reload()").await.unwrap();
-    page.wait_for(&format!(
-        "document.readyState == 'complete' && {ids} == '1'"
-    ))
-    .await;
+    page.reload().await.unwrap();
+    page.wait_for(&format!("{ids} == '1'")).await;
     type_in("").await;
     page.wait_for(&format!("{ids} == '3,2,1'")).await;
 }

@@ -44,6 +44,9 @@ impl Viewport {
     };
 }
 
+/// What Chrome tells when a page has loaded.
+const LOADED: &str = "Page.loadEventFired";
+
 /// A page. It stays open until its browser ends.
 pub struct Page {
     connection: Connection,
@@ -83,16 +86,28 @@ impl Page {
     /// # Errors
     /// Nobody answers there, or the browser has ended.
     pub async fn go(&self, url: &str) -> Result<()> {
-        let loaded = "Page.loadEventFired";
-        let before = self.count(loaded);
+        let before = self.count(LOADED);
         let gone = self.command("Page.navigate", json!({"url": url})).await?;
         if let Some(error) = gone["errorText"].as_str() {
             bail!("going to {url}: {error}");
         }
-        let done = || ready((self.count(loaded) > before).then_some(()));
-        wait::within(wait::TIMEOUT, done)
-            .await
-            .with_context(|| format!("{url} didn't finish loading"))
+        self.loaded_since(before).await.context(url.to_owned())
+    }
+
+    /// Loads the page once more, and waits until it has loaded.
+    ///
+    /// # Errors
+    /// It doesn't, or the browser has ended.
+    pub async fn reload(&self) -> Result<()> {
+        let before = self.count(LOADED);
+        self.command("Page.reload", json!({})).await?;
+        self.loaded_since(before).await
+    }
+
+    async fn loaded_since(&self, before: usize) -> Result<()> {
+        let done = || ready((self.count(LOADED) > before).then_some(()));
+        let loaded = wait::within(wait::TIMEOUT, done).await;
+        loaded.context("the page didn't finish loading")
     }
 
     /// What `script`, an expression, gives; a promise is waited for.
