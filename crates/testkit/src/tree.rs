@@ -1,7 +1,8 @@
-//! What is in a folder.
+//! What is in a folder, and what is put there.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -43,4 +44,17 @@ pub fn snapshot(root: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         }
     }
     Ok(all)
+}
+
+/// Puts a file with this mode into `tree`, with the folders above it. `path` is what it is called there, with a slash
+/// before it or without.
+///
+/// # Panics
+/// It can't be written.
+pub fn put(tree: &Path, path: &str, text: &str, mode: u32) {
+    let place = tree.join(path.trim_start_matches('/'));
+    let folder = place.parent().unwrap_or(tree);
+    fs::create_dir_all(folder).unwrap();
+    fs::write(&place, text).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
 }

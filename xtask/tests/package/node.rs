@@ -1,12 +1,12 @@
 //! A node with a real systemd, a real containerd, and what stands for kubelet.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use testkit::calls::Calls;
 use testkit::containerd::Containerd;
-use testkit::systemd::Machine;
+use testkit::systemd::{KUBELET, Machine};
+use testkit::tree::put;
 use testkit::wait;
 
 use super::world::text;
@@ -18,22 +18,6 @@ pub(crate) const SHIM: &str = "image-cri-shim/shim.sock";
 pub(crate) const SERVICE: &str = "image-cri-shim.service";
 pub(crate) const BYPASS: &str = "image-cri-shim-bypass.socket";
 
-/// What kubelet does that matters here: it stays connected to the endpoint that its command line names. What it says
-/// is how HTTP/2 begins.
-const KUBELET: &str = r#"#!/usr/bin/perl
-use IO::Socket::UNIX;
-my $path = "/run/containerd/containerd.sock";
-for (@ARGV) { $path = $1 if m{^--image-service-endpoint=unix://(.*)}; }
-while (1) {
-    my $socket = IO::Socket::UNIX->new(Peer => $path);
-    if ($socket) {
-        $socket->autoflush(1);
-        print $socket "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
-        1 while sysread($socket, my $bytes, 4096);
-    }
-    select(undef, undef, undef, 0.05);
-}
-"#;
 const KUBELET_UNIT: &str = "[Service]\nEnvironmentFile=-/etc/default/kubelet\nExecStart=/usr/bin/kubelet $KUBELET_EXTRA_ARGS\nRestart=always\n\
      [Install]\nWantedBy=multi-user.target\n";
 
@@ -52,14 +36,14 @@ impl Node {
         ];
         let machine = Machine::boot_alone(
             |tree| {
-                write(tree, "usr/bin/kubelet", KUBELET, 0o755);
-                write(
+                put(tree, "usr/bin/kubelet", KUBELET, 0o755);
+                put(
                     tree,
                     "etc/systemd/system/kubelet.service",
                     KUBELET_UNIT,
                     0o644,
                 );
-                write(tree, "etc/default/kubelet", kubelet, 0o644);
+                put(tree, "etc/default/kubelet", kubelet, 0o644);
                 prepare(tree);
                 Ok(())
             },
@@ -154,11 +138,4 @@ impl Node {
             .map(str::to_owned)
             .collect()
     }
-}
-
-fn write(tree: &Path, path: &str, content: &str, mode: u32) {
-    let path = tree.join(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, content).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
 }

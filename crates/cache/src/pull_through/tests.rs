@@ -8,6 +8,7 @@ use super::*;
 use crate::fake::{FakeUpstream, Sending};
 use crate::name::Repository;
 use crate::storage::SizeLimits;
+use crate::store::ByteStream;
 use crate::upstream::{Asker, Upstream};
 
 const SEQUENTIAL: Parallelism = Parallelism {
@@ -78,7 +79,10 @@ impl World {
 }
 
 async fn collect(transfer: &Arc<Transfer>, from: u64, to: Option<u64>) -> Result<Vec<u8>, String> {
-    let mut stream = read_along(Arc::clone(transfer), from, to);
+    drained(read_along(Arc::clone(transfer), from, to)).await
+}
+
+async fn drained(mut stream: ByteStream) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     while let Some(bytes) = stream.next().await {
         content.extend_from_slice(&bytes.map_err(|error| error.to_string())?);
@@ -562,14 +566,12 @@ async fn a_download_for_others_that_is_too_slow_is_left() {
         };
         let read = |from, to| {
             let own = Some(Arc::clone(&own));
-            let mut stream = read_along_while_it_is_quick(Arc::clone(&theirs), own, from, to);
-            async move {
-                let mut content = Vec::new();
-                while let Some(bytes) = stream.next().await {
-                    content.extend_from_slice(&bytes.map_err(|error| error.to_string())?);
-                }
-                Ok::<_, String>(content)
-            }
+            drained(read_along_while_it_is_quick(
+                Arc::clone(&theirs),
+                own,
+                from,
+                to,
+            ))
         };
         let (whole, part) = tokio::join!(read(0, None), read(700_000, Some(800_000)));
         if is_right {
@@ -597,12 +599,8 @@ async fn a_download_for_others_that_stands_still_for_a_while_is_not_left() {
     others.has("b", &blob, Sending::Well);
     let own = Arc::clone(others.join(&digest, None, SEQUENTIAL).wanted());
     let before = others.upstream.read("b", |fake| fake.blob_gets);
-    let mut stream = read_along_while_it_is_quick(theirs, Some(own), 0, None);
-    let mut read = Vec::new();
-    while let Some(bytes) = stream.next().await {
-        read.extend_from_slice(&bytes.unwrap());
-    }
-    assert!(read == blob);
+    let stream = read_along_while_it_is_quick(theirs, Some(own), 0, None);
+    assert!(drained(stream).await.unwrap() == blob);
     // `join` has begun a download of its own there; nobody else has asked.
     let asked = others.upstream.read("b", |fake| fake.blob_gets) - before;
     assert!(asked <= 1, "{asked}");
@@ -624,12 +622,8 @@ async fn a_download_for_others_that_sends_only_what_is_there_is_left() {
     let others = World::new();
     others.has("b", &blob, Sending::Well);
     let own = Arc::clone(others.join(&digest, None, SEQUENTIAL).wanted());
-    let mut stream = read_along_while_it_is_quick(Arc::clone(&theirs), Some(own), 0, None);
-    let mut read = Vec::new();
-    while let Some(bytes) = stream.next().await {
-        read.extend_from_slice(&bytes.unwrap());
-    }
-    assert!(read == blob);
+    let stream = read_along_while_it_is_quick(Arc::clone(&theirs), Some(own), 0, None);
+    assert!(drained(stream).await.unwrap() == blob);
     // Before the other one has sent anything new.
     assert_eq!(theirs.watch().borrow().ranges.bytes(), 900_000);
 }
@@ -647,12 +641,8 @@ async fn a_download_for_others_that_fails_before_it_begins_is_no_answer() {
     let others = World::new();
     others.has("b", &blob, Sending::Well);
     let own = Arc::clone(others.join(&digest, None, SEQUENTIAL).wanted());
-    let mut stream = read_along_while_it_is_quick(Arc::clone(&theirs), Some(own), 0, None);
-    let mut read = Vec::new();
-    while let Some(bytes) = stream.next().await {
-        read.extend_from_slice(&bytes.unwrap());
-    }
-    assert!(read == blob);
+    let stream = read_along_while_it_is_quick(Arc::clone(&theirs), Some(own), 0, None);
+    assert!(drained(stream).await.unwrap() == blob);
     assert!(matches!(theirs.watch().borrow().state, State::Failed(_)));
 }
 

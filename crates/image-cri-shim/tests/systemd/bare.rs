@@ -1,11 +1,12 @@
 //! A node that `install` has not been to yet: what stands for kubelet, a real containerd, and the program.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use testkit::containerd::Containerd;
-use testkit::systemd::Machine;
+use testkit::systemd::{KUBELET, Machine};
+use testkit::tree::put;
 use testkit::wait;
 
 const GOOD: &str = env!("CARGO_BIN_EXE_image-cri-shim");
@@ -14,22 +15,6 @@ pub(crate) const PROGRAM: &str = "/opt/image-cri-shim";
 pub(crate) const LINK: &str = "/run/image-cri-shim.sock";
 pub(crate) const SHIM: &str = "/run/image-cri-shim/shim.sock";
 
-/// What kubelet does that matters here: it stays connected to the endpoint of its image service, and comes back when it is
-/// cut off. It makes no image call.
-const KUBELET: &str = r#"#!/usr/bin/perl
-use IO::Socket::UNIX;
-my $path = "/run/containerd/containerd.sock";
-for (@ARGV) { $path = $1 if m{^--image-service-endpoint=unix://(.*)}; }
-while (1) {
-    my $socket = IO::Socket::UNIX->new(Peer => $path);
-    if ($socket) {
-        $socket->autoflush(1);
-        print $socket "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
-        1 while sysread($socket, my $bytes, 4096);
-    }
-    select(undef, undef, undef, 0.05);
-}
-"#;
 const KUBELET_UNIT: &str = "[Service]\nEnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\nEnvironmentFile=-/etc/default/kubelet\n\
      ExecStart=/usr/bin/kubelet --healthz-port=0 $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS\nRestart=always\n";
 
@@ -50,11 +35,11 @@ impl Bare {
         // A network of its own, since the kernel's list of sockets is asked who is connected.
         let machine = Machine::boot_alone(
             |tree| {
-                write(tree, "/usr/bin/kubelet", KUBELET, 0o755);
+                put(tree, "/usr/bin/kubelet", KUBELET, 0o755);
                 let unit = "/usr/lib/systemd/system/kubelet.service";
-                write(tree, unit, KUBELET_UNIT, 0o644);
+                put(tree, unit, KUBELET_UNIT, 0o644);
                 enable(tree, "kubelet.service", unit);
-                write(tree, "/etc/default/kubelet", "KUBELET_EXTRA_ARGS=\n", 0o644);
+                put(tree, "/etc/default/kubelet", "KUBELET_EXTRA_ARGS=\n", 0o644);
                 fs::create_dir_all(tree.join("opt"))?;
                 fs::copy(GOOD, tree.join(PROGRAM.trim_start_matches('/')))?;
                 prepare(tree);
@@ -131,13 +116,6 @@ impl Bare {
             assert!(!self.exists(path), "{path}");
         }
     }
-}
-
-pub(crate) fn write(tree: &Path, path: &str, text: &str, mode: u32) {
-    let path = tree.join(path.trim_start_matches('/'));
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 pub(crate) fn enable(tree: &Path, name: &str, unit: &str) {

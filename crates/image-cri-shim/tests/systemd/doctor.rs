@@ -1,11 +1,10 @@
 //! What `doctor` prints as a way out is one: each fault is made, named first, and mended by running the printed command.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
 use testkit::fake_registry::FakeRegistry;
+use testkit::tree::put;
 use testkit::wait;
 
 use crate::node::Node;
@@ -14,12 +13,7 @@ const FLAG: &str = "--image-service-endpoint=unix:///run/image-cri-shim.sock";
 
 /// A kubelet as far as systemd and doctor look at one.
 fn with_kubelet(tree: &Path) {
-    let put = |path: &str, text: &str, mode: u32| {
-        let place = tree.join(path);
-        fs::create_dir_all(place.parent().unwrap()).unwrap();
-        fs::write(&place, text).unwrap();
-        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
-    };
+    let put = |path, text: &str, mode| put(tree, path, text, mode);
     let program = "#!/bin/sh\nwhile :; do sleep 60 & wait; done\n";
     put("usr/bin/kubelet", program, 0o755);
     put(

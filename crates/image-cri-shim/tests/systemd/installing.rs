@@ -1,6 +1,8 @@
 //! `install` on a running node whose administrator has settings of his own.
 
-use super::bare::{Bare, PROGRAM, SHIM, write};
+use testkit::tree::put;
+
+use super::bare::{Bare, PROGRAM, SHIM};
 
 const DEFAULTS: &str = "/etc/default/image-cri-shim";
 
@@ -10,12 +12,12 @@ async fn what_the_administrator_has_set_stays_in_force() {
         // A second file of variables, as a drop-in for proxies adds one.
         let proxy = "/etc/systemd/system/kubelet.service.d/http-proxy.conf";
         let text = "[Service]\nEnvironmentFile=-/etc/environment\n";
-        write(tree, proxy, text, 0o644);
+        put(tree, proxy, text, 0o644);
         let environment = "HTTPS_PROXY=http://127.0.0.1:3128\n";
-        write(tree, "/etc/environment", environment, 0o644);
+        put(tree, "/etc/environment", environment, 0o644);
         let extra = "KUBELET_EXTRA_ARGS=--node-ip=10.0.0.1\n";
-        write(tree, "/etc/default/kubelet", extra, 0o644);
-        write(tree, DEFAULTS, "HARBOR_TOKEN=x\n", 0o600);
+        put(tree, "/etc/default/kubelet", extra, 0o644);
+        put(tree, DEFAULTS, "HARBOR_TOKEN=x\n", 0o600);
     })
     .await;
     node.sh(&format!("{PROGRAM} install"));

@@ -3,9 +3,10 @@
 
 use testkit::fake_api_server::FakeApiServer;
 use testkit::relay::Relay;
+use testkit::tree::put;
 use testkit::wait;
 
-use super::bare::{Bare, PROGRAM, write};
+use super::bare::{Bare, PROGRAM};
 
 const CONFIG: &str = "/etc/image-cri-shim.yaml";
 /// The way to the API server, by the address that the kubeconfig names.
@@ -39,21 +40,21 @@ async fn a_config_that_the_shim_has_merged_is_followed_and_removed() {
         .replace(&server.address(), "127.0.0.1:6443");
     let node = Bare::boot_with(
         |tree| {
-            write(tree, "/etc/kubernetes/admin.conf", &kubeconfig, 0o600);
-            write(
+            put(tree, "/etc/kubernetes/admin.conf", &kubeconfig, 0o600);
+            put(
                 tree,
                 "/usr/lib/systemd/system/api.socket",
                 API_SOCKET,
                 0o644,
             );
-            write(
+            put(
                 tree,
                 "/usr/lib/systemd/system/api.service",
                 API_SERVICE,
                 0o644,
             );
-            write(tree, "/opt/one.yaml", &config("one.example"), 0o600);
-            write(tree, "/opt/two.yaml", &config("two.example"), 0o600);
+            put(tree, "/opt/one.yaml", &config("one.example"), 0o600);
+            put(tree, "/opt/two.yaml", &config("two.example"), 0o600);
         },
         &[(relay.path(), "/run/api")],
     )

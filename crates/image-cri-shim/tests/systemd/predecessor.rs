@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use super::bare::{Bare, LINK, PROGRAM, SHIM, enable, write};
+use testkit::tree::put;
+
+use super::bare::{Bare, LINK, PROGRAM, SHIM, enable};
 
 const UNIT: &str = "/etc/systemd/system/image-cri-shim.service";
 const UNIT_TEXT: &str = "[Service]\nExecStart=/usr/bin/image-cri-shim -f /etc/image-cri-shim.yaml\nRestart=always\n\
@@ -36,11 +38,11 @@ while (my @ready = $all->can_read) {
 "#;
 
 fn prepare(tree: &Path) {
-    write(tree, "/usr/bin/image-cri-shim", GO, 0o755);
-    write(tree, UNIT, UNIT_TEXT, 0o644);
+    put(tree, "/usr/bin/image-cri-shim", GO, 0o755);
+    put(tree, UNIT, UNIT_TEXT, 0o644);
     enable(tree, "image-cri-shim.service", UNIT);
-    write(tree, "/etc/image-cri-shim.yaml", CONFIG, 0o600);
-    write(tree, "/var/lib/kubelet/kubeadm-flags.env", FLAGS, 0o644);
+    put(tree, "/etc/image-cri-shim.yaml", CONFIG, 0o600);
+    put(tree, "/var/lib/kubelet/kubeadm-flags.env", FLAGS, 0o644);
 }
 
 /// The predecessor serves kubelet, and nothing of ours is there.
@@ -121,7 +123,7 @@ async fn it_serves_kubelet_again_after_an_install_that_failed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_it_a_kubelet_that_is_told_by_hand_keeps_the_shim() {
     let node =
-        Bare::boot(|tree| write(tree, "/var/lib/kubelet/kubeadm-flags.env", FLAGS, 0o644)).await;
+        Bare::boot(|tree| put(tree, "/var/lib/kubelet/kubeadm-flags.env", FLAGS, 0o644)).await;
     node.sh(&format!("{PROGRAM} install"));
     node.until_dialed(SHIM, true).await;
     let before = node

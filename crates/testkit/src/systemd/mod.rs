@@ -18,6 +18,10 @@ use crate::wait;
 
 const BOOT: &str = include_str!("boot.sh");
 
+/// A program for what kubelet does that matters to systemd: it stays connected to the endpoint of its image service that its
+/// command line names, as HTTP/2 begins, and comes back when it is cut off. It makes no image call.
+pub const KUBELET: &str = include_str!("kubelet.pl");
+
 /// A booted systemd. Dropping it ends it with all of its processes.
 pub struct Machine {
     process: Process,
