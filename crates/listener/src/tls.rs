@@ -198,25 +198,20 @@ fn current(
     let failed = |error: rustls::Error| TlsError::Settings(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = |pem: &str| {
-        let roots = roots(pem)?;
-        Ok(WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&provider),
-        ))
-    };
-    let built = |pem: &str| {
-        let built = verifier(pem)?.build();
+        let roots = Arc::new(roots(pem)?);
+        let provider = Arc::clone(&provider);
+        let built = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
         built.map_err(|error| TlsError::Authority(error.to_string()))
     };
     let mut afterwards = None;
     let at_handshake: Arc<dyn ClientCertVerifier> = match clients {
         ClientCertificates::None => WebPkiClientVerifier::no_client_auth(),
         ClientCertificates::Optional(pem) => {
-            let verifier = built(pem)?;
+            let verifier = verifier(pem)?;
             afterwards = Some(Arc::clone(&verifier));
             Arc::new(Lenient(verifier))
         }
-        ClientCertificates::Required(pem) => built(pem)?,
+        ClientCertificates::Required(pem) => verifier(pem)?,
     };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::bounded::Few;
-use super::earlier::{Before, Moving};
+use super::earlier::{Before, Moving, is_same};
 use super::object::Pod;
 use super::patch::{Move, Patch, records};
 use super::places::{Place, places};
@@ -245,11 +244,9 @@ impl<'a> Draft<'a> {
         let (_, Some(secret)) = rule_of(self.rules, kind) else {
             return true;
         };
-        let present = self.pod.spec.iter();
-        let mut present =
-            present.flat_map(|spec| spec.image_pull_secrets.as_ref().map_or(&[][..], Few::kept));
+        let present = self.pod.pull_secrets().unwrap_or_default();
         self.may_add_secrets
-            || present.any(|present| present.name == secret)
+            || present.iter().any(|present| present.name == secret)
             || is_same(to, reference)
             // The cache has credentials of its own.
             || self.through_cache(reference, to, true).is_some()
@@ -321,8 +318,4 @@ impl PodImage {
             },
         }
     }
-}
-
-fn is_same(image: &str, reference: &Reference) -> bool {
-    Reference::parse(image).is_ok_and(|image| image.canonical() == reference.canonical())
 }

@@ -50,8 +50,11 @@ impl<'p> Before<'p> {
             self.images.get(&place.name)?,
             self.originals.get(&place.name)?,
         );
-        let is_put_back = is_one_image(original, place.image) && place.is_pulled;
-        let rule = rules.moves(original, image).filter(|_| is_put_back)?;
+        let written = Reference::parse(place.image).ok()?;
+        if !place.is_pulled || !is_same(original, &written) {
+            return None;
+        }
+        let rule = rules.moves(original, image)?;
         Some((image, rule))
     }
 }
@@ -94,12 +97,9 @@ impl Moving<'_> {
     }
 }
 
-/// Whether two texts name one image.
-fn is_one_image(one: &str, other: &str) -> bool {
-    match (Reference::parse(one), Reference::parse(other)) {
-        (Ok(one), Ok(other)) => one.canonical() == other.canonical(),
-        _ => false,
-    }
+/// Whether a text names this image.
+pub(super) fn is_same(image: &str, reference: &Reference) -> bool {
+    Reference::parse(image).is_ok_and(|image| image.canonical() == reference.canonical())
 }
 
 fn is_one_repository(one: &Reference, other: &Reference) -> bool {

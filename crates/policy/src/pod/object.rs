@@ -98,6 +98,12 @@ impl Pod {
         Some(format!("{}/{}", owner.kind, owner.name))
     }
 
+    /// Its pull secrets; `None` where it has no list of them.
+    pub(super) fn pull_secrets(&self) -> Option<&[PullSecret]> {
+        let secrets = self.spec.as_ref()?.image_pull_secrets.as_ref()?;
+        Some(secrets.kept())
+    }
+
     /// Bytes that it has in memory, about.
     pub fn size(&self) -> usize {
         let metadata = self.metadata.iter().map(Metadata::size);

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::bounded::Few;
 use super::object::Pod;
 use super::{ORIGINAL_IMAGES, RULES};
 
@@ -108,11 +107,7 @@ impl Patch {
     }
 
     fn add_secrets(&mut self, pod: &Pod, secrets: BTreeSet<&str>) {
-        let present = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.image_pull_secrets.as_ref())
-            .map(Few::kept);
+        let present = pod.pull_secrets();
         let missing: Vec<_> = secrets
             .into_iter()
             .filter(|secret| !present.is_some_and(|p| p.iter().any(|p| p.name == *secret)))
