@@ -69,11 +69,7 @@ pub(crate) async fn gather(host: &Host, limit: Duration) -> Timely<Facts> {
     })
     .await?;
     let call = match is_there && host.is_live {
-        true => {
-            let upstream = Upstream::new(&place);
-            let called = within(limit, cri::runtime_version(&upstream)).await;
-            Some(called.map(|called| called.map_err(|error| error.to_string())))
-        }
+        true => Some(call(&place, limit).await),
         false => None,
     };
     Ok(Facts {
@@ -98,9 +94,14 @@ pub(crate) async fn call_bypass(
     if !is_there.is_ok_and(|is_there| is_there) {
         return None;
     }
-    let upstream = Upstream::new(&place);
+    Some(call(&place, limit).await)
+}
+
+/// What the runtime says it is, asked on `socket`.
+async fn call(socket: &Path, limit: Duration) -> Timely<Result<String, String>> {
+    let upstream = Upstream::new(socket);
     let called = within(limit, cri::runtime_version(&upstream)).await;
-    Some(called.map(|called| called.map_err(|error| error.to_string())))
+    called.map(|called| called.map_err(|error| error.to_string()))
 }
 
 /// The line of it. A runtime that does not answer has its own line.

@@ -82,10 +82,13 @@ impl Entry {
     pub(crate) fn is_ours(&self, current: &State) -> bool {
         current.digest().is_some_and(|digest| {
             let by_the_shim = self.rewritten.as_ref();
-            digest == self.after
-                || Some(&digest) == self.replaced.as_ref()
-                || by_the_shim.is_some_and(|rewritten| rewritten.is(&digest))
+            self.has_put(&digest) || by_the_shim.is_some_and(|rewritten| rewritten.is(&digest))
         })
+    }
+
+    /// Whether a run of ours has put there what has this digest.
+    pub(crate) fn has_put(&self, digest: &str) -> bool {
+        digest == self.after || Some(digest) == self.replaced.as_deref()
     }
 
     /// Whether what stands there is what the shim has made of `wanted`.

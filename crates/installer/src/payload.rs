@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::node::Node;
 use crate::root::Root;
 use crate::transaction::{Content, Wanted};
-use crate::{Error, env_file};
-
-pub use crate::{DEFAULTS, RUNTIME_VARIABLE};
+use crate::{DEFAULTS, Error, RUNTIME_VARIABLE, env_file};
 
 /// Where a package puts the program, and what the packaged units say.
 const PACKAGED_PROGRAM: &str = "/usr/bin/image-cri-shim";

@@ -10,9 +10,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::payload::{DEFAULTS, RUNTIME_VARIABLE};
 use crate::root::Root;
-use crate::{Error, LINK, env_file, flags};
+use crate::{DEFAULTS, Error, LINK, RUNTIME_VARIABLE, env_file, flags};
 
 pub use kubelet::Kubelet;
 pub use service::KubeletService;

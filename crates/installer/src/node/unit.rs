@@ -67,11 +67,16 @@ impl Unit {
         Ok(Some(unit))
     }
 
+    /// Where our own drop-in of the unit `name` stands.
+    pub(crate) fn our_drop_in_path(name: &str) -> PathBuf {
+        Path::new(FOLDERS[0])
+            .join(format!("{name}.d"))
+            .join(OUR_DROP_IN)
+    }
+
     /// What our own drop-in of the unit `name` says; `None` where there is none.
     pub(crate) fn our_drop_in(root: &Root, name: &str) -> Result<Option<Self>, Error> {
-        let path = Path::new(FOLDERS[0])
-            .join(format!("{name}.d"))
-            .join(OUR_DROP_IN);
+        let path = Self::our_drop_in_path(name);
         if !root.exists(&path) {
             return Ok(None);
         }

@@ -24,7 +24,7 @@ pub fn note_rewrite(root: &Root, path: &Path, old: &[u8], new: &[u8]) -> Result<
     let before = file::digest(old);
     let made_of = match &entry.rewritten {
         Some(last) if last.is(&before) => last.made_of.clone(),
-        _ if before == entry.after || Some(&before) == entry.replaced.as_ref() => before.clone(),
+        _ if entry.has_put(&before) => before.clone(),
         _ => return Ok(()),
     };
     let after = file::digest(new);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::node::{self, Kind, Node, OUR_DROP_IN, Unit, kubelet};
+use crate::node::{self, Kind, Node, Unit, kubelet};
 use crate::root::Root;
 use crate::transaction::{Content, Wanted};
 use crate::{Error, LINK, env_file, flags};
@@ -244,7 +244,7 @@ fn restart_line(start: &str) -> String {
 /// Kubelet starts after the shim where both start, and without it where it can't: `Wants=`, never
 /// `Requires=`.
 fn after_the_shim(node: &Node, more: &str) -> Wanted {
-    let path = PathBuf::from(format!("/etc/systemd/system/{}.d", node.unit)).join(OUR_DROP_IN);
+    let path = Unit::our_drop_in_path(&node.unit);
     Wanted {
         path,
         content: Content::File {

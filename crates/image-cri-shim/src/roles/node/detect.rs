@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use installer::payload::RUNTIME_VARIABLE;
+use installer::RUNTIME_VARIABLE;
 use policy::config::Settings;
 
 /// Where runtimes listen by default, and a directory that is there before they listen.
