@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use self::fetch::{HostLimits, Wanted};
-pub use self::reader::{read_along, read_along_while_it_is_quick, read_file};
+#[cfg(test)]
+pub use self::reader::read_along;
+pub use self::reader::{read_along_while_it_is_quick, read_file};
 pub use self::transfer::{Parallelism, Progress, State, Transfer};
 use crate::digest::Digest;
 use crate::storage::Storage;

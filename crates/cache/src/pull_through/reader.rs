@@ -80,16 +80,18 @@ pub fn read_file(file: File, from: u64, to: u64) -> ByteStream {
     .boxed()
 }
 
-/// Reads along with a download, from `from` to `to` (not included) or to the end.
-///
-/// The stream ends with an error, which closes the client's connection, when the download fails, and
-/// when bytes that were handed out have turned out to be wrong.
+/// As [`read_along_while_it_is_quick`], of one's own download.
+#[cfg(test)]
 pub fn read_along(transfer: Arc<Transfer>, from: u64, to: Option<u64>) -> ByteStream {
     read_along_while_it_is_quick(transfer, None, from, to)
 }
 
-/// As [`read_along`]; but where `own` is given, the download is on behalf of somebody else, whose registry may be
-/// anybody's. When it is too slow, the rest is fetched as `own` says, for this reader alone.
+/// Reads along with a download, from `from` to `to` (not included) or to the end.
+///
+/// The stream ends with an error, which closes the client's connection, when the download fails, and
+/// when bytes that were handed out have turned out to be wrong.
+///
+/// Where `own` is given, the download is on behalf of somebody else, whose registry may be anybody's. When it is too slow, the rest is fetched as `own` says, for this reader alone.
 pub fn read_along_while_it_is_quick(
     transfer: Arc<Transfer>,
     own: Option<Arc<Wanted>>,
@@ -427,10 +429,7 @@ impl Direct {
         }
         let wanted = &self.wanted;
         for &source in self.fetch.contributors() {
-            let place = source
-                .checked_sub(1)
-                .and_then(|number| wanted.places.get(number));
-            match (place, &wanted.shared) {
+            match (wanted.place(source), &wanted.shared) {
                 (Some(place), _) => wanted.liars.note(&place.name, digest),
                 (None, Some(shared)) => shared.discard(digest),
                 (None, None) => {}

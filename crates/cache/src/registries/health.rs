@@ -127,15 +127,20 @@ impl Registries {
 
     /// Notes what was seen of a registry, and starts the trials where that opens its circuit.
     pub(super) fn note(&self, place: &Place, signal: Signal<'_>, detail: &str) {
+        // Most registries answer for all of their lives.
+        let is_known = || self.inner.health.lock().contains_key(&place.endpoint);
+        if signal == Signal::Answered && !is_known() {
+            return;
+        }
+        // The rules are not to be looked at while the other lock is held.
         let is_named = self.is_named(place);
         let now = Instant::now();
         let change = {
             let mut health = self.inner.health.lock();
-            if !health.contains_key(&place.endpoint) {
-                // Most registries answer for all of their lives.
-                if signal == Signal::Answered || !(is_named || has_room(&mut health, now)) {
-                    return;
-                }
+            if !health.contains_key(&place.endpoint)
+                && (signal == Signal::Answered || !(is_named || has_room(&mut health, now)))
+            {
+                return;
             }
             let known = health.entry(place.endpoint.clone()).or_default();
             known.is_named = is_named;
@@ -176,7 +181,8 @@ impl Registries {
         let registries = asking.rules.registries.iter().map(|r| &r.endpoint);
         let targets = asking.rules.redirects.iter().map(|r| &r.to);
         let mut named = registries.chain(targets);
-        named.any(|endpoint| endpoint.domain() == place.endpoint.domain())
+        let domain = place.endpoint.domain();
+        named.any(|endpoint| endpoint.domain() == domain)
     }
 
     /// One question was not answered; whether the registry answers at all is another one.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::wanted::Wanted;
 use super::{BACKOFF, Fetch, Open, PROGRESS_TIMEOUT, SHARED};
-use crate::upstream::{BlobBody, Failure, Failures, Place};
+use crate::upstream::{BlobBody, Failure, Failures};
 
 impl Fetch {
     /// Opens the next source that can go on, waiting where none can at the moment.
@@ -20,7 +20,7 @@ impl Fetch {
                     let source = (self.preferred + step) % count;
                     let is_out = self.ruled_out.get(source).copied().unwrap_or(true);
                     let had_its_turn = self.fruitless.get(source).copied().unwrap_or(true);
-                    if is_out || had_its_turn || self.is_silent(source) != with_silent {
+                    if is_out || had_its_turn || self.wanted.is_silent(source) != with_silent {
                         continue;
                     }
                     match self.try_open(source).await {
@@ -59,26 +59,15 @@ impl Fetch {
         }
     }
 
-    fn is_silent(&self, source: usize) -> bool {
-        self.place(source)
-            .is_some_and(|place| self.wanted.upstream.is_silent(place).is_some())
-    }
-
-    fn place(&self, source: usize) -> Option<&Place> {
-        self.wanted.places.get(source.checked_sub(1)?)
-    }
-
     pub(super) fn name(&self, source: usize) -> String {
-        self.place(source)
+        self.wanted
+            .place(source)
             .map_or_else(|| SHARED.to_owned(), |place| place.name.clone())
     }
 
     async fn try_open(&mut self, source: usize) -> Result<Open, Failure> {
         let wanted = Arc::clone(&self.wanted);
-        let Some(place) = source
-            .checked_sub(1)
-            .and_then(|number| wanted.places.get(number))
-        else {
+        let Some(place) = wanted.place(source) else {
             return self.open_shared(&wanted, source).await;
         };
         let queued = Instant::now();

@@ -120,6 +120,17 @@ impl Wanted {
             && self.asker.credentials == other.asker.credentials
             && self.asker.via == other.asker.via
     }
+
+    /// The place that a source's number stands for; none for the shared store.
+    pub fn place(&self, source: usize) -> Option<&Place> {
+        self.places.get(source.checked_sub(1)?)
+    }
+
+    /// Whether it is of little use to ask a source at the moment.
+    pub fn is_silent(&self, source: usize) -> bool {
+        self.place(source)
+            .is_some_and(|place| self.upstream.is_silent(place).is_some())
+    }
 }
 
 impl std::fmt::Debug for Wanted {

@@ -255,9 +255,7 @@ impl Transfer {
     }
 
     fn blame(&self, source: usize, failures: &mut Failures) {
-        let place = source
-            .checked_sub(1)
-            .and_then(|number| self.wanted.places.get(number));
+        let place = self.wanted.place(source);
         match place {
             Some(place) => {
                 tracing::warn!(
@@ -392,8 +390,7 @@ impl Transfer {
 
     /// A source has answered.
     fn answered(&self, fetch: &Fetch) {
-        let source = fetch.source().and_then(|source| source.checked_sub(1));
-        let place = source.and_then(|number| self.wanted.places.get(number));
+        let place = fetch.source().and_then(|source| self.wanted.place(source));
         self.progress.send_modify(|progress| {
             progress.total = fetch.total().or(progress.total);
             if progress.proven_by.is_none() {

@@ -201,20 +201,15 @@ impl Worker {
     fn next_from(&self, source: usize) -> usize {
         let queue = self.queue.lock();
         let count = self.wanted.places.len() + 1;
-        let is_of_use = |source: &usize| {
-            let place = source
-                .checked_sub(1)
-                .and_then(|number| self.wanted.places.get(number));
-            let is_silent = place.is_some_and(|p| self.wanted.upstream.is_silent(p).is_some());
-            !queue.ruled_out.contains(source) && !is_silent
-        };
+        let is_of_use =
+            |source: &usize| !queue.ruled_out.contains(source) && !self.wanted.is_silent(*source);
         let mut sources = (0..count).map(|step| (source + step) % count);
         sources.find(is_of_use).unwrap_or(source)
     }
 
     /// A turn at a source. None where none is needed yet: the first connection waits for its own when it asks.
     async fn turn(&self, source: usize) -> Option<Turn> {
-        let place = self.wanted.places.get(source.checked_sub(1)?)?;
+        let place = self.wanted.place(source)?;
         if self.is_first {
             return None;
         }
