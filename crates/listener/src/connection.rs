@@ -257,8 +257,9 @@ pub(crate) async fn serve<S, B>(
     B::Error: Into<BoxError>,
 {
     let dead = connection.dead.clone();
-    let served = dead.run_until_cancelled(begin(stream, &connection, options, service));
-    served.await;
+    // In its own allocation, as each request's answer.
+    let begun = Box::pin(begin(stream, &connection, options, service));
+    dead.run_until_cancelled(begun).await;
 }
 
 async fn begin<S, B>(
@@ -377,7 +378,9 @@ where
     service_fn(move |mut request: Request<Incoming>| {
         let under_way = connection.begin();
         request.extensions_mut().insert(Arc::clone(&connection));
-        let answer = service.call(request);
+        // In its own allocation: what is awaited by a future that owns it takes its size twice in that
+        // future, and that again in each future around it.
+        let answer = Box::pin(service.call(request));
         async move {
             let response = answer.await?;
             Ok(response.map(|body| Answering {
