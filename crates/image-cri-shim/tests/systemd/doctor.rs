@@ -16,9 +16,10 @@ fn with_kubelet(tree: &Path) {
     let put = |path, text: &str, mode| put(tree, path, text, mode);
     let program = "#!/bin/sh\nwhile :; do sleep 60 & wait; done\n";
     put("usr/bin/kubelet", program, 0o755);
+    // Type=exec: `systemctl start` is done when kubelet's own process is seen, not systemd's fork of itself.
     put(
         "etc/systemd/system/kubelet.service",
-        "[Service]\nEnvironmentFile=-/etc/default/kubelet\nExecStart=/usr/bin/kubelet --container-runtime-endpoint=unix:///run/containerd/containerd.sock --healthz-port=0 $KUBELET_EXTRA_ARGS\n",
+        "[Service]\nType=exec\nEnvironmentFile=-/etc/default/kubelet\nExecStart=/usr/bin/kubelet --container-runtime-endpoint=unix:///run/containerd/containerd.sock --healthz-port=0 $KUBELET_EXTRA_ARGS\n",
         0o644,
     );
     put(
