@@ -56,6 +56,8 @@ pub struct Storage {
     evictions: AtomicU64,
     /// What is being fetched, and the bytes that it will take.
     reserved: Mutex<HashMap<Digest, u64>>,
+    /// Held while room is looked for.
+    reserving: Mutex<()>,
     /// What is not evicted, and by how many it is held.
     held: Mutex<HashMap<Digest, usize>>,
     touched: Mutex<HashMap<Digest, u64>>,
@@ -136,6 +138,7 @@ impl Storage {
             stored_objects: AtomicU64::new(objects),
             evictions: AtomicU64::new(0),
             reserved: Mutex::default(),
+            reserving: Mutex::default(),
             held: Mutex::default(),
             touched: Mutex::default(),
             changing: Mutex::default(),

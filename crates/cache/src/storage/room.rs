@@ -1,6 +1,6 @@
 //! Room: how much the store may hold, what is reserved in it, and what goes when there is none.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -57,6 +57,8 @@ impl Storage {
     /// Keeps room for something that is about to be stored, and makes room where there is none. False
     /// where there can't be any; what is fetched then passes through.
     pub fn reserve(&self, digest: &Digest, bytes: u64) -> bool {
+        // One after another: two that look at the same time both find the room that is there for one.
+        let _reserving = self.reserving.lock();
         let made = self.make_room(digest, bytes);
         let fits = *made.as_ref().unwrap_or(&false);
         if let Err(error) = &made {
@@ -99,7 +101,7 @@ impl Storage {
             self.warn_crowded(pinned, bytes, limits);
             return Ok(false);
         }
-        self.discard_idle_partials();
+        self.discard_idle_partials(digest);
         missing = self.missing(digest, bytes, limits)?;
         if missing != Missing::default() {
             self.evict(missing.wanted(limits))?;
@@ -126,23 +128,41 @@ impl Storage {
         }
         let missing = self.missing(&nothing, 0, limits)?;
         if missing != Missing::default() {
-            self.discard_idle_partials();
+            self.discard_idle_partials(&nothing);
             self.evict(missing.wanted(limits))?;
         }
         Ok(())
     }
 
     fn missing(&self, digest: &Digest, bytes: u64, limits: SizeLimits) -> io::Result<Missing> {
-        let coming: u64 = {
+        let partials = self.disk.partials().into_iter();
+        let there: HashMap<Digest, u64> =
+            partials.map(|(digest, size, _)| (digest, size)).collect();
+        // Of what is reserved, what has been written is not free any more.
+        let left = |digest: &Digest, bytes: u64| {
+            bytes.saturating_sub(there.get(digest).copied().unwrap_or(0))
+        };
+        let (coming, to_be_written) = {
             let reserved = self.reserved.lock();
             let others = reserved.iter().filter(|(other, _)| *other != digest);
-            others.fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
+            others.fold(
+                (0, left(digest, bytes)),
+                |(all, open): (u64, u64), (other, bytes)| {
+                    (
+                        all.saturating_add(*bytes),
+                        open.saturating_add(left(other, *bytes)),
+                    )
+                },
+            )
         };
         let used = self.stored_bytes().saturating_add(coming);
         let (free, _) = self.disk.space()?;
         Ok(Missing {
             by_size: used.saturating_add(bytes).saturating_sub(limits.max_size),
-            by_free: limits.min_free.saturating_add(bytes).saturating_sub(free),
+            by_free: limits
+                .min_free
+                .saturating_add(to_be_written)
+                .saturating_sub(free),
         })
     }
 
@@ -164,10 +184,11 @@ impl Storage {
         Ok(())
     }
 
-    fn discard_idle_partials(&self) {
+    /// All but `wanted`, which is to go on.
+    fn discard_idle_partials(&self, wanted: &Digest) {
         let reserved = self.reserved.lock();
         for (digest, _, _) in self.disk.partials() {
-            if !reserved.contains_key(&digest) {
+            if digest != *wanted && !reserved.contains_key(&digest) {
                 self.disk.discard_partial(&digest);
             }
         }

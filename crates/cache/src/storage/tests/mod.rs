@@ -245,3 +245,32 @@ fn downloads_that_nobody_goes_on_with_fill_no_disk() {
     assert!(partial.exists());
     assert!(!is_there(&storage, &kept));
 }
+
+#[test]
+fn what_is_still_to_be_written_is_not_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path()).unwrap();
+    let (free, _) = storage.disk().space().unwrap();
+    storage.set_limits(SizeLimits {
+        max_size: u64::MAX,
+        min_free: free - (512 << 20),
+    });
+    assert!(storage.reserve(&Digest::of(b"one"), 300 << 20));
+    assert!(!storage.reserve(&Digest::of(b"two"), 300 << 20));
+}
+
+#[test]
+fn a_download_that_goes_on_keeps_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path()).unwrap();
+    store_blob(&storage, &[1; 400]);
+    let digest = Digest::of(&[2; 400]);
+    let file = storage.disk().open_partial(&digest).unwrap();
+    storage.disk().write_partial(&file, &[2; 300], 0).unwrap();
+    storage.set_limits(SizeLimits {
+        max_size: 700,
+        min_free: 0,
+    });
+    assert!(storage.reserve(&digest, 400));
+    assert!(storage.disk().partial_path(&digest).exists());
+}
