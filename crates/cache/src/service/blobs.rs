@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::manifests::{ended, remembered};
-use super::{Cache, Class, Given, Refusal, Who};
+use super::{Cache, Class, Given, Refusal, SoFar, Who};
 use crate::digest::Digest;
 use crate::index::Link;
 use crate::manifest::Kind;
@@ -133,7 +133,7 @@ impl Cache {
         {
             return Ok((class, Some(size)));
         }
-        let mut last = Refusal::Denied;
+        let mut so_far = SoFar::default();
         for class in self.classes(who) {
             let key = self.key(who, digest, class);
             let (cache, asker, wanted) = (self.clone(), who.clone(), digest.clone());
@@ -146,23 +146,17 @@ impl Cache {
                     return Ok((class, given.what));
                 }
                 Err(refusal) => {
-                    last = refusal;
-                    if let Refusal::Unauthorized(failures) = &last {
-                        self.closed(who, class, failures);
-                    } else if !matches!(last, Refusal::Denied) {
+                    if !self.refused(who, class, refusal, &mut so_far) {
                         break;
                     }
                 }
             }
         }
-        if let Some((class, size)) = self.shared_blob(who, digest, &last).await {
+        let shared = self.shared_blob(who, digest, &so_far.refusal()).await;
+        if let Some((class, size)) = shared {
             return Ok((class, Some(size)));
         }
-        if last.is_everybodys_miss() {
-            let ttl = self.settings().negative_ttl;
-            self.inner.misses.note(&name, ttl);
-        }
-        Err(last)
+        Err(self.refuse(&name, &so_far))
     }
 
     async fn ask_blob(
@@ -223,7 +217,7 @@ impl Cache {
             Some(Class::Caller) => vec![Class::Caller],
             Some(Class::Everybody) | None => self.classes(who),
         };
-        let mut last = Refusal::Denied;
+        let mut so_far = SoFar::default();
         for class in classes {
             let wanted = self.wanted(who, digest, class).await?;
             let (mut transfer, mut is_ours) = self.transfer(wanted.clone());
@@ -287,20 +281,13 @@ impl Cache {
                     });
                 }
                 Err(failures) => {
-                    last = Refusal::of(failures);
-                    if let Refusal::Unauthorized(failures) = &last {
-                        self.closed(who, class, failures);
-                    } else if !matches!(last, Refusal::Denied) {
+                    if !self.refused(who, class, Refusal::of(failures), &mut so_far) {
                         break;
                     }
                 }
             }
         }
-        if last.is_everybodys_miss() {
-            let ttl = self.settings().negative_ttl;
-            self.inner.misses.note(&name, ttl);
-        }
-        Err(last)
+        Err(self.refuse(&name, &so_far))
     }
 
     /// What a download of a blob for this caller asks for.

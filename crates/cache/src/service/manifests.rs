@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::{Cache, Class, Given, Manifest, Refusal, Who};
+use super::{Cache, Class, Given, Manifest, Refusal, SoFar, Who};
 use crate::digest::Digest;
 use crate::index::Link;
 use crate::manifest::{Kind, parse};
@@ -58,7 +58,7 @@ impl Cache {
         {
             return Ok(shared);
         }
-        let mut failures = Failures::default();
+        let mut so_far = SoFar::default();
         for class in self.classes(who) {
             let key = self.key(who, digest, class);
             let (cache, asker, wanted) = (self.clone(), who.clone(), digest.clone());
@@ -71,24 +71,14 @@ impl Cache {
                     return Ok(given.what);
                 }
                 Err(refusal) => {
-                    if let Refusal::Unauthorized(failures) = &refusal {
-                        self.closed(who, class, failures);
-                    } else if class == Class::Everybody && !matches!(refusal, Refusal::Denied) {
-                        if let Some(shared) = self.shared_manifest(who, digest, &refusal).await {
-                            return Ok(shared);
-                        }
-                        // The caller's own would be asked of the same silent places.
-                        if refusal.is_everybodys_miss() {
-                            let ttl = self.settings().negative_ttl;
-                            self.inner.misses.note(&name, ttl);
-                        }
-                        return Err(refusal);
+                    if !self.refused(who, class, refusal, &mut so_far) {
+                        break;
                     }
-                    failures = refusal.failures();
                 }
             }
         }
-        Err(Refusal::of(failures))
+        let shared = self.shared_manifest(who, digest, &so_far.refusal()).await;
+        shared.map_or_else(|| Err(self.refuse(&name, &so_far)), Ok)
     }
 
     pub(super) async fn link_of(&self, who: &Who, digest: &Digest) -> Option<Link> {

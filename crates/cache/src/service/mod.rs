@@ -21,6 +21,7 @@ pub use self::counters::{Counters, Kind as RequestKind, Outcome as RequestOutcom
 pub use self::lists::ListAnswer;
 use self::misses::Misses;
 pub use self::refusal::Refusal;
+use self::refusal::SoFar;
 use crate::digest::Digest;
 use crate::flights::Flights;
 use crate::freshness::Freshness;
@@ -287,13 +288,31 @@ impl Cache {
     /// The classes to try, in their order: everybody's first, unless that was refused a moment ago and
     /// the caller has something of his own.
     fn classes(&self, who: &Who) -> Vec<Class> {
-        let has_own = who.credentials.is_some();
-        let was_refused = self.inner.proofs.is_closed(&who.repository);
-        match (has_own, was_refused) {
-            (false, _) => vec![Class::Everybody],
-            (true, false) => vec![Class::Everybody, Class::Caller],
-            (true, true) => vec![Class::Caller],
+        // Credentials that no place takes are none.
+        if who.credentials.is_none() || self.places(who, Class::Caller).is_empty() {
+            return vec![Class::Everybody];
         }
+        match self.inner.proofs.is_closed(&who.repository) {
+            false => vec![Class::Everybody, Class::Caller],
+            true => vec![Class::Caller, Class::Everybody],
+        }
+    }
+
+    /// Why there is nothing to give, in the end. Where nobody has it, that is remembered.
+    fn refuse(&self, name: &str, so_far: &SoFar) -> Refusal {
+        if so_far.is_miss() {
+            let ttl = self.settings().negative_ttl;
+            self.inner.misses.note(name, ttl);
+        }
+        so_far.refusal()
+    }
+
+    /// Notes what one class was told. Whether the next one may have something else.
+    fn refused(&self, who: &Who, class: Class, refusal: Refusal, so_far: &mut SoFar) -> bool {
+        if let Refusal::Unauthorized(failures) = &refusal {
+            self.closed(who, class, failures);
+        }
+        so_far.add(class, refusal)
     }
 
     fn places(&self, who: &Who, class: Class) -> Vec<Place> {

@@ -7,7 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use policy::CredentialChoice;
 
 use super::manifests::{ended, remembered};
-use super::{Cache, Class, Given, Manifest, Refusal, Who};
+use super::{Cache, Class, Given, Manifest, Refusal, SoFar, Who};
 use crate::digest::Digest;
 use crate::freshness::{Asked, Decision, Heard, Stale, Whose, decide, is_fresh, is_taken_back};
 use crate::index::{Link, Tag, TagName};
@@ -58,8 +58,15 @@ impl Cache {
         if who.credentials.is_none() && self.inner.misses.has(&miss) {
             return Err(Refusal::NotFound(remembered()));
         }
-        let mut last = Refusal::Denied;
-        for class in self.classes(who) {
+        let mut so_far = SoFar::default();
+        let mut classes = self.classes(who);
+        let own = known.and_then(|tag| self.own_place(who, &tag));
+        if own.as_ref().is_some_and(|own| !own.is_callers()) {
+            // What the tag's own place says decides, and only everybody's round asks that.
+            classes.sort_by_key(|class| *class != Class::Everybody);
+        }
+        let mut own = own.map(|own| asked(&own, Class::Everybody));
+        for class in classes {
             let key = RoundKey {
                 name: name.clone(),
                 caller: match class {
@@ -68,9 +75,11 @@ impl Cache {
                 },
                 via: Arc::clone(&who.via),
             };
-            let (cache, asker, asked) = (self.clone(), who.clone(), name.clone());
+            let (cache, asker, wanted, own_said) =
+                (self.clone(), who.clone(), name.clone(), own.clone());
             let round = self.inner.rounds.join(key, move || {
-                async move { Arc::new(cache.round(&asker, &asked, class).await) }.boxed()
+                let round = async move { cache.round(&asker, &wanted, class, own_said).await };
+                round.map(Arc::new).boxed()
             });
             let outcome = round.await;
             match outcome.as_deref() {
@@ -81,29 +90,29 @@ impl Cache {
                 Some(Outcome::Stale(digest, why, failures)) => {
                     return self.stale(who, &name, digest, *why, failures).await;
                 }
-                Some(Outcome::Private(failures)) => {
-                    self.closed(who, class, failures);
-                    last = Refusal::Unauthorized(failures.clone());
-                }
-                Some(Outcome::Nothing(failures)) => {
-                    last = Refusal::of(failures.clone());
-                    if let Refusal::Unauthorized(failures) = &last {
-                        self.closed(who, class, failures);
-                    } else if !matches!(last, Refusal::Denied) {
+                Some(Outcome::Private(failures) | Outcome::Nothing(failures)) => {
+                    let said = failures.0.iter();
+                    for (place, failure) in said {
+                        if let Some(own) = own.as_mut().filter(|own| own.name == *place) {
+                            own.heard = Some(Heard::Failed(failure.clone()));
+                        }
+                    }
+                    let refusal = Refusal::of(failures.clone());
+                    if !self.refused(who, class, refusal, &mut so_far) {
                         break;
                     }
                 }
                 None => return Err(Refusal::Unreachable(ended())),
             }
         }
-        if let Some(shared) = self.shared_tag(who, &name, &last).await {
-            return Ok(shared);
-        }
-        if last.is_everybodys_miss() {
-            let ttl = self.settings().negative_ttl;
-            self.inner.misses.note(&miss, ttl);
-        }
-        Err(last)
+        let shared = self.shared_tag(who, &name, &so_far.refusal()).await;
+        shared.map_or_else(|| Err(self.refuse(&miss, &so_far)), Ok)
+    }
+
+    /// The place that a tag came from, where the config still has it.
+    fn own_place(&self, who: &Who, tag: &Tag) -> Option<Place> {
+        let places = self.places(who, Class::Everybody).into_iter();
+        places.into_iter().find(|place| place.name == tag.place)
     }
 
     async fn known_tag(&self, name: &TagName) -> Option<Tag> {
@@ -139,25 +148,27 @@ impl Cache {
         Ok(manifest)
     }
 
-    /// Asks the places what a tag means, decides, and fetches what is new.
-    async fn round(&self, who: &Who, name: &TagName, class: Class) -> Outcome {
+    /// Asks the places what a tag means, decides, and fetches what is new. `own_said`: what the tag's own place said to
+    /// everybody, for a caller whose credentials it does not take.
+    async fn round(
+        &self,
+        who: &Who,
+        name: &TagName,
+        class: Class,
+        own_said: Option<Asked>,
+    ) -> Outcome {
         let rules = self.settings().freshness.clone();
         let known = self.known_tag(name).await;
         let places = self.places(who, class);
         let asker = self.asker(who, class);
-        let mut asked: Vec<Asked> = places
-            .iter()
-            .map(|place| Asked {
-                name: place.name.clone(),
-                priority: place.priority,
-                whose: match (&place.credentials, class) {
-                    (CredentialChoice::Configured(_), _) => Whose::Config,
-                    (CredentialChoice::Callers, Class::Caller) => Whose::Caller,
-                    (CredentialChoice::Callers | CredentialChoice::Anonymous, _) => Whose::Nobody,
-                },
-                heard: None,
-            })
-            .collect();
+        let mut asked: Vec<Asked> = places.iter().map(|place| asked(place, class)).collect();
+        let is_elsewhere = |own: &Asked| !asked.iter().any(|place| place.name == own.name);
+        if class == Class::Caller
+            && let Some(own) = own_said.filter(is_elsewhere)
+        {
+            // Behind all others, so that their numbers stay.
+            asked.push(own);
+        }
         // First those that can decide: the tag's own place and all above it; or, for a new tag, all
         // that the config names. The rest only where these have not decided.
         let own = known
@@ -344,6 +355,20 @@ impl Cache {
         if let Err(error) = set.await {
             self.storage().report_failure(&error);
         }
+    }
+}
+
+/// A place that is to be asked.
+fn asked(place: &Place, class: Class) -> Asked {
+    Asked {
+        name: place.name.clone(),
+        priority: place.priority,
+        whose: match (&place.credentials, class) {
+            (CredentialChoice::Configured(_), _) => Whose::Config,
+            (CredentialChoice::Callers, Class::Caller) => Whose::Caller,
+            (CredentialChoice::Callers | CredentialChoice::Anonymous, _) => Whose::Nobody,
+        },
+        heard: None,
     }
 }
 

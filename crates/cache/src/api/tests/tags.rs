@@ -149,3 +149,110 @@ async fn a_tag_that_is_private_at_its_place_is_what_it_is_elsewhere() {
     let path = format!("/v2/quay.io/x/manifests/{old}");
     assert_eq!(world.get(&path).await.status, 401);
 }
+
+/// What anna sends.
+const ANNA: (&str, &str) = ("authorization", "Basic YW5uYTpzZWNyZXQ=");
+
+/// A mirror, with the config's password, that gave `quay.io/x:1`; it refuses everything now, for longer than `authStale`
+/// lets pass.
+async fn a_refused_password(world: &World) -> Image {
+    world
+        .upstream
+        .with("mirror", |fake| fake.is_configured = true);
+    place(world, "mirror", 900);
+    let old = push(world, "mirror", "1", b"old");
+    pull(world, "quay.io/x", "1", &[]).await.unwrap();
+    world
+        .upstream
+        .with("mirror", |fake| fake.doors = Doors::Closed);
+    let mut settings = settings();
+    settings.freshness.auth_stale = Duration::ZERO;
+    world.cache.configure(settings);
+    old
+}
+
+/// The origin, which takes the caller's credentials and knows anna.
+fn an_origin(world: &World) {
+    place(world, "origin", 0);
+    world.upstream.with("origin", |fake| {
+        fake.is_callers = true;
+        fake.doors = Doors::For("anna".into());
+    });
+}
+
+#[tokio::test]
+async fn credentials_that_no_place_takes_are_none() {
+    let world = World::new();
+    let old = a_refused_password(&world).await;
+    let by_digest = format!("/v2/quay.io/x/manifests/{}", Digest::of(b"unknown"));
+    let blob = format!("/v2/quay.io/x/blobs/{}", Digest::of(b"no blob"));
+    for path in [
+        "/v2/quay.io/x/manifests/1",
+        "/v2/quay.io/x/manifests/2",
+        "/v2/quay.io/x/tags/list",
+        &by_digest,
+        &blob,
+    ] {
+        for headers in [vec![], vec![ANNA], vec![ANNA]] {
+            let answer = world.ask(Method::GET, path, &headers).await;
+            assert_eq!(answer.status, 401, "{path} {headers:?}");
+        }
+    }
+    // What it gave while the password was good is still everybody's, by its digest.
+    let path = format!("/v2/quay.io/x/manifests/{}", old.manifest);
+    assert_eq!(world.get(&path).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_place_that_refuses_may_have_what_the_callers_own_has_not() {
+    let world = World::new();
+    a_refused_password(&world).await;
+    an_origin(&world);
+    let by_digest = format!("/v2/quay.io/x/manifests/{}", Digest::of(b"unknown"));
+    let blob = format!("/v2/quay.io/x/blobs/{}", Digest::of(b"no blob"));
+    for path in [
+        "/v2/quay.io/x/manifests/1",
+        "/v2/quay.io/x/manifests/2",
+        &by_digest,
+        &blob,
+    ] {
+        // The second and third time it is known that the repository refuses everybody; and nothing is remembered of it.
+        for headers in [vec![ANNA], vec![ANNA], vec![ANNA], vec![]] {
+            let answer = world.ask(Method::GET, path, &headers).await;
+            assert_eq!(answer.status, 401, "{path} {headers:?}");
+        }
+    }
+    // Where no place refuses the caller, he is told what is so, and others are not.
+    world
+        .upstream
+        .with("mirror", |fake| fake.doors = Doors::Open);
+    for path in ["/v2/quay.io/x/manifests/3", &by_digest, &blob] {
+        for _ in 0..2 {
+            assert_eq!(world.ask(Method::GET, path, &[ANNA]).await.status, 404);
+            assert_eq!(world.get(path).await.status, 401);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tag_stays_with_a_place_that_does_not_take_the_callers_credentials() {
+    let world = World::new();
+    let old = a_refused_password(&world).await;
+    an_origin(&world);
+    let new = push(&world, "origin", "1", b"new");
+    let digest = async || {
+        let answer = world
+            .ask(Method::GET, "/v2/quay.io/x/manifests/1", &[ANNA])
+            .await;
+        answer.header("docker-content-digest").to_owned()
+    };
+    // It is known that the repository refuses everybody.
+    assert_eq!(world.get("/v2/quay.io/x/manifests/2").await.status, 401);
+    world.cache.configure(settings());
+    assert_eq!(digest().await, old.manifest.as_str());
+    // `authStale` is over.
+    let mut late = settings();
+    late.freshness.auth_stale = Duration::ZERO;
+    world.cache.configure(late);
+    assert_eq!(digest().await, new.manifest.as_str());
+}

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use self::query::{Query, is_in_order};
-use super::{Cache, Refusal, Who};
+use super::{Cache, Refusal, SoFar, Who};
 use crate::digest::Digest;
 use crate::manifest::{OCI_INDEX, Parsed, parse};
 use crate::upstream::{Failure, Failures, List, ListBody};
@@ -47,7 +47,7 @@ impl Cache {
     ) -> Result<ListAnswer, Refusal> {
         let wanted = Query::parse(query);
         let query = wanted.for_registry(query);
-        let mut last = Refusal::Denied;
+        let mut so_far = SoFar::default();
         for class in self.classes(who) {
             let mut failures = Failures::default();
             let asker = self.asker(who, class);
@@ -69,14 +69,11 @@ impl Cache {
                     Err(failure) => failures.note(&place.name, failure),
                 }
             }
-            last = Refusal::of(failures);
-            if let Refusal::Unauthorized(failures) = &last {
-                self.closed(who, class, failures);
-            } else if !matches!(last, Refusal::Denied) {
+            if !self.refused(who, class, Refusal::of(failures), &mut so_far) {
                 break;
             }
         }
-        match (last, list) {
+        match (so_far.refusal(), list) {
             // No registry has any: the specification wants an empty index, never a 404.
             (Refusal::NotFound(_), List::Referrers(_)) => Ok(referrers(Vec::new(), &wanted)),
             (refusal @ (Refusal::NotFound(_) | Refusal::Unauthorized(_)), _) => Err(refusal),
