@@ -135,7 +135,7 @@ pub async fn serve(
             }
         }
     };
-    let cut_off: BoxFuture<'static, ()> = match deadline {
+    let (cut_off, patience): (BoxFuture<'static, ()>, _) = match deadline {
         Err(until) => {
             listener.leave();
             phase.send_replace(Phase::HandedOver);
@@ -147,7 +147,7 @@ pub async fn serve(
                     tracing::info!("handed over: waiting for calls in flight: {calls}");
                 }
             }
-            until
+            (until, PATIENT_HELLO_TIMEOUT)
         }
         Ok(deadline) => {
             // Whoever connected before the file was gone was let in.
@@ -156,20 +156,27 @@ pub async fn serve(
             }
             phase.send_replace(Phase::Closing);
             let deadline = deadline.max(Instant::now() + CLOSE_TIMEOUT);
-            Box::pin(tokio::time::sleep_until(deadline.into()))
+            let cut_off = Box::pin(tokio::time::sleep_until(deadline.into()));
+            (cut_off, GOODBYE_TIMEOUT)
         }
     };
     let closed = async { while connections.join_next().await.is_some() {} };
     let in_time = tokio::select! {
         biased;
         () = closed => true,
+        // A client that does not read, such as a stopped `crictl`, never goes by itself.
+        () = service.idle_for(CLOSE_TIMEOUT + patience) => false,
         () = cut_off => false,
     };
     if !in_time {
-        tracing::warn!(
-            "calls were still in flight when their time was up; cutting them off: {}",
-            service.in_flight
-        );
+        match service.in_flight.to_string() {
+            calls if calls.is_empty() => {
+                tracing::debug!("hanging up on clients that were asked to go and did not");
+            }
+            calls => tracing::warn!(
+                "calls were still in flight when their time was up; cutting them off: {calls}"
+            ),
+        }
         connections.shutdown().await;
     }
 }
@@ -221,6 +228,17 @@ impl Service {
             self.in_flight.wait_for_present().await;
             // Those that have begun meanwhile may be long ones too.
             if began.elapsed() < QUIET_INTERVAL {
+                return;
+            }
+        }
+    }
+
+    /// Ends when no call has been in flight for so long.
+    async fn idle_for(&self, time: Duration) {
+        loop {
+            self.in_flight.wait_for_present().await;
+            tokio::time::sleep(time).await;
+            if self.in_flight.to_string().is_empty() {
                 return;
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cri::call::PassThrough;
 use futures_util::future::poll_fn;
 use testkit::wait::until;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::world::{Client, World, frame, next, patiently};
@@ -217,9 +217,28 @@ async fn calls_that_take_too_long_are_cut_off() {
     world.cancellations(1).await;
 }
 
+/// A stopped `crictl` answers no PING, and hangs up on nobody.
+#[tokio::test]
+async fn a_client_that_stands_still_does_not_hold_up_the_end() {
+    for hands_over in [false, true] {
+        // Far longer than a test waits.
+        let mut world = World::with(Arc::new(PassThrough), Duration::from_secs(3600)).await;
+        let mut still = UnixStream::connect(&world.socket).await.unwrap();
+        let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        still.write_all(hello).await.unwrap();
+        assert_ne!(still.read(&mut [0; 64]).await.unwrap(), 0);
+        let _cut_off = if hands_over {
+            Some(world.hand_over())
+        } else {
+            world.stop();
+            None
+        };
+        patiently("the end", &mut world.server).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn who_does_not_speak_http2_is_shown_out() {
-    use tokio::io::AsyncWriteExt;
     let world = World::start().await;
     for hello in [
         "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
