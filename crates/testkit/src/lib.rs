@@ -30,7 +30,7 @@
 //! | [`recording`] | what a registry was asked |
 //! | [`netns`] | a network of a test's own, with a host that drops every packet |
 //! | [`relay`] | a way from such a network, or a systemd's, to a server of this machine |
-//! | [`tree`] | what is in a folder |
+//! | [`tree`] | what is in a folder, and what is put there |
 //! | [`wait`] | waiting for a condition with a deadline |
 
 pub mod admission;
