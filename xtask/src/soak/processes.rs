@@ -1,5 +1,6 @@
 //! Memory, descriptors and threads of the program's processes, and whether they grow.
 
+use std::collections::HashSet;
 use std::fs;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(crate) struct Sample {
     /// Counted from the beginning of the run.
     pub(crate) at: Duration,
     pub(crate) rss_kib: u64,
+    /// Without connections that clients hold open.
     pub(crate) fds: u64,
     /// Without those of the pool.
     pub(crate) threads: u64,
@@ -65,14 +67,56 @@ pub(crate) fn sample(pid: u32, at: Duration) -> Result<Sample> {
         let is_pool = name.trim_end() == POOL;
         *if is_pool { &mut pool } else { &mut threads } += 1;
     }
-    let fds = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
     Ok(Sample {
         at,
         rss_kib: testkit::shim::rss_kib(pid)?,
-        fds: fds as u64,
+        fds: own_descriptors(pid)?,
         threads,
         pool,
     })
+}
+
+/// Descriptors but for TCP connections that clients hold open: containerd keeps those of its last pulls, dozens or
+/// hundreds of them, and closes them when it likes. A leak of the process's own would not be seen among these.
+fn own_descriptors(pid: u32) -> Result<u64> {
+    let accepted: HashSet<String> = accepted(pid)?;
+    let mut own = 0;
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let target = fs::read_link(descriptor?.path()).unwrap_or_default();
+        let target = target.to_string_lossy();
+        let inode = target
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']'));
+        own += u64::from(inode.is_none_or(|inode| !accepted.contains(inode)));
+    }
+    Ok(own)
+}
+
+/// The inodes of the TCP connections whose local port is one that is listened on (proc_net(5): `tcp`).
+fn accepted(pid: u32) -> Result<HashSet<String>> {
+    const LISTEN: &str = "0A";
+    let mut sockets = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}"))?;
+        for line in text.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, local, _, state, .., _] = fields[..] else {
+                continue;
+            };
+            let port = local.rsplit(':').next().unwrap_or_default().to_owned();
+            let inode = fields.get(9).copied().unwrap_or_default().to_owned();
+            sockets.push((port, state == LISTEN, inode));
+        }
+    }
+    let listening: HashSet<String> = sockets
+        .iter()
+        .filter(|(_, listens, _)| *listens)
+        .map(|(port, _, _)| port.clone())
+        .collect();
+    let accepted = sockets.into_iter().filter_map(|(port, listens, inode)| {
+        (!listens && listening.contains(&port)).then_some(inode)
+    });
+    Ok(accepted.collect())
 }
 
 impl Life {
@@ -204,6 +248,22 @@ mod tests {
         assert!(leaking.descriptors().grows, "{:?}", leaking.descriptors());
         let moving = life(18, |_| 30_000, |seconds| 20 + seconds % 90);
         assert!(!moving.descriptors().grows, "{:?}", moving.descriptors());
+    }
+
+    #[test]
+    fn a_connection_that_a_client_has_made_is_not_ours_to_close() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (served, _) = listener.accept().unwrap();
+        let accepted = accepted(std::process::id()).unwrap();
+        let is_accepted = |socket: &dyn std::os::fd::AsRawFd| {
+            let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+            let link = link.to_str().unwrap();
+            accepted.contains(link.trim_start_matches("socket:[").trim_end_matches(']'))
+        };
+        assert!(is_accepted(&served));
+        assert!(!is_accepted(&client));
+        assert!(!is_accepted(&listener));
     }
 
     #[test]

@@ -91,7 +91,8 @@ pub fn read_along(transfer: Arc<Transfer>, from: u64, to: Option<u64>) -> ByteSt
 /// The stream ends with an error, which closes the client's connection, when the download fails, and
 /// when bytes that were handed out have turned out to be wrong.
 ///
-/// Where `own` is given, the download is on behalf of somebody else, whose registry may be anybody's. When it is too slow, the rest is fetched as `own` says, for this reader alone.
+/// Where `own` is given, the download is on behalf of somebody else, whose registry may be anybody's. When it
+/// is too slow, the rest is fetched as `own` says, for this reader alone.
 pub fn read_along_while_it_is_quick(
     transfer: Arc<Transfer>,
     own: Option<Arc<Wanted>>,
