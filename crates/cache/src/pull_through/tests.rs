@@ -250,6 +250,24 @@ async fn without_a_length_the_digest_says_where_the_end_is() {
     assert_eq!(world.pull(&digest).await.unwrap(), blob);
 }
 
+/// `Content-Range: bytes 0-4194303/*` (RFC 9110, section 14.4).
+#[tokio::test]
+async fn a_part_of_a_blob_whose_length_is_not_said_is_not_the_whole() {
+    for hint in [10 * 1024 * 1024, 1024 * 1024 * 1024] {
+        let world = World::new();
+        let blob = content(10 * 1024 * 1024);
+        let digest = world.has("a", &blob, Sending::WithoutLength);
+        let how = Parallelism {
+            connections: 4,
+            above: 1024 * 1024,
+        };
+        let transfer = world.join(&digest, Some(hint), how);
+        assert!(collect(&transfer, 0, None).await.unwrap() == blob);
+        assert!(world.is_stored(&digest));
+        assert_eq!(world.upstream.sent(), blob.len() as u64);
+    }
+}
+
 #[tokio::test]
 async fn large_blobs_come_over_several_connections_from_all_who_have_them() {
     let world = World::new();

@@ -183,6 +183,13 @@ impl Fetch {
         Ok(!gives_all)
     }
 
+    /// Is done with the open source's answer. The rest is asked for anew.
+    pub fn close(&mut self) {
+        self.preferred = self.source().unwrap_or(self.preferred);
+        self.open = None;
+        self.ended = None;
+    }
+
     /// Goes on to the end of the blob.
     pub fn unbounded(&mut self) {
         self.end = None;

@@ -433,9 +433,18 @@ impl Transfer {
                     .await?;
                 return Ok(total);
             }
-            _ => fetch.unbounded(),
+            _ => {}
         }
-        let copied = self.copy(assembly, &mut fetch, None).await;
+        let mut copied = Ok(());
+        if gives_part && end.is_some() && fetch.total().is_none() {
+            // `Content-Range: bytes 0-4194303/*`: what is open ends with the part, and not with the blob.
+            copied = self.copy(assembly, &mut fetch, None).await;
+            fetch.close();
+        }
+        fetch.unbounded();
+        if copied.is_ok() {
+            copied = self.copy(assembly, &mut fetch, None).await;
+        }
         contributors.extend_from_slice(fetch.contributors());
         if contributors.is_empty() {
             // An empty body is an answer, too.
