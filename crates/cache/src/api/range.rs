@@ -19,6 +19,10 @@ pub(super) fn parse(header: &str, length: u64) -> Wanted {
     let Some(specs) = header.trim().strip_prefix("bytes=") else {
         return Wanted::All;
     };
+    if length == 0 {
+        // Some clients send a range with every request. There is nothing of which to refuse a part.
+        return Wanted::All;
+    }
     let mut parts = Vec::new();
     let mut bytes: u64 = 0;
     for (number, spec) in specs.split(',').enumerate() {
@@ -110,7 +114,9 @@ mod tests {
         }
         let many = format!("bytes={}", vec!["0-0"; 40].join(","));
         assert_eq!(parse(&many, 100), Wanted::All);
-        assert_eq!(parse("bytes=0-", 0), Wanted::Unsatisfiable);
+        for header in ["bytes=0-", "bytes=5-", "bytes=-5"] {
+            assert_eq!(parse(header, 0), Wanted::All, "{header}");
+        }
     }
 
     proptest! {
