@@ -78,6 +78,10 @@ pub(crate) struct FakePlace {
     pub(crate) lists_referrers: bool,
     /// The digest that a HEAD names instead of the right one.
     pub(crate) named: Option<Digest>,
+    /// What it answers to who asks for a blob while it sends one.
+    pub(crate) one_at_a_time: Option<Failure>,
+    /// Held by each blob that is being sent.
+    pub(crate) under_way: Arc<()>,
     /// Wait before every answer.
     pub(crate) delay: Duration,
     /// Wait before every piece of a blob.
@@ -264,9 +268,15 @@ impl Upstream for FakeUpstream {
     ) -> BoxFuture<'a, Result<BlobBody, Failure>> {
         Box::pin(async move {
             self.enter(place, asker, |fake| fake.blob_gets += 1).await?;
-            let (blob, sending, pace) = self.read(&place.name, |fake| {
+            let (blob, sending, pace, under_way) = self.read(&place.name, |fake| {
+                if let Some(failure) = &fake.one_at_a_time
+                    && Arc::strong_count(&fake.under_way) > 1
+                {
+                    return Err(failure.clone());
+                }
                 let blob = fake.blobs.get(digest).ok_or(Failure::NotFound)?;
-                Ok((blob.clone(), fake.sending.clone(), fake.pace))
+                let under_way = Arc::clone(&fake.under_way);
+                Ok((blob.clone(), fake.sending.clone(), fake.pace, under_way))
             })?;
             let total = blob.len() as u64;
             let knows_ranges = !matches!(
@@ -301,6 +311,7 @@ impl Upstream for FakeUpstream {
             let (upstream, name) = (self.clone(), place.name.clone());
             let pieces = stream::unfold((content, start, 0u64), move |(mut rest, at, sent)| {
                 let (upstream, name) = (upstream.clone(), name.clone());
+                let _under_way = &under_way;
                 async move {
                     let is_cut_at_the_end = upstream.read(&name, |fake| {
                         matches!(fake.sending, Sending::WithoutLengthCutAt(end) if end == at)

@@ -9,7 +9,7 @@ use crate::fake::{FakeUpstream, Sending};
 use crate::name::Repository;
 use crate::storage::SizeLimits;
 use crate::store::ByteStream;
-use crate::upstream::{Asker, Upstream};
+use crate::upstream::{Asker, Failure, Upstream};
 
 const SEQUENTIAL: Parallelism = Parallelism {
     connections: 1,
@@ -248,6 +248,34 @@ async fn without_a_length_the_digest_says_where_the_end_is() {
     let blob = content(300_000);
     let digest = world.has("a", &blob, Sending::WithoutLength);
     assert_eq!(world.pull(&digest).await.unwrap(), blob);
+}
+
+/// Each further connection would only wait, and hold what the first one could fetch.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_counts_connections_holds_up_no_blob() {
+    let world = World::new();
+    let blob = content(32 * 1024 * 1024);
+    let digest = world.has("a", &blob, Sending::Well);
+    let pace = Duration::from_millis(1);
+    world.upstream.with("a", |fake| {
+        fake.pace = pace;
+        fake.one_at_a_time = Some(Failure::RateLimited(None));
+    });
+    let how = Parallelism {
+        connections: 4,
+        above: 1024 * 1024,
+    };
+    let began = tokio::time::Instant::now();
+    let transfer = world.join(&digest, Some(blob.len() as u64), how);
+    assert!(transfer.finished().await);
+    assert!(world.is_stored(&digest));
+    // Of a clock that stands still while anybody works.
+    let pieces = u32::try_from(blob.len() / (16 * 1024)).unwrap();
+    assert!(
+        began.elapsed() < pace * pieces * 3 / 2,
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 /// `Content-Range: bytes 0-4194303/*` (RFC 9110, section 14.4).

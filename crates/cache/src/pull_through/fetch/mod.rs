@@ -183,6 +183,15 @@ impl Fetch {
         Ok(!gives_all)
     }
 
+    /// Tries each source once. Whether one is asked for less now, and none gives anything.
+    pub async fn is_limited(&mut self) -> bool {
+        if self.open.is_some() || self.try_all().await {
+            return false;
+        }
+        let mut failures = self.failures.0.iter();
+        failures.any(|(_, failure)| matches!(failure, Failure::RateLimited(_)))
+    }
+
     /// Is done with the open source's answer. The rest is asked for anew.
     pub fn close(&mut self) {
         self.preferred = self.source().unwrap_or(self.preferred);

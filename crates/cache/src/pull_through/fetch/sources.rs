@@ -13,24 +13,8 @@ impl Fetch {
     /// Opens the next source that can go on, waiting where none can at the moment.
     pub(super) async fn reopen(&mut self) -> Result<(), Failures> {
         loop {
-            let count = self.ruled_out.len();
-            // Those whose circuit is open come last: they may be back.
-            for with_silent in [false, true] {
-                for step in 0..count {
-                    let source = (self.preferred + step) % count;
-                    let is_out = self.ruled_out.get(source).copied().unwrap_or(true);
-                    let had_its_turn = self.fruitless.get(source).copied().unwrap_or(true);
-                    if is_out || had_its_turn || self.wanted.is_silent(source) != with_silent {
-                        continue;
-                    }
-                    match self.try_open(source).await {
-                        Ok(open) => {
-                            self.open = Some(open);
-                            return Ok(());
-                        }
-                        Err(failure) => self.note(source, failure),
-                    }
-                }
+            if self.try_all().await {
+                return Ok(());
             }
             let is_hopeless = self.ruled_out.iter().all(|out| *out);
             if is_hopeless || !self.arrived || self.last_progress.elapsed() > PROGRESS_TIMEOUT {
@@ -40,6 +24,30 @@ impl Fetch {
             self.fruitless.fill(false);
             tokio::time::sleep(BACKOFF.pause(self.idle_rounds)).await;
         }
+    }
+
+    /// Opens the next source that can go on. False where none can at the moment.
+    pub(super) async fn try_all(&mut self) -> bool {
+        let count = self.ruled_out.len();
+        // Those whose circuit is open come last: they may be back.
+        for with_silent in [false, true] {
+            for step in 0..count {
+                let source = (self.preferred + step) % count;
+                let is_out = self.ruled_out.get(source).copied().unwrap_or(true);
+                let had_its_turn = self.fruitless.get(source).copied().unwrap_or(true);
+                if is_out || had_its_turn || self.wanted.is_silent(source) != with_silent {
+                    continue;
+                }
+                match self.try_open(source).await {
+                    Ok(open) => {
+                        self.open = Some(open);
+                        return true;
+                    }
+                    Err(failure) => self.note(source, failure),
+                }
+            }
+        }
+        false
     }
 
     fn note(&mut self, source: usize, failure: Failure) {

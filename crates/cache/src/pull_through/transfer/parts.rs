@@ -34,6 +34,8 @@ struct Queue {
     running: Vec<Arc<Chunk>>,
     ruled_out: Vec<usize>,
     contributors: Vec<usize>,
+    /// The first connection has found nothing more to fetch.
+    first_is_done: bool,
 }
 
 impl Transfer {
@@ -71,6 +73,7 @@ impl Transfer {
             running: Vec::new(),
             ruled_out,
             contributors: Vec::new(),
+            first_is_done: false,
         }));
         let sources = self.wanted.places.len().max(1);
         let best = first.source().unwrap_or(0);
@@ -151,9 +154,14 @@ impl Worker {
                 Some(begun) => begun,
                 None => {
                     preferred = self.next_from(preferred);
-                    let turn = tokio::select! {
-                        turn = self.turn(preferred) => turn,
-                        () = self.done.cancelled() => return Ok(()),
+                    let turn = if self.is_first {
+                        // It waits for its own when it asks.
+                        None
+                    } else {
+                        tokio::select! {
+                            turn = self.turn(preferred) => turn,
+                            () = self.done.cancelled() => return Ok(()),
+                        }
                     };
                     let Some(chunk) = self.take() else {
                         self.done.cancel();
@@ -173,6 +181,10 @@ impl Worker {
                     (chunk, fetch)
                 }
             };
+            if !self.is_first && fetch.is_limited().await && self.give_back(&chunk) {
+                // A registry that counts connections: the others are enough.
+                return Ok(());
+            }
             let copied = transfer
                 .copy(&self.assembly, &mut fetch, Some(&chunk))
                 .await;
@@ -207,12 +219,9 @@ impl Worker {
         sources.find(is_of_use).unwrap_or(source)
     }
 
-    /// A turn at a source. None where none is needed yet: the first connection waits for its own when it asks.
+    /// A turn at a source. None where none is needed.
     async fn turn(&self, source: usize) -> Option<Turn> {
         let place = self.wanted.place(source)?;
-        if self.is_first {
-            return None;
-        }
         let host = place.endpoint.domain();
         self.wanted.limits.acquire_further(host).await
     }
@@ -226,6 +235,19 @@ impl Worker {
         chunk
     }
 
+    /// Leaves a chunk to the other connections. False where there may be none left that takes it.
+    fn give_back(&self, chunk: &Arc<Chunk>) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.first_is_done {
+            return false;
+        }
+        queue.running.retain(|running| !Arc::ptr_eq(running, chunk));
+        let (at, end) = (&chunk.at, &chunk.end);
+        let rest = (at.load(Ordering::Acquire), end.load(Ordering::Acquire));
+        queue.waiting.push_back(rest);
+        true
+    }
+
     /// The next chunk, or the second half of what the slowest connection still has to fetch.
     fn take(&self) -> Option<Arc<Chunk>> {
         let mut queue = self.queue.lock();
@@ -236,12 +258,21 @@ impl Worker {
                     let end = chunk.end.load(Ordering::Acquire);
                     end.saturating_sub(chunk.at.load(Ordering::Acquire))
                 };
-                let slowest = queue.running.iter().max_by_key(|chunk| left(chunk))?;
-                if left(slowest) < MIN_SHARED {
+                let slowest = queue
+                    .running
+                    .iter()
+                    .max_by_key(|chunk| left(chunk))
+                    .cloned();
+                let Some(slowest) = slowest else {
+                    queue.first_is_done |= self.is_first;
+                    return None;
+                };
+                if left(&slowest) < MIN_SHARED {
+                    queue.first_is_done |= self.is_first;
                     return None;
                 }
                 let end = slowest.end.load(Ordering::Acquire);
-                let middle = end - left(slowest) / 2;
+                let middle = end - left(&slowest) / 2;
                 slowest.end.store(middle, Ordering::Release);
                 (middle, end)
             }
