@@ -2,7 +2,7 @@
 # Prints a kubeconfig with the identity of the ServiceAccount image-cri-shim, made from the current
 # context of kubectl and the token Secret of token.yaml:
 #
-#   ./kubeconfig.sh > image-cri-shim.kubeconfig
+#   sh kubeconfig.sh > image-cri-shim.kubeconfig
 set -eu
 
 secret=image-cri-shim-token
