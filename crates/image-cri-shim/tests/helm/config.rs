@@ -43,6 +43,65 @@ fn the_config_is_the_values_and_nothing_is_wrong_with_it() {
     }
 }
 
+/// What `helm install` says at its end.
+fn notes(config: &Value) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let values = dir.path().join("values.yaml");
+    std::fs::write(&values, json!({"config": config}).to_string()).unwrap();
+    let (chart, values) = (world::chart(), values.display().to_string());
+    let arguments = ["install", "release", chart.to_str().unwrap()];
+    let options = ["--dry-run=client", "--values", &values];
+    let output = world::helm(&[&arguments[..], &options].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (_, notes) = text.split_once("\nNOTES:\n").unwrap_or_else(|| {
+        panic!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    });
+    notes.to_owned()
+}
+
+#[test]
+fn passwords_in_the_config_are_warned_about_wherever_they_stand() {
+    let s3 = |secret: &str| {
+        json!({"store": {"s3": {"bucket": "b",
+            "credentials": {"accessKeyId": "i", "secretAccessKey": secret}}}})
+    };
+    for (config, place) in [
+        (json!({"address": "a.corp", "auth": "u:hunter2"}), "a.corp"),
+        (
+            json!({"address": "a.corp", "auth": {"username": "u", "password": "hunter2"}}),
+            "a.corp",
+        ),
+        (
+            json!({"registries": [{"address": "b.corp", "auth": "u:hunter2"}]}),
+            "b.corp",
+        ),
+        (
+            json!({"registries": [{"address": "http://u:hunter2@b.corp"}]}),
+            "b.corp",
+        ),
+        (
+            json!({"imageRedirMapping": [{"src": "a.io", "to": "c.corp/x", "auth": "u:hunter2"}]}),
+            "c.corp/x",
+        ),
+        (json!({"useNodeCache": "http://u:hunter2@d.corp"}), "d.corp"),
+        (json!({"nodeCache": s3("hunter2")}), "the cache's bucket"),
+    ] {
+        let notes = notes(&config);
+        let warning = format!("Passwords of {place} stand in a ConfigMap");
+        assert!(notes.contains(&warning), "{config}: {notes}");
+        assert!(!notes.contains("hunter2"), "{notes}");
+    }
+    for config in [
+        json!({"address": "a.corp", "auth": "u:${A}"}),
+        json!({"address": "a.corp", "auth": {"username": "u", "password": "${A}"}}),
+        json!({"registries": [{"address": "b.corp", "authFile": "/x"}], "nodeCache": null}),
+        json!({"nodeCache": s3("${A}"), "useNodeCache": true}),
+    ] {
+        let notes = notes(&config);
+        assert!(!notes.contains("Passwords"), "{config}: {notes}");
+    }
+}
+
 #[test]
 fn credentials_that_are_given_become_secrets_and_stand_nowhere_else() {
     let text = world::rendered(&value_set("everything"), &[]);
