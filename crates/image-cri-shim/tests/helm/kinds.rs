@@ -11,7 +11,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBind
 use serde_json::Value;
 use testkit::kubernetes::check;
 
-use crate::world::{self, chart, helm, value_sets};
+use crate::world::{self, chart, helm, root, value_sets};
 
 /// What cert-manager's types have of what the chart says. They are not in `k8s-openapi`.
 fn is_cert_manager_s(object: &Value) -> bool {
@@ -77,11 +77,18 @@ fn helm_lint_finds_nothing() {
     }
 }
 
-/// The chart's version is the program's: the chart names no other image.
+/// The chart's version is the program's, and so is the image of each kustomization.
 #[test]
 fn the_versions_are_the_program_s() {
     let text = std::fs::read_to_string(chart().join("Chart.yaml")).unwrap();
     let chart: Value = serde_saphyr::from_str(&text).unwrap();
     assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+    for part in ["webhook", "cache", "installer"] {
+        let file = root().join("deploy").join(part).join("kustomization.yaml");
+        let kustomization: Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let tag = &kustomization["images"][0]["newTag"];
+        assert_eq!(tag, env!("CARGO_PKG_VERSION"), "deploy/{part}");
+    }
 }
