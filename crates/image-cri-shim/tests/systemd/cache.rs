@@ -150,3 +150,53 @@ async fn the_cache_runs_as_a_user_of_its_own_and_keeps_what_it_has() {
     let listed = machine.run(&list).unwrap();
     assert!(listed.contains("pinned"), "{listed}");
 }
+
+/// The commands of docs/cache.md for who has the tarball, in the folder that it makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_the_tarball_it_comes_by_the_commands_of_the_document() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let document = fs::read_to_string(root.join("docs/cache.md")).unwrap();
+    let (_, section) = document.split_once("### From the tarball").unwrap();
+    let (_, block) = section.split_once("```console\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let commands: Vec<&str> = block
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap())
+        .collect();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let config =
+        format!("nodeCache: {{listen: ['{address}'], metricsAddress: 'off', minFree: 1Mi}}\n");
+    let unit = format!("packaging/systemd/{UNIT}");
+    let user = "packaging/sysusers.d/image-cri-shim-cache.conf";
+    let machine = Machine::boot(
+        |tree| {
+            let folder = tree.join("root/image-cri-shim");
+            for file in [unit.as_str(), user] {
+                let to = folder.join(file);
+                fs::create_dir_all(to.parent().unwrap())?;
+                fs::copy(root.join(file), to)?;
+            }
+            fs::copy(
+                env!("CARGO_BIN_EXE_image-cri-shim"),
+                folder.join("image-cri-shim"),
+            )?;
+            fs::create_dir_all(tree.join("etc"))?;
+            fs::write(tree.join("etc/image-cri-shim.yaml"), &config)?;
+            Ok(())
+        },
+        &[],
+    )
+    .await
+    .unwrap();
+    let script = format!("cd /root/image-cri-shim\n{}", commands.join("\n"));
+    if let Err(error) = machine.run(&["sh", "-euc", &script]) {
+        panic!("{error}\n{}", machine.journal(UNIT));
+    }
+    assert_eq!(get(address, "/v2/").unwrap().0, "200");
+    let pid = machine.property(UNIT, "MainPID").unwrap();
+    let owner = fs::metadata(machine.path(&format!("/proc/{pid}"))).unwrap();
+    assert_ne!(owner.uid(), 0);
+    assert_eq!(machine.property(UNIT, "UnitFileState").unwrap(), "enabled");
+}
