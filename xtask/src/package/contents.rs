@@ -78,11 +78,19 @@ impl Contents {
         for (name, bytes) in folder_of(pages.path())? {
             contents.add(Kind::Page, &name, bytes);
         }
-        for name in ["README.md", "CHANGELOG.md", "SECURITY.md"] {
+        // With everything that they link to: a node may have nothing but the package.
+        for name in [
+            "README.md",
+            "ARCHITECTURE.md",
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
+            "RELEASING.md",
+            "SECURITY.md",
+        ] {
             contents.add(Kind::Doc, name, read(&root().join(name))?);
         }
-        for folder in ["docs", "examples"] {
-            for (name, bytes) in folder_of(&root().join(folder))? {
+        for folder in ["docs", "examples", "deploy"] {
+            for (name, bytes) in tree_of(&root().join(folder))? {
                 contents.add(Kind::Doc, &format!("{folder}/{name}"), bytes);
             }
         }
@@ -116,6 +124,28 @@ fn folder_of(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default();
         files.push((name.to_string_lossy().into_owned(), read(&path)?));
+    }
+    ensure!(!files.is_empty(), "{} is empty", folder.display());
+    files.sort();
+    Ok(files)
+}
+
+/// The files of a folder and of the folders in it, by their paths below it.
+fn tree_of(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(inner) = folders.pop() {
+        let entries =
+            fs::read_dir(&inner).with_context(|| format!("looking into {}", inner.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(folder).unwrap_or(&path);
+            files.push((name.display().to_string(), read(&path)?));
+        }
     }
     ensure!(!files.is_empty(), "{} is empty", folder.display());
     files.sort();

@@ -32,9 +32,9 @@ pub(super) fn write(release: &Release) -> Result<Vec<u8>> {
     for (path, file) in files {
         // Folders of ours belong to the package, so that they go with it.
         let mut above = path.as_str();
-        while let Some((folder, name)) = above.rsplit_once('/') {
+        while let Some((folder, _)) = above.rsplit_once('/') {
             above = folder;
-            if name != NAME && folder.split('/').any(|part| part == NAME) {
+            if folder.split('/').any(|part| part == NAME) {
                 folders.insert(folder.to_owned());
             }
         }

@@ -148,6 +148,46 @@ fn the_deb_has_what_a_node_needs() {
     assert_eq!(listed, sums);
 }
 
+/// Places that the links of a document lead to, by their paths below the document's root.
+fn links(document: &str, text: &str) -> Vec<String> {
+    let folder = Path::new(document).parent().unwrap();
+    let targets = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    let files = targets.map(|target| target.split('#').next().unwrap());
+    let inside = files.filter(|file| !file.is_empty() && !file.contains(':'));
+    let mut found = Vec::new();
+    for file in inside {
+        let mut path = folder.to_owned();
+        for part in Path::new(file).components() {
+            match part {
+                std::path::Component::ParentDir => assert!(path.pop(), "{document}: {file}"),
+                part => path.push(part),
+            }
+        }
+        found.push(path.display().to_string());
+    }
+    found
+}
+
+#[test]
+fn no_link_of_the_documents_leads_out_of_a_package() {
+    let path = package(packages(), ".tar.gz");
+    let files = unpacked(GzDecoder::new(File::open(&path).unwrap()));
+    let (folder, _) = files.keys().next().unwrap().split_once('/').unwrap();
+    let mut followed = 0;
+    for (path, (.., content)) in files.iter().filter(|(path, _)| path.ends_with(".md")) {
+        let document = path.strip_prefix(&format!("{folder}/")).unwrap();
+        for link in links(document, std::str::from_utf8(content).unwrap()) {
+            let there = files.contains_key(&format!("{folder}/{link}"));
+            assert!(there, "{document}: {link}");
+            followed += 1;
+        }
+    }
+    assert!(followed > 50, "{followed}");
+}
+
 /// `sh` itself can read a script.
 fn shell_reads(name: &str, script: &[u8]) {
     let script = String::from_utf8(script.to_vec()).unwrap();
