@@ -16,7 +16,7 @@ pub(crate) struct ServiceArgs {
     #[command(flatten)]
     pub(crate) config: ConfigFile,
 
-    /// Check the config and whether the runtime answers, print what was found, and exit
+    /// Check the config, and for the shim whether the runtime answers; print what was found, and exit
     #[arg(long)]
     pub(crate) dry_run: bool,
 
