@@ -68,6 +68,12 @@ struct Version1List {
     registries: Vec<String>,
 }
 
+impl Version1List {
+    fn trimmed(&self) -> Vec<String> {
+        self.registries.iter().map(|r| trimmed(r)).collect()
+    }
+}
+
 impl RegistriesConf {
     /// Reads the main file and then its drop-ins, as pairs of path and text in the order in which the
     /// runtime reads them; a later one wins. The second part has a line for each file that can't be
@@ -112,10 +118,11 @@ impl RegistriesConf {
         let Some(version1) = file.registries else {
             return;
         };
-        if !version1.search.registries.is_empty() {
-            self.short_names.search = version1.search.registries;
+        let search = version1.search.trimmed();
+        if !search.is_empty() {
+            self.short_names.search = search;
         }
-        let (insecure, blocked) = (version1.insecure.registries, version1.block.registries);
+        let (insecure, blocked) = (version1.insecure.trimmed(), version1.block.trimmed());
         let mut names: Vec<&String> = insecure.iter().chain(&blocked).collect();
         names.sort();
         names.dedup();
@@ -177,7 +184,12 @@ impl Registry {
 
     fn concerns(&self, domain: &str, name: &str) -> bool {
         if let Some(parent) = self.prefix.strip_prefix('*') {
-            return parent.starts_with('.') && parent.len() > 1 && domain.ends_with(parent);
+            // Such a prefix has no port, and is about the hosts on all of theirs.
+            let host = match domain.rsplit_once(':') {
+                Some((host, port)) if !port.ends_with(']') => host,
+                _ => domain,
+            };
+            return parent.starts_with('.') && parent.len() > 1 && host.ends_with(parent);
         }
         !self.prefix.is_empty()
             && name
@@ -217,6 +229,26 @@ mod tests {
     }
 
     #[test]
+    fn a_wildcard_is_about_the_hosts_below_on_every_port() {
+        let conf = read(&["[[registry]]\nprefix = '*.corp'\nblocked = true\n\
+             [[registry]]\nprefix = '*.lab.corp'\n"]);
+        for (domain, is_blocked) in [
+            ("harbor.corp", true),
+            ("harbor.corp:5000", true),
+            ("a.b.corp:443", true),
+            ("x.lab.corp:5000", false),
+            ("corp:5000", false),
+            ("harbor.corp.io:5000", false),
+            ("harbor.corporate", false),
+            ("[::1]", false),
+            ("[::1]:5000", false),
+        ] {
+            let found = conf.is_blocked(domain, "with/path/and/beyond");
+            assert_eq!(found, is_blocked, "{domain}");
+        }
+    }
+
+    #[test]
     fn insecure_is_about_the_place_that_the_runtime_goes_to() {
         let conf = read(&[
             "[[registry]]\nprefix = 'docker.io'\nlocation = 'mirror.corp:5000/hub'\ninsecure = true\n",
@@ -246,6 +278,17 @@ mod tests {
         ]);
         assert_eq!(conf.short_names().search, ["a.io"]);
         assert!(conf.is_insecure("b.io:5000", "app") && conf.is_blocked("c.io", "app"));
+    }
+
+    #[test]
+    fn slashes_at_the_end_of_a_name_of_the_first_version_do_not_count() {
+        let conf = read(&[
+            "[registries.search]\nregistries = ['a.io////', 'b.io:5000/']\n\
+             [registries.insecure]\nregistries = ['c.io//']\n[registries.block]\nregistries = ['c.io', 'd.io/']\n",
+        ]);
+        assert_eq!(conf.short_names().search, ["a.io", "b.io:5000"]);
+        assert!(conf.is_insecure("c.io", "app") && conf.is_blocked("c.io", "app"));
+        assert!(conf.is_blocked("d.io", "app"));
     }
 
     #[test]
