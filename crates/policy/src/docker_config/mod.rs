@@ -134,7 +134,8 @@ impl DockerConfig {
 
     /// The entry for `endpoint`. A key is a host with or without scheme, port, path, and `/v1/` or `/v2/`
     /// behind the host; its host may hold wildcards. A host that is written out goes before a pattern,
-    /// and a longer path before a shorter one. A path is matched by whole segments. If nothing matches
+    /// and a longer path before a shorter one; `docker.io` goes before Docker Hub's other names. A path is
+    /// matched by whole segments. If nothing matches
     /// a registry without a path that way, and there is one entry of its host, with whatever path, that
     /// one is taken, as docker takes it.
     ///
@@ -231,6 +232,8 @@ pub fn from_helper(answer: &str) -> Result<Credentials, DockerConfigError> {
 struct Key {
     domain: String,
     path: String,
+    /// The host was written as references have it, and not as another name of Docker Hub.
+    is_canonical: bool,
 }
 
 impl Key {
@@ -246,8 +249,11 @@ impl Key {
             ("v1" | "v2", rest) => rest,
             _ => path,
         };
+        let domain = domain.to_ascii_lowercase();
+        let canonical = canonical_host(&domain).to_owned();
         Self {
-            domain: canonical_host(&domain.to_ascii_lowercase()).to_owned(),
+            is_canonical: canonical == domain,
+            domain: canonical,
             path: path.trim_matches('/').to_owned(),
         }
     }
@@ -277,7 +283,10 @@ fn best<'a, T>(entries: &'a BTreeMap<String, T>, endpoint: &Endpoint) -> Option<
         .iter()
         .map(|(key, value)| (Key::parse(key), value))
         .filter(|(key, _)| key.holds(endpoint))
-        .max_by_key(|(key, _)| (!key.is_pattern(), key.path.len(), key.domain.len()))
+        .max_by_key(|(key, _)| {
+            let (path, domain) = (key.path.len(), key.domain.len());
+            (!key.is_pattern(), path, domain, key.is_canonical)
+        })
         .map(|(_, value)| value)
 }
 

@@ -153,6 +153,46 @@ fn keys_are_matched_as_kubelet_matches_them() {
     }
 }
 
+/// As kubelet and containers/image have it: index.docker.io is what Docker Hub was called at first.
+#[test]
+fn docker_io_goes_before_docker_hubs_other_names() {
+    for (keys, at, want) in [
+        (["docker.io", "index.docker.io"], "docker.io", "docker.io"),
+        (
+            ["docker.io", "https://index.docker.io/v1/"],
+            "docker.io",
+            "docker.io",
+        ),
+        (
+            ["docker.io", "registry-1.docker.io"],
+            "https://registry-1.docker.io",
+            "docker.io",
+        ),
+        (
+            ["docker.io", "index.docker.io/team"],
+            "docker.io/team",
+            "index.docker.io/team",
+        ),
+        (
+            ["*.io", "https://index.docker.io/v1/"],
+            "docker.io",
+            "https://index.docker.io/v1/",
+        ),
+    ] {
+        let [first, second] =
+            keys.map(|key| (key, serde_json::json!({"username": key, "password": "p"})));
+        let auths: serde_json::Map<_, _> = [first, second]
+            .map(|(key, entry)| (key.to_owned(), entry))
+            .into_iter()
+            .collect();
+        let config =
+            DockerConfig::parse(&serde_json::json!({ "auths": auths }).to_string()).unwrap();
+        let found = config.lookup(&endpoint(at));
+        let want = Lookup::Credentials(Credentials::new(want, "p"));
+        assert_eq!(found, Ok(want), "{keys:?} at {at}");
+    }
+}
+
 #[test]
 fn the_most_precise_key_wins() {
     let text = r#"{"auths": {
