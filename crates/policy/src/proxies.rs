@@ -1,6 +1,7 @@
 //! Which proxy a request goes through, to a registry, a bucket or an API server. Decided as Go's
 //! `golang.org/x/net/http/httpproxy` decides it, because that is what containerd does with the same variables.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -170,15 +171,23 @@ fn exception(entry: &str) -> Option<Exception> {
         return None;
     }
     let itself_too = !host.starts_with('.');
+    let name = host.strip_prefix('.').unwrap_or(host);
     Some(Exception::Domain {
-        suffix: if itself_too {
-            format!(".{host}")
-        } else {
-            host.to_owned()
-        },
+        suffix: format!(".{}", in_ascii(name)),
         port,
         itself_too,
     })
+}
+
+/// An internationalised name as URLs have it (`xn--…`). What is none stays as it is, and matches nothing.
+fn in_ascii(name: &str) -> Cow<'_, str> {
+    if name.is_ascii() {
+        return name.into();
+    }
+    match Host::parse(name) {
+        Ok(Host::Domain(ascii)) => ascii.into(),
+        _ => name.into(),
+    }
 }
 
 /// `host:port` where exactly one colon, or one after `]`, separates them (Go's `net.SplitHostPort`).
@@ -270,6 +279,15 @@ mod tests {
             ("::ffff:10.0.0.1", "http://10.0.0.1", true),
             (" , ,:80, a.io ", "https://a.io", true),
             ("sealos.hub:5000", "https://sealos.hub:5000/v2/", true),
+            ("示例.com", "http://www.xn--fsq092h.com", true),
+            ("xn--fsq092h.com", "http://www.示例.com", true),
+            ("示例.com:80", "http://示例.com", true),
+            (".示例.com", "https://www.xn--fsq092h.com", true),
+            ("*.示例.com", "https://www.示例.com", true),
+            (".示例.com", "https://示例.com", false),
+            ("BÜCHER.example", "https://xn--bcher-kva.example", true),
+            ("示例.com", "https://a.io", false),
+            ("示 例.com,a.io", "https://a.io", true),
         ] {
             assert_eq!(
                 is_direct(no_proxy, url),
