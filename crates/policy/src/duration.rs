@@ -115,18 +115,23 @@ fn whole_nanos(digits: &str, unit: u128) -> Result<u128, DurationError> {
     Ok(u128::from(count).saturating_mul(unit))
 }
 
-/// Digits beyond what a nanosecond of the largest unit can show are dropped, as Go does.
+/// In floating point, as Go does: to cut off each digit by itself would lose nanoseconds of long fractions.
+/// Digits that no signed 64-bit number holds are dropped.
 fn fraction_nanos(digits: &str, unit: u128) -> u128 {
-    let mut scale = unit;
-    let mut nanos = 0;
+    let mut fraction: u64 = 0;
+    let mut scale = 1.0;
     for digit in digits.bytes() {
-        scale /= 10;
-        nanos += u128::from(digit.saturating_sub(b'0')) * scale;
-        if scale == 0 {
+        let longer = fraction
+            .checked_mul(10)
+            .and_then(|tens| tens.checked_add(u64::from(digit.saturating_sub(b'0'))))
+            .filter(|longer| *longer <= 1 << 63);
+        let Some(longer) = longer else {
             break;
-        }
+        };
+        fraction = longer;
+        scale *= 10.0;
     }
-    nanos
+    (fraction as f64 * (unit as f64 / scale)) as u128
 }
 
 fn decimal(value: u128, unit: u128) -> String {
@@ -165,6 +170,15 @@ mod tests {
             ("1ns", 1),
             ("3m2s1ms", 182_001_000_000),
             ("9223372036854775807ns", 9_223_372_036_854_775_807),
+            ("9223372036854775.807us", 9_223_372_036_854_775_807),
+            ("9223372036s854ms775us807ns", 9_223_372_036_854_775_807),
+            // A third of an hour, as somebody's calculator has it.
+            ("0.3333333333333333333h", 1_200_000_000_000),
+            // Digits that no 64-bit number holds.
+            ("0.100000000000000000000h", 360_000_000_000),
+            ("0.830103483285477580700h", 2_988_372_539_827),
+            ("1.0040s", 1_004_000_000),
+            ("0.9ns", 0),
         ] {
             assert_eq!(parse(text), Ok(Duration::from_nanos(nanos)), "{text}");
         }
@@ -184,6 +198,8 @@ mod tests {
             ("1 s", DurationError::Unit),
             ("9223372036854775808ns", DurationError::TooLong),
             ("99999999999999999999h", DurationError::TooLong),
+            ("9223372036854775.808us", DurationError::TooLong),
+            ("0.9223372036854775810h5000000h", DurationError::TooLong),
             ("-5s", DurationError::Negative),
         ] {
             assert_eq!(parse(text), Err(error), "{text}");
