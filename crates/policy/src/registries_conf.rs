@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::short_names::ShortNames;
 
@@ -43,6 +44,13 @@ struct File {
     registry: Vec<Table>,
     /// Version 1 of the format, which CRI-O still reads.
     registries: Option<Version1>,
+}
+
+/// `short-name-aliases.conf`, which containers/image writes: it remembers what people have chosen.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RecordedAliases {
+    aliases: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -82,31 +90,29 @@ impl RegistriesConf {
         let mut conf = Self::default();
         let mut problems = Vec::new();
         for (path, text) in files {
-            let text = text.trim_start_matches('\u{feff}');
-            match toml::from_str::<File>(text) {
+            match parse(path, text) {
                 Ok(file) => conf.take(file),
-                // Without the library's excerpt: nobody knows what stands there.
-                Err(error) => problems.push(format!(
-                    "{path} can't be read, so it is passed over: {}",
-                    error.message()
-                )),
+                Err(problem) => problems.push(problem),
             }
         }
         (conf, problems)
+    }
+
+    /// Reads the aliases that containers/image has recorded itself. They win over those of all other files,
+    /// and nothing else in that file counts. The error is a line for people: the file is passed over.
+    ///
+    /// # Errors
+    /// The text can't be read.
+    pub fn read_recorded_aliases(&mut self, path: &str, text: &str) -> Result<(), String> {
+        self.take_aliases(parse::<RecordedAliases>(path, text)?.aliases);
+        Ok(())
     }
 
     fn take(&mut self, file: File) {
         if let Some(search) = file.unqualified_search_registries {
             self.short_names.search = search.iter().map(|r| trimmed(r)).collect();
         }
-        for (name, target) in file.aliases {
-            if target.is_empty() {
-                // That is how a drop-in takes an alias away.
-                self.short_names.aliases.remove(&name);
-            } else {
-                self.short_names.aliases.insert(name, trimmed(&target));
-            }
-        }
+        self.take_aliases(file.aliases);
         for table in file.registry {
             self.add(Registry::new(
                 &table.prefix,
@@ -129,6 +135,17 @@ impl RegistriesConf {
         for name in names {
             let (insecure, blocked) = (insecure.contains(name), blocked.contains(name));
             self.add(Registry::new("", name, insecure, blocked));
+        }
+    }
+
+    fn take_aliases(&mut self, aliases: BTreeMap<String, String>) {
+        for (name, target) in aliases {
+            if target.is_empty() {
+                // That is how a drop-in takes an alias away.
+                self.short_names.aliases.remove(&name);
+            } else {
+                self.short_names.aliases.insert(name, trimmed(&target));
+            }
         }
     }
 
@@ -196,6 +213,14 @@ impl Registry {
                 .strip_prefix(&self.prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
+
+fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<T, String> {
+    // Without the library's excerpt: nobody knows what stands there.
+    toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+        let message = error.message();
+        format!("{path} can't be read, so it is passed over: {message}")
+    })
 }
 
 fn trimmed(text: &str) -> String {
@@ -269,6 +294,40 @@ mod tests {
             BTreeMap::from([("app".to_owned(), "y.io/app".to_owned())])
         );
         assert!(!conf.is_insecure("a.io", "app"));
+    }
+
+    #[test]
+    fn what_has_been_recorded_wins_over_every_file() {
+        let mut conf = read(&[
+            "unqualified-search-registries = ['a.io']\n[aliases]\napp = 'x.io/app'\ngone = 'x.io/gone'\nkept = 'x.io/kept'\n",
+        ]);
+        let recorded = "unqualified-search-registries = ['b.io']\n[[registry]]\nlocation = 'b.io'\nblocked = true\n\
+                   [aliases]\n\"app\" = \"y.io/app\"\n\"gone\" = \"\"\n\"team/new\" = \"y.io/new\"\n";
+        conf.read_recorded_aliases("aliases.conf", recorded)
+            .unwrap();
+        let aliases = &conf.short_names().aliases;
+        let aliases: Vec<_> = aliases
+            .iter()
+            .map(|(n, t)| (n.as_str(), t.as_str()))
+            .collect();
+        let want = [
+            ("app", "y.io/app"),
+            ("kept", "x.io/kept"),
+            ("team/new", "y.io/new"),
+        ];
+        assert_eq!(aliases, want);
+        assert_eq!(conf.short_names().search, ["a.io"]);
+        assert!(!conf.is_blocked("b.io", "app"));
+        let before = conf.clone();
+        let problem = conf
+            .read_recorded_aliases("aliases.conf", "auth = 'hunter2\n")
+            .unwrap_err();
+        assert!(
+            problem.starts_with("aliases.conf can't be read"),
+            "{problem}"
+        );
+        assert!(!problem.contains("hunter2"), "{problem}");
+        assert_eq!(conf, before);
     }
 
     #[test]

@@ -108,8 +108,9 @@ fn text(path: &Path) -> io::Result<Option<String>> {
 }
 
 pub(super) fn borrowed(texts: &[Text]) -> Vec<(&str, &str)> {
-    texts
-        .iter()
-        .map(|(path, text)| (path.as_str(), text.as_str()))
-        .collect()
+    texts.iter().map(borrowed_one).collect()
+}
+
+pub(super) fn borrowed_one((path, text): &Text) -> (&str, &str) {
+    (path, text)
 }

@@ -28,6 +28,7 @@ impl RuntimeConfig {
         let mut texts = Texts::new(root);
         let crio_conf = texts.with_drop_ins("etc/crio/crio.conf", "");
         let registries_conf = texts.with_drop_ins("etc/containers/registries.conf", ".conf");
+        let short_name_aliases = texts.one("var/cache/containers/short-name-aliases.conf");
         let policy_json = texts.one("etc/containers/policy.json");
         let certs_d = ["etc/containers/certs.d", "etc/docker/certs.d"];
         let certs_d: Vec<String> = certs_d.iter().flat_map(|dir| texts.folders(dir)).collect();
@@ -35,9 +36,8 @@ impl RuntimeConfig {
         let (crio, unread) = CrioConfig::read(&crio::Files {
             crio_conf: &files::borrowed(&crio_conf),
             registries_conf: &files::borrowed(&registries_conf),
-            policy_json: policy_json
-                .as_ref()
-                .map(|(path, text)| (path.as_str(), text.as_str())),
+            short_name_aliases: short_name_aliases.as_ref().map(files::borrowed_one),
+            policy_json: policy_json.as_ref().map(files::borrowed_one),
             certs_d: &certs_d,
         });
         let mut problems = texts.into_problems();
@@ -144,6 +144,32 @@ mod tests {
             .rules;
         assert_eq!(rules.short_names.search, ["c.io"]);
         assert_eq!(rules.short_names.aliases["app"], "q.io/team/app");
+    }
+
+    /// containers/image asks that file before every registries.conf.
+    #[test]
+    fn recorded_aliases_go_before_all_others() {
+        let root = root(&[
+            (
+                "etc/containers/registries.conf",
+                "unqualified-search-registries = ['a.io']\n[aliases]\napp = 'q.io/app'\ngone = 'q.io/gone'",
+            ),
+            (
+                "etc/containers/registries.conf.d/99-x.conf",
+                "[aliases]\napp = 'r.io/app'\ngone = 'r.io/gone'",
+            ),
+            (
+                "var/cache/containers/short-name-aliases.conf",
+                "unqualified-search-registries = ['b.io']\n[aliases]\napp = 's.io/app'\ngone = ''",
+            ),
+        ]);
+        let read = RuntimeConfig::read(root.path(), Path::new(CRIO));
+        assert_eq!(read.problems, [""; 0]);
+        let config = settings("address: http://sealos.hub:5000");
+        let names = read.applied_to(config).rules.short_names;
+        assert_eq!(names.search, ["a.io"]);
+        let aliases: Vec<_> = names.aliases.into_iter().collect();
+        assert_eq!(aliases, [("app".to_owned(), "s.io/app".to_owned())]);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Files<'a> {
     pub crio_conf: &'a [(&'a str, &'a str)],
     /// `/etc/containers/registries.conf` and `/etc/containers/registries.conf.d/*.conf`.
     pub registries_conf: &'a [(&'a str, &'a str)],
+    /// `/var/cache/containers/short-name-aliases.conf`, which no person writes; None where there is none.
+    pub short_name_aliases: Option<(&'a str, &'a str)>,
     /// `/etc/containers/policy.json`; None where there is none.
     pub policy_json: Option<(&'a str, &'a str)>,
     /// Names of the folders in `/etc/containers/certs.d` and `/etc/docker/certs.d`: hosts whose certificates
@@ -80,8 +82,11 @@ struct ImageTable {
 impl CrioConfig {
     /// Reads the files. The second part has a line for each that can't be read: it is passed over.
     pub fn read(files: &Files<'_>) -> (Self, Vec<String>) {
-        let (registries, mut problems) =
+        let (mut registries, mut problems) =
             RegistriesConf::read(files.registries_conf.iter().copied());
+        if let Some((path, text)) = files.short_name_aliases {
+            problems.extend(registries.read_recorded_aliases(path, text).err());
+        }
         let mut crio = Self {
             registries,
             hosts_with_certificates: files.certs_d.iter().map(ToString::to_string).collect(),
