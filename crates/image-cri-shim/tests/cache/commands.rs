@@ -1,9 +1,11 @@
 //! Commands, asked of the running cache and without one.
 
+use std::process::Stdio;
+
 use testkit::docker_registry::DockerRegistry;
 use testkit::images::{Format, Image};
 
-use crate::world::{CacheProcess, text};
+use crate::world::{BINARY, CacheProcess, text};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_s_life() {
@@ -66,4 +68,51 @@ async fn an_image_s_life() {
     assert_eq!(text(&listed), "no images\n");
     let printed = cache.run(&["gc"]).await;
     assert!(printed.status.success());
+}
+
+#[test]
+fn a_runtimes_config_is_printed_whole_or_refused() {
+    let run = |args: &[&str], stdout: Stdio| {
+        let mut command = std::process::Command::new(BINARY);
+        command.args(["cache", "mirror-config"]).args(args);
+        command.stdout(stdout).output().unwrap()
+    };
+    let printed = run(&["crio", "quay.io", "reg.corp:5000"], Stdio::piped());
+    assert!(printed.status.success(), "{}", text(&printed));
+    for (args, words) in [
+        (
+            ["crio", "quay.io", "http://reg.corp"],
+            "registry `http://reg.corp`: a scheme",
+        ),
+        (
+            ["crio", "*.corp", "quay.io"],
+            "registry `*.corp`: the cache mirrors no wildcards",
+        ),
+        (
+            ["containerd", "--address", "localhost"],
+            "cache at `localhost`: the port is missing",
+        ),
+    ] {
+        let refused = run(&args, Stdio::piped());
+        assert_eq!(
+            refused.status.code(),
+            Some(2),
+            "{args:?}: {}",
+            text(&refused)
+        );
+        assert!(refused.stdout.is_empty(), "{args:?}: {}", text(&refused));
+        assert!(
+            text(&refused).contains(words),
+            "{args:?}: {}",
+            text(&refused)
+        );
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let lost = run(&["crio"], Stdio::from(full.unwrap()));
+    assert_eq!(lost.status.code(), Some(1), "{}", text(&lost));
+    assert!(
+        text(&lost).contains("No space left on device"),
+        "{}",
+        text(&lost)
+    );
 }

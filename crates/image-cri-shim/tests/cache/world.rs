@@ -9,7 +9,7 @@ use testkit::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_image-cri-shim");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_image-cri-shim");
 
 /// A cache in a directory of its own. Dropping it kills it.
 pub(crate) struct CacheProcess {

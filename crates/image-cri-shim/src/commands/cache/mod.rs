@@ -37,7 +37,7 @@ const INTERRUPTED: u8 = 130;
 /// Runs a command by the config `file`.
 pub(crate) fn run(file: &Path, socket: &Path, command: &CacheCommand) -> ExitCode {
     let told = match command_for(command) {
-        Ok(None) => return mirror_config(command),
+        Ok(None) => mirror_config(command),
         Ok(Some(asked)) => {
             let json = matches!(
                 command,
@@ -56,23 +56,27 @@ pub(crate) fn run(file: &Path, socket: &Path, command: &CacheCommand) -> ExitCod
     }
 }
 
-fn mirror_config(command: &CacheCommand) -> ExitCode {
+fn mirror_config(command: &CacheCommand) -> anyhow::Result<u8> {
     let CacheCommand::MirrorConfig {
         runtime,
         hosts,
         address,
     } = command
     else {
-        return ExitCode::FAILURE;
+        anyhow::bail!("not a command that prints a runtime's config");
     };
     let runtime = match runtime {
         RuntimeName::Containerd => Runtime::Containerd,
         RuntimeName::Crio => Runtime::CriO,
     };
-    match terminal::print(&mirror_config::render(runtime, address, hosts)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    let text = mirror_config::render(runtime, address, hosts)?;
+    if let Err(error) = terminal::print(&text) {
+        terminal::say(&format!(
+            "cannot write the runtime's config to standard output: {error}; see what it leads to"
+        ));
+        return Ok(NOT_ALL);
     }
+    Ok(0)
 }
 
 /// What the cache is asked to do. None where it need not be asked.
