@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use files::Texts;
 use parking_lot::{Mutex, MutexGuard};
 use policy::CredentialSource;
 use policy::backoff::Backoff;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::plugin::Plugins;
+use crate::plugin::{self, Plugins};
 use crate::{LookupResult, MAX_FILE, docker};
 
 /// A program that failed is asked again after this, and then ever more rarely.
@@ -130,21 +131,21 @@ struct Task {
 
 impl Task {
     async fn run(self) {
-        let mut last_read: Option<Result<String, String>> = None;
+        let mut last_read: Option<Result<Texts, String>> = None;
         let mut due: Option<Instant> = None;
         // Until when the last good answer may be used.
         let mut good_until: Option<Instant> = None;
         let mut failures: u32 = 0;
         loop {
-            let text = self.read().await;
+            let texts = self.read().await;
             let now = Instant::now();
-            if last_read.as_ref() != Some(&text) || due.is_some_and(|due| now >= due) {
-                let changed = last_read.as_ref() != Some(&text);
-                let answer = match &text {
-                    Ok(text) => self.look_up(text).await,
+            if last_read.as_ref() != Some(&texts) || due.is_some_and(|due| now >= due) {
+                let changed = last_read.as_ref() != Some(&texts);
+                let answer = match &texts {
+                    Ok(texts) => self.look_up(texts).await,
                     Err(problem) => LookupResult::failed(format!("no credentials: {problem}")),
                 };
-                last_read = Some(text);
+                last_read = Some(texts);
                 let now = Instant::now();
                 if answer.failed {
                     failures = failures.saturating_add(1);
@@ -182,26 +183,27 @@ impl Task {
         }
     }
 
-    /// The file that decides: the docker config, or the plugins' config.
-    async fn read(&self) -> Result<String, String> {
-        let path = match (&self.need.source, &self.plugins) {
-            (Some(CredentialSource::File(path)), _) => path,
-            (None, Some(plugins)) => &plugins.config,
-            _ => return Ok(String::new()),
-        };
-        files::read(path, MAX_FILE)
-            .await
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))
+    /// What decides: the docker config, or the plugins' config, which may be a folder of them.
+    async fn read(&self) -> Result<Texts, String> {
+        match (&self.need.source, &self.plugins) {
+            (Some(CredentialSource::File(path)), _) => match files::read(path, MAX_FILE).await {
+                Ok(text) => Ok(vec![(path.clone(), text)]),
+                Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+            },
+            (None, Some(plugins)) => plugin::read_configs(&plugins.config).await,
+            _ => Ok(Texts::new()),
+        }
     }
 
-    async fn look_up(&self, text: &str) -> LookupResult {
+    async fn look_up(&self, texts: &Texts) -> LookupResult {
         match (&self.need.source, &self.plugins) {
             (Some(CredentialSource::File(path)), _) => {
+                let text = texts.first().map_or("", |(_, text)| text);
                 docker::look_up(path, text, &self.need.endpoint).await
             }
             (None, Some(plugins)) => {
                 let known = &self.shared.plugins;
-                known.look_up(plugins, text, &self.need.endpoint).await
+                known.look_up(plugins, texts, &self.need.endpoint).await
             }
             _ => LookupResult::good(Found::default(), None),
         }

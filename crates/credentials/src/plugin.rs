@@ -1,16 +1,18 @@
 //! Kubelet's credential-provider plugins, and what they output before.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use files::Texts;
 use policy::Endpoint;
 use policy::config::{CacheKeyType, CredentialPlugins, CredentialProvider, Found, ProviderAnswer};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::LookupResult;
 use crate::program::Program;
+use crate::{LookupResult, MAX_FILE};
 
 /// How long a plugin may take; kubelet gives it the same.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,6 +20,9 @@ const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
 const ONCE_TTL: Duration = Duration::from_secs(60);
 /// Answers of one plugin that are remembered. A node has a handful of registries.
 const MAX_ANSWERS: usize = 256;
+
+/// Names of files that kubelet reads in a folder of configs.
+const CONFIG_ENDS: [&str; 3] = [".json", ".yaml", ".yml"];
 
 /// What plugins output that holds for more than the one image that they were asked about.
 #[derive(Default)]
@@ -37,7 +42,7 @@ impl Plugins {
     pub(crate) async fn look_up(
         &self,
         plugins: &CredentialPlugins,
-        config: &str,
+        configs: &Texts,
         endpoint: &Endpoint,
     ) -> LookupResult {
         let mut image = endpoint.domain();
@@ -45,7 +50,12 @@ impl Plugins {
             image.push('/');
             image.push_str(endpoint.path());
         }
-        let (providers, findings) = CredentialProvider::read(config);
+        let configs: Vec<(String, &str)> = configs
+            .iter()
+            .map(|(path, text)| (path.display().to_string(), text.as_str()))
+            .collect();
+        let configs = configs.iter().map(|(path, text)| (path.as_str(), *text));
+        let (providers, problems) = CredentialProvider::read(configs);
         let mut without: Option<LookupResult> = None;
         for provider in providers.iter().filter(|provider| provider.is_for(&image)) {
             let answer = self.ask(plugins, provider, endpoint, &image).await;
@@ -60,11 +70,10 @@ impl Plugins {
         if let Some(answer) = without {
             return answer;
         }
-        let Some(problem) = findings.iter().find(|finding| finding.is_error()) else {
-            return LookupResult::good(Found::default(), None);
-        };
-        let file = plugins.config.display().to_string();
-        LookupResult::failed(format!("no credentials: {}", problem.in_file(&file)))
+        match problems.first() {
+            Some(problem) => LookupResult::failed(format!("no credentials: {problem}")),
+            None => LookupResult::good(Found::default(), None),
+        }
     }
 
     async fn ask(
@@ -129,6 +138,22 @@ impl Plugins {
         let mut all = self.of.lock();
         Arc::clone(all.entry(plugin.to_owned()).or_default())
     }
+}
+
+/// Reads the plugins' config: a file, or, as for kubelet, a folder whose files are one config together.
+///
+/// # Errors
+/// One of them can't be read, or the folder has none: the line is for people.
+pub(crate) async fn read_configs(path: &Path) -> Result<Texts, String> {
+    let read = files::read_file_or_folder(path, MAX_FILE, &CONFIG_ENDS).await;
+    let configs = read.map_err(|problem| format!("cannot read {problem}"))?;
+    if configs.is_empty() {
+        return Err(format!(
+            "the folder {} has no *.json, *.yaml or *.yml; put a CredentialProviderConfig there, or name a file",
+            path.display()
+        ));
+    }
+    Ok(configs)
 }
 
 /// Remembered a little shorter than it is good, so that who refreshes gets a new one.

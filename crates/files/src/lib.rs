@@ -8,11 +8,13 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`read_regular`], [`read_text`], [`read_start`] | reading, on the thread that calls |
-//! | [`read()`], [`read_bytes`] | the same on a thread of its own, for a while |
+//! | [`read()`], [`read_bytes`], [`read_file_or_folder`] | the same on a thread of its own, for a while |
 //! | [`OnePerKey`] | one thread per thing that may never end |
 
 mod one_per_key;
 mod read;
 
 pub use one_per_key::{OnePerKey, RunError};
-pub use read::{READ_TIMEOUT, read, read_bytes, read_regular, read_start, read_text};
+pub use read::{
+    READ_TIMEOUT, Texts, read, read_bytes, read_file_or_folder, read_regular, read_start, read_text,
+};

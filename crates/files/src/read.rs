@@ -1,6 +1,6 @@
 //! Reading one file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -15,6 +15,17 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a read came to, so that several can have it.
 type Outcome = Result<Vec<u8>, (io::ErrorKind, String)>;
+
+/// What is said of a file system that is gone.
+const SILENT: &str = "its file system does not answer";
+
+/// Files that were read: path and text of each.
+pub type Texts = Vec<(PathBuf, String)>;
+
+type FolderKey = (PathBuf, u64, &'static [&'static str]);
+
+static FOLDER_READS: LazyLock<OnePerKey<FolderKey, Result<Texts, String>>> =
+    LazyLock::new(OnePerKey::default);
 
 static READS: LazyLock<OnePerKey<(PathBuf, u64), Outcome>> = LazyLock::new(OnePerKey::default);
 
@@ -86,12 +97,74 @@ pub async fn read_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let of = path.to_owned();
     let work = move || read_regular(&of, limit).map_err(|error| (error.kind(), error.to_string()));
     let reading = READS.run((path.to_owned(), limit), work);
-    let silent = || io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer");
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, SILENT);
     let outcome = tokio::time::timeout(READ_TIMEOUT, reading)
         .await
         .map_err(|_| silent())?
         .map_err(io::Error::other)?;
     outcome.map_err(|(kind, text)| io::Error::new(kind, text))
+}
+
+/// Reads a regular file, or all files of a folder whose name ends as one of `ends`, sorted by name; folders
+/// inside are passed over. On a thread of its own, within [`READ_TIMEOUT`]. `limit` is for all of them
+/// together.
+///
+/// # Errors
+/// As [`read`]; the text begins with the path that can't be read. One file that can't be read is an error
+/// for all.
+pub async fn read_file_or_folder(
+    path: &Path,
+    limit: u64,
+    ends: &'static [&'static str],
+) -> Result<Texts, String> {
+    let of = path.to_owned();
+    let work = move || all_of(&of, limit, ends);
+    let reading = FOLDER_READS.run((path.to_owned(), limit, ends), work);
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => Err(format!("{}: {error}", path.display())),
+        Err(_) => Err(format!("{}: {SILENT}", path.display())),
+    }
+}
+
+fn all_of(path: &Path, limit: u64, ends: &'static [&'static str]) -> Result<Texts, String> {
+    let named = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    let metadata = fs::metadata(path).map_err(|error| named(path, error))?;
+    let paths = if metadata.is_dir() {
+        wanted_in(path, ends).map_err(|error| named(path, error))?
+    } else {
+        vec![path.to_owned()]
+    };
+    let mut left = limit;
+    let mut texts = Vec::new();
+    for path in paths {
+        let text = read_text(&path, left).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => {
+                let end = path.display();
+                format!("{end}: up to and with this file there are more than {limit} bytes")
+            }
+            _ => named(&path, error),
+        })?;
+        left = left.saturating_sub(text.len() as u64);
+        texts.push((path, text));
+    }
+    Ok(texts)
+}
+
+fn wanted_in(folder: &Path, ends: &[&str]) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_wanted = name
+            .to_str()
+            .is_some_and(|name| ends.iter().any(|end| name.ends_with(end)));
+        if is_wanted && !entry.file_type()?.is_dir() {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 fn as_text(bytes: Vec<u8>) -> io::Result<String> {
@@ -104,6 +177,43 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_folder_is_read_as_its_files_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let read = async |name: &str, limit| {
+            read_file_or_folder(&path(name), limit, &[".json", ".yaml"]).await
+        };
+        assert_eq!(read(".", 9).await, Ok(Vec::new()));
+        std::fs::write(path("b.json"), "two").unwrap();
+        std::fs::write(path("a.yaml"), "one").unwrap();
+        std::fs::write(path("c.txt"), "no").unwrap();
+        std::fs::create_dir(path("d.yaml")).unwrap();
+        std::os::unix::fs::symlink(path("c.txt"), path("e.yaml")).unwrap();
+        let texts = |names: &[(&str, &str)]| {
+            let texts = names
+                .iter()
+                .map(|(name, text)| (path(name), (*text).to_owned()));
+            Ok(texts.collect::<Vec<_>>())
+        };
+        let all = texts(&[("./a.yaml", "one"), ("./b.json", "two"), ("./e.yaml", "no")]);
+        assert_eq!(read(".", 8).await, all);
+        assert_eq!(read("c.txt", 2).await, texts(&[("c.txt", "no")]));
+        for (name, limit, want) in [
+            (".", 7, "e.yaml: up to and with this file"),
+            ("missing", 9, "missing: No such file"),
+        ] {
+            let problem = read(name, limit).await.unwrap_err();
+            assert!(problem.contains(want), "{problem}");
+        }
+        std::os::unix::fs::symlink(path("d.yaml"), path("f.yaml")).unwrap();
+        let problem = read(".", 9).await.unwrap_err();
+        assert!(
+            problem.contains("f.yaml: it is not a regular file"),
+            "{problem}"
+        );
+    }
 
     #[tokio::test]
     async fn only_regular_files_up_to_a_bound() {

@@ -281,6 +281,55 @@ async fn the_next_one_is_asked_where_the_first_knows_nothing() {
     assert_eq!((world.runs("none"), world.runs("fails")), (1, 1));
 }
 
+/// As kubelet reads them: all files of the folder are one config, in the order of their names.
+#[tokio::test]
+async fn a_folder_of_configs_is_followed() {
+    let world = World::new();
+    for name in ["one", "two", "three"] {
+        world.plugin(name, &answers("Registry", "\"1h\"", name));
+    }
+    let folder = world.path("configs");
+    std::fs::create_dir(&folder).unwrap();
+    let write = |file: &str, plugin: &str, image: &str| {
+        let config = world.plugins(&[plugin]).config;
+        let text = std::fs::read_to_string(config).unwrap();
+        let text = text.replace(&format!("*.{plugin}.io"), image);
+        std::fs::write(folder.join(file), text).unwrap();
+    };
+    let plugins = CredentialPlugins {
+        config: folder.clone(),
+        bin_dir: world.path("bin"),
+    };
+    let mut keeper = keeper();
+    let (first, second) = (need("r.first.io", None), need("r.second.io", None));
+    keeper.set(&[first.clone(), second.clone()], Some(&plugins));
+    let empty = note(&keeper, &first).await;
+    assert!(empty.contains("has no *.json, *.yaml or *.yml"), "{empty}");
+    write("50.yml", "one", "*.first.io");
+    user(&keeper, &first, "one").await;
+    write("60.json", "two", "*.second.io");
+    user(&keeper, &second, "two").await;
+    write("70.txt", "three", "*.first.io");
+    // The first file is asked first.
+    write("40.yaml", "three", "*.first.io");
+    user(&keeper, &first, "three").await;
+    // A name that another file has already is not used, and said where nothing else helps.
+    write("60.json", "one", "*.second.io");
+    let twice = wait::until("a note", || async { keeper.get(&second).note }).await;
+    assert!(twice.contains("60.json:1:"), "{twice}");
+    assert!(
+        twice.contains("there is a provider `one` already"),
+        "{twice}"
+    );
+    std::fs::remove_file(folder.join("50.yml")).unwrap();
+    user(&keeper, &second, "one").await;
+    std::fs::remove_file(folder.join("40.yaml")).unwrap();
+    wait::until("no credentials", || async {
+        keeper.get(&first).credentials.is_none().then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_was_found_is_used_until_it_expires() {
     let world = World::new();

@@ -15,7 +15,7 @@ use crate::{CredentialSource, Credentials};
 /// Kubelet's two settings for credential-provider plugins, under the names of its flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialPlugins {
-    /// `imageCredentialProviderConfig`: a `CredentialProviderConfig` file.
+    /// `imageCredentialProviderConfig`: a `CredentialProviderConfig` file, or a folder of them.
     pub config: PathBuf,
     /// `imageCredentialProviderBinDir`: where the plugins' programs are.
     pub bin_dir: PathBuf,

@@ -35,33 +35,20 @@ pub struct CredentialProvider {
 }
 
 impl CredentialProvider {
-    /// Reads a `CredentialProviderConfig`, YAML or JSON. A plugin that can't be used as it is written
-    /// is left out, with a finding.
-    pub fn read(text: &str) -> (Vec<Self>, Vec<Diagnostic>) {
-        let mut findings = Vec::new();
-        let root = match yaml::parse(text) {
-            Ok(root) => root,
-            Err(error) => {
-                findings.push(Diagnostic::not_yaml(error));
-                return (Vec::new(), findings);
-            }
-        };
-        let mut fields = Fields::open(root, "", &mut findings);
-        fields.text("apiVersion");
-        fields.text("kind");
-        let list = fields.list("providers", false);
-        fields.finish();
+    /// Reads each `CredentialProviderConfig`, YAML or JSON, of the pairs of path and text, as one list in
+    /// their order. A plugin that can't be used as it is written is left out. The second part says so: one
+    /// line for people each, with the file's path.
+    pub fn read<'a>(
+        files: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> (Vec<Self>, Vec<String>) {
         let mut providers = Vec::new();
-        for (at, node) in list
-            .map(|list| list.value)
-            .into_iter()
-            .flatten()
-            .enumerate()
-        {
-            let path = format!("providers[{}]", at + 1);
-            providers.extend(provider(node, &path, &mut findings));
+        let mut problems = Vec::new();
+        for (path, text) in files {
+            let findings = read_more(text, &mut providers);
+            let errors = findings.iter().filter(|finding| finding.is_error());
+            problems.extend(errors.map(|error| error.in_file(path).to_string()));
         }
-        (providers, findings)
+        (providers, problems)
     }
 
     /// Whether it is asked about `image`, a name without tag and digest.
@@ -88,6 +75,42 @@ impl CredentialProvider {
         // Three strings always serialize.
         serde_json::to_string(&request).unwrap_or_default()
     }
+}
+
+/// Adds the plugins of one text.
+fn read_more(text: &str, providers: &mut Vec<CredentialProvider>) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    let root = match yaml::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            findings.push(Diagnostic::not_yaml(error));
+            return findings;
+        }
+    };
+    let mut fields = Fields::open(root, "", &mut findings);
+    fields.text("apiVersion");
+    fields.text("kind");
+    let list = fields.list("providers", false);
+    fields.finish();
+    let nodes = list.map(|list| list.value).into_iter().flatten();
+    for (at, node) in nodes.enumerate() {
+        let path = format!("providers[{}]", at + 1);
+        let position = node.position;
+        let Some(provider) = provider(node, &path, &mut findings) else {
+            continue;
+        };
+        // kubelet takes no config at all with such a pair, so nobody can mean both.
+        if providers.iter().any(|before| before.name == provider.name) {
+            let message = format!(
+                "there is a provider `{}` already; give each a name of its own",
+                provider.name
+            );
+            findings.push(Diagnostic::error(position, path, message));
+            continue;
+        }
+        providers.push(provider);
+    }
+    findings
 }
 
 fn provider(node: Node, path: &str, findings: &mut Vec<Diagnostic>) -> Option<CredentialProvider> {
@@ -258,10 +281,14 @@ mod tests {
         - name: ecr-credential-provider\n  matchImages: ['*.dkr.ecr.*.amazonaws.com']\n  defaultCacheDuration: 12h\n  \
         apiVersion: credentialprovider.kubelet.k8s.io/v1\n  args: [get-credentials]\n  env: [{name: A, value: b}]\n";
 
+    fn read(text: &str) -> (Vec<CredentialProvider>, Vec<String>) {
+        CredentialProvider::read([("config.yaml", text)])
+    }
+
     #[test]
     fn the_config_of_a_real_node() {
-        let (providers, findings) = CredentialProvider::read(CONFIG);
-        assert_eq!(findings, []);
+        let (providers, problems) = read(CONFIG);
+        assert_eq!(problems, [""; 0]);
         assert_eq!(
             providers,
             [CredentialProvider {
@@ -282,14 +309,35 @@ mod tests {
 
     #[test]
     fn plugins_that_can_not_be_used_are_left_out() {
-        let (providers, findings) = CredentialProvider::read(
+        let (providers, problems) = read(
             &CONFIG
                 .replace("name: ecr", "name: ../ecr")
                 .replace("providers:\n", "providers:\n- {name: x, apiVersion: other/v1}\n- {name: y, apiVersion: credentialprovider.kubelet.k8s.io/v1, tokenAttributes: {}}\n"),
         );
         assert_eq!(providers, []);
-        assert_eq!(findings.len(), 3, "{findings:?}");
-        assert!(CredentialProvider::read("[").1[0].is_error());
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert_eq!(read("[").1.len(), 1);
+    }
+
+    #[test]
+    fn several_files_are_one_list_without_two_of_one_name() {
+        let other = CONFIG.replace("name: ecr-credential-provider", "name: acr");
+        let files = [
+            ("10.yaml", CONFIG),
+            ("20.json", "["),
+            ("30.yml", other.as_str()),
+            ("40.yaml", CONFIG),
+        ];
+        let (providers, problems) = CredentialProvider::read(files);
+        let names: Vec<&str> = providers.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["ecr-credential-provider", "acr"]);
+        let [broken, twice] = problems.try_into().unwrap();
+        assert!(broken.starts_with("20.json:"), "{broken}");
+        assert_eq!(
+            twice,
+            "40.yaml:4:3: error: providers[1]: there is a provider `ecr-credential-provider` already; \
+             give each a name of its own"
+        );
     }
 
     #[test]
@@ -317,7 +365,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let provider = &CredentialProvider::read(CONFIG).0[0];
+        let provider = &read(CONFIG).0[0];
         let answer = |text: &str| {
             ProviderAnswer::read(
                 provider,
