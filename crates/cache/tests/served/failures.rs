@@ -67,6 +67,53 @@ async fn a_blob_is_refused_in_the_same_words() {
     }
 }
 
+/// The first answer's headers promise another blob; the client must not have seen them.
+#[tokio::test]
+async fn an_encoded_answer_is_passed_over_before_the_client_gets_anything() {
+    let (one, two) = (
+        FakeRegistry::start().unwrap(),
+        FakeRegistry::start().unwrap(),
+    );
+    let image = Image::sized("encoded", 4000);
+    let blob = &image.blobs[0];
+    let encoded = |body: &[u8]| Behaviour::Answer {
+        status: StatusCode::OK,
+        headers: vec![("content-encoding", "gzip".to_owned())],
+        body: body[..body.len() / 2].to_vec().into(),
+    };
+    for registry in [&one, &two] {
+        registry.behave_for_blobs(REPOSITORY, encoded(&blob.content));
+    }
+    let entries = format!(
+        "{{address: '{}', priority: 2}}, {{address: '{}'}}",
+        one.url(),
+        two.url()
+    );
+    let cache = Served::start(&entries).await;
+    for method in ["HEAD", "GET"] {
+        let refused = cache.ask(method, &blob_path(&blob.digest), &[]).await;
+        assert_eq!(refused.status, 502, "{method}");
+    }
+    let cache = Served::start(&entries).await;
+    two.behave_for_blobs(REPOSITORY, Behaviour::Serve);
+    two.add(&image, REPOSITORY, "1");
+    for method in ["HEAD", "GET"] {
+        let answer = cache.ask(method, &blob_path(&blob.digest), &[]).await;
+        assert_eq!(answer.status, 200, "{method}");
+        let length = blob.content.len().to_string();
+        assert_eq!(
+            answer.header("content-length"),
+            Some(length.as_str()),
+            "{method}"
+        );
+        assert_eq!(answer.header("content-encoding"), None, "{method}");
+        if method == "GET" {
+            assert_eq!(answer.body, blob.content);
+        }
+    }
+    assert!(!one.requests().is_empty(), "it was asked first");
+}
+
 #[tokio::test]
 async fn what_a_real_registry_can_not_go_on_with_is_fetched_from_the_beginning() {
     let registry = DockerRegistry::plain().await.unwrap();

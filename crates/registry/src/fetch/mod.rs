@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, RANGE, VIA, WARNING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, RANGE, VIA, WARNING};
 use http::{HeaderMap, HeaderValue, Method};
 
 pub use self::blob::{Blob, BlobSize};
@@ -17,6 +17,7 @@ use self::opened::Opened;
 pub use self::page::{Page, PageRequest};
 use crate::auth::Scope;
 use crate::exchange::{Call, Exchange, Shared};
+use crate::http::encoding::{IDENTITY, is_not_encoded};
 use crate::http::status::{Answerer, refusal};
 use crate::http::transport::drain;
 use crate::manifest::{
@@ -256,7 +257,8 @@ impl Repository {
         rest: impl IntoIterator<Item = &'r str>,
         accept: &'static str,
     ) -> Call {
-        let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+        let accept = HeaderValue::from_static(accept);
+        let mut headers = HeaderMap::from_iter([(ACCEPT, accept), (ACCEPT_ENCODING, IDENTITY)]);
         if let Some(via) = &self.options.via {
             headers.insert(VIA, via.clone());
         }
@@ -282,6 +284,7 @@ impl Repository {
             let status = received.response.status().as_u16();
             let headers = received.response.headers().clone();
             if matches!(status, 200 | 206) {
+                is_not_encoded(status, &headers)?;
                 return Ok(Opened {
                     received,
                     status,

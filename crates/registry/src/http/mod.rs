@@ -1,6 +1,7 @@
 //! One HTTP request: connections, TLS, proxies, redirects, and why it failed.
 
 pub(crate) mod dns;
+pub(crate) mod encoding;
 pub(crate) mod failure;
 pub(crate) mod guard;
 pub(crate) mod network;

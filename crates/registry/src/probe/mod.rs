@@ -4,13 +4,14 @@ mod judge;
 
 use std::time::{Duration, SystemTime};
 
-use http::header::ACCEPT;
+use http::header::{ACCEPT, ACCEPT_ENCODING};
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::time::Instant;
 
 use self::judge::{Found, judge_found};
 use crate::auth::Scope;
 use crate::exchange::{Call, Exchange, Shared};
+use crate::http::encoding::{IDENTITY, is_not_encoded};
 use crate::http::status::{Answerer, refusal};
 use crate::http::transport::{Received, drain, read_body};
 use crate::manifest::{MANIFEST_TYPES, MAX_MANIFEST, refuses_head};
@@ -56,7 +57,10 @@ async fn ask(exchange: &mut Exchange<'_>, name: &ManifestName) -> Result<Found, 
             Method::HEAD
         },
         path: name.path(),
-        headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))]),
+        headers: HeaderMap::from_iter([
+            (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES)),
+            (ACCEPT_ENCODING, IDENTITY),
+        ]),
         body: None,
         scope: Some(Scope::pull(&name.repository)),
         follow: true,
@@ -92,9 +96,11 @@ async fn judge(
         }
         return Err(error);
     }
+    // An encoded answer to HEAD has no body that we would have to read, and the runtime may know how to.
     let body = if *method == Method::HEAD {
         None
     } else {
+        is_not_encoded(status, &headers)?;
         let body = read_body(response, MAX_MANIFEST).await?;
         let too_long = || {
             let detail = "answered 200 with more than 4 MiB, which no manifest has";

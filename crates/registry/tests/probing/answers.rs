@@ -26,6 +26,7 @@ async fn one_head_request_finds_a_manifest_by_tag_and_by_digest() {
     let request = &registry.requests()[0];
     assert_eq!(request.path, "/v2/team/app/manifests/1");
     assert!(request.user_agent().starts_with("image-cri-shim/"));
+    assert_eq!(request.headers["accept-encoding"], "identity");
     let accept = request.headers["accept"].to_str().unwrap();
     for media_type in [
         "application/vnd.oci.image.manifest.v1+json",

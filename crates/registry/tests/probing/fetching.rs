@@ -170,7 +170,7 @@ async fn tags_come_page_by_page() {
 }
 
 #[tokio::test]
-async fn every_request_says_who_asks_for_whom_and_asks_for_no_encoding() {
+async fn every_request_says_who_asks_for_whom_and_that_no_encoding_is_wanted() {
     let (store, image) = registry();
     let (registry, _) = crate::setup::registry();
     registry.behave_for_blobs(
@@ -199,7 +199,31 @@ async fn every_request_says_who_asks_for_whom_and_asks_for_no_encoding() {
     assert_eq!(all.len(), 3);
     for request in all {
         assert_eq!(request.headers["via"], "1.1 first, 1.1 us");
-        assert!(!request.headers.contains_key("accept-encoding"));
+        assert_eq!(request.headers["accept-encoding"], "identity");
+    }
+}
+
+/// Some caches and proxies compress unasked. The bytes are not those that were asked for, their count is not
+/// the blob's size, and it is too late to find that out when they have been handed on.
+#[tokio::test]
+async fn an_answer_that_is_encoded_all_the_same_is_none() {
+    let (registry, image) = registry();
+    let content = &image.blobs[0].content;
+    let repository = repository(&registry.url());
+    for (coding, fits) in [("identity", true), ("gzip", false), ("zstd, br", false)] {
+        let headers = [("content-encoding", coding)];
+        registry.behave(answer(&headers, content));
+        let digest = &image.blobs[0].digest;
+        let blob = repository.blob(digest, 0, None).await.map(|_| ());
+        let head = repository.head_blob(digest).await.map(|_| ());
+        registry.behave(answer(&headers, &image.manifest));
+        let manifest = repository.manifest("1").await.map(|_| ());
+        for outcome in [blob, head, manifest] {
+            assert_eq!(outcome.is_ok(), fits, "{coding}: {outcome:?}");
+            let Err(error) = outcome else { continue };
+            assert_eq!(error.cause(), Some(Cause::Protocol));
+            assert!(error.detail.contains(coding), "{}", error.detail);
+        }
     }
 }
 
