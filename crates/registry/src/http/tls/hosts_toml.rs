@@ -77,6 +77,10 @@ impl Table {
                 .into_iter()
                 .map(|client| match client {
                     Client::Combined(path) => (dir.join(path), None),
+                    // As containerd's documents have it: the key stands in the certificate's file.
+                    Client::Pair([cert, key]) if key.as_os_str().is_empty() => {
+                        (dir.join(cert), None)
+                    }
                     Client::Pair([cert, key]) => (dir.join(cert), Some(dir.join(key))),
                 })
                 .collect(),
@@ -108,7 +112,9 @@ pub(crate) fn parse(
         .host
         .into_iter()
         .find(|(address, table)| is_it(address) && !table.says_nothing());
-    let top_applies = file.server.as_deref().is_none_or(is_it);
+    // To containerd an empty one is none.
+    let server = file.server.as_deref().filter(|server| !server.is_empty());
+    let top_applies = server.is_none_or(is_it);
     Ok(match own {
         Some((_, table)) => table.resolved(dir),
         None if top_applies => file.top.resolved(dir),
@@ -162,6 +168,13 @@ mod tests {
             section("client = [['c.pem', 'k.pem']]").clients,
             [("/etc/d/c.pem".into(), Some("/etc/d/k.pem".into()))]
         );
+        assert_eq!(
+            section("client = [['/c.pem', '/k.pem'], ['/d.pem', '']]").clients,
+            [
+                ("/c.pem".into(), Some("/k.pem".into())),
+                ("/d.pem".into(), None)
+            ]
+        );
         assert_eq!(section("skip_verify = true").skip_verify, Some(true));
     }
 
@@ -196,6 +209,10 @@ mod tests {
         );
         assert_eq!(
             section("server = 'https://registry-1.docker.io'\nskip_verify = true").skip_verify,
+            Some(true)
+        );
+        assert_eq!(
+            section("server = ''\nskip_verify = true").skip_verify,
             Some(true)
         );
         assert_eq!(
