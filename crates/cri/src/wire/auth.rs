@@ -2,19 +2,11 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use policy::docker_config::decode_auth;
 use policy::{Credentials, Proof};
 
 use super::AUTH;
 use super::fields::{Fields, WireError, WireType, put_field, text};
-
-/// Go clients pad, hand-written ones sometimes do not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// What becomes of `PullImageRequest.auth`.
 #[derive(Debug, Clone, Copy)]
@@ -70,8 +62,7 @@ impl RequestAuth {
         if self.auth.is_empty() || !self.identity_token.is_empty() {
             return None;
         }
-        let decoded = BASE64.decode(self.auth.trim_end_matches('\0')).ok()?;
-        let pair = String::from_utf8(decoded).ok()?;
+        let pair = decode_auth(self.auth.trim_end_matches('\0'))?;
         let (username, password) = pair.split_once(':')?;
         // Old docker configs end the password with NUL bytes; containerd trims them too.
         Some(Credentials::new(username, password.trim_matches('\0')))
@@ -179,7 +170,14 @@ mod tests {
         };
         assert_eq!(fields.basic(), Some(Credentials::new("u", "p:q")));
 
-        for encoded in ["dXNlcjpwYTpzcw==", "dXNlcjpwYTpzcw"] {
+        for encoded in [
+            "dXNlcjpwYTpzcw==",
+            "dXNlcjpwYTpzcw",
+            // Folded, as `base64` of coreutils writes long texts; Go's decoder passes line ends over.
+            "dXNlcjpw\nYTpzcw==\n",
+            "dXNl\r\ncjpwYTpz\r\ncw==",
+            "dXNlcjpwYTpzcw==\0\0",
+        ] {
             let auth = RequestAuth {
                 auth: encoded.into(),
                 ..RequestAuth::default()

@@ -165,7 +165,7 @@ impl Entry {
             return Ok(Some(Credentials::registry_token(token)));
         }
         if let Some(auth) = full(&self.auth) {
-            let pair = base64(&auth).ok_or(DockerConfigError::Entry)?;
+            let pair = decode_auth(&auth).ok_or(DockerConfigError::Entry)?;
             // docker itself pads with zero bytes.
             let pair = pair.trim_end_matches('\0');
             if !pair.contains(':') {
@@ -332,8 +332,9 @@ fn syntax(error: &serde_json::Error) -> DockerConfigError {
     }
 }
 
-/// As kubelet decodes: padded or not, and line ends don't count.
-fn base64(text: &str) -> Option<String> {
+/// The text of an `auth`, `user:password`. It is decoded as kubelet and containerd do, whose decoder passes line
+/// ends over; padding may be missing. None where it is no base64 of UTF-8.
+pub fn decode_auth(text: &str) -> Option<String> {
     use base64::Engine as _;
     use base64::alphabet::STANDARD;
     use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
