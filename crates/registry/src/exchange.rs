@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::auth::token::Tokens;
-use crate::auth::{Authorization, Authorizer, Reply, Scope};
+use crate::auth::{Authorization, Authorizer, Reply, Scope, asks_for, asks_for_scope};
 use crate::http::transport::{
     ForeignToken, HttpRequest, Peer, Received, RegistryContext, Transport, drain,
 };
-use crate::knowledge::{Knowledge, KnownAuth, Registries};
+use crate::knowledge::{Asker, Knowledge, KnownAuth, Registries};
 use crate::outcome::{Cause, ExchangeError};
 use crate::progress::Progress;
 use crate::registry::{ApiPath, Registry, Site};
@@ -62,6 +62,9 @@ pub(crate) struct Exchange<'a> {
     context: RegistryContext,
     started: Instant,
     known: Knowledge,
+    asker: Asker,
+    /// How the registry wants to be told who asks, as far as this asker has learnt it.
+    known_auth: Option<KnownAuth>,
     /// Whether the registry was found to speak plain HTTP, since this exchange began.
     plain: Option<bool>,
     _slot: Option<OwnedSemaphorePermit>,
@@ -117,13 +120,17 @@ impl<'a> Exchange<'a> {
     ) -> Self {
         let site = Site::of(&registry.endpoint);
         let now = Instant::now();
+        let asker = Asker::of(registry);
+        let (known, known_auth) = shared.registries.recall(&site, &asker, now);
         Self {
             shared,
             registry,
             progress,
             context: RegistryContext::of(registry),
             started: now,
-            known: shared.registries.recall(&site, now),
+            known,
+            asker,
+            known_auth,
             plain: None,
             site,
             _slot: None,
@@ -172,7 +179,9 @@ impl<'a> Exchange<'a> {
             let received = self.attempt(!plain, call).await;
             self.plain = Some(plain);
             if is_wrong_scheme(&received) {
-                self.learn(|known| *known = Knowledge::default());
+                self.known = Knowledge::default();
+                self.known_auth = None;
+                self.shared.registries.forget(&self.site, Instant::now());
             }
             return received;
         }
@@ -198,17 +207,21 @@ impl<'a> Exchange<'a> {
         };
         let credentials = self.credentials(tls);
         let site = self.site.clone();
-        let known = self.known.auth.clone();
         let up_front = self
             .authorizer(&site, credentials, scope, Peer::TokenService)
-            .up_front(known.as_ref(), &url)
+            .up_front(self.known_auth.as_ref(), &url)
             .await;
-        let mut authorization = match up_front {
-            Ok(authorization) => authorization,
-            Err(error) => {
-                // The registry may name another token service by now: ask it anew next time.
-                self.learn(|known| known.auth = None);
-                return Err(error.into());
+        // What comes of memory is no verdict: this repository may have another token service than the last
+        // one, and the registry's own challenge says so. It is asked without authorization then, once.
+        let (mut authorization, mut memory) = match (up_front, self.known_auth.clone()) {
+            (Ok(authorization), None | Some(KnownAuth::Varies)) => (authorization, None),
+            (Ok(authorization), Some(known)) => {
+                (authorization, Some(Memory { known, error: None }))
+            }
+            (Err(error), None | Some(KnownAuth::Varies)) => return Err(error.into()),
+            (Err(error), Some(known)) => {
+                let error = Some(error);
+                (Authorization::Anonymous, Some(Memory { known, error }))
             }
         };
         let mut foreign = Foreign::default();
@@ -217,6 +230,10 @@ impl<'a> Exchange<'a> {
             let header = authorization.header();
             let received = self.one(&url, call, header, foreign.token.as_ref()).await?;
             if received.response.status() != 401 {
+                if memory.is_some_and(|memory| memory.error.is_some()) {
+                    // Nobody was asked who he is.
+                    self.remember_auth(None);
+                }
                 return Ok(received);
             }
             let headers = received.response.headers().clone();
@@ -230,6 +247,23 @@ impl<'a> Exchange<'a> {
                     .await?;
                 continue;
             }
+            if let Some(Memory { known, error }) = memory.take() {
+                let is_confirmed = asks_for(&headers, &known);
+                match error {
+                    Some(error) if is_confirmed && asks_for_scope(&headers, scope) => {
+                        // It would be the same request to the same token service.
+                        return Err(error.into());
+                    }
+                    _ if is_confirmed => {}
+                    error => {
+                        self.remember_auth(Some(KnownAuth::Varies));
+                        if error.is_none() {
+                            authorization = Authorization::Anonymous;
+                            continue;
+                        }
+                    }
+                }
+            }
             if replies == MAX_REPLIES {
                 let detail = "401 again after every answer to its challenges";
                 return Err(ExchangeError::unauthorized(401, detail).into());
@@ -241,7 +275,9 @@ impl<'a> Exchange<'a> {
                 .await;
             match reply {
                 Reply::Retry(better, kind) => {
-                    self.remember_auth(kind);
+                    if kind.is_some() && self.known_auth != Some(KnownAuth::Varies) {
+                        self.remember_auth(kind);
+                    }
                     authorization = better;
                 }
                 Reply::GiveUp(error) => return Err(error.into()),
@@ -315,10 +351,18 @@ impl<'a> Exchange<'a> {
     }
 
     fn remember_auth(&mut self, kind: Option<KnownAuth>) {
-        if kind.is_some() {
-            self.learn(|known| known.auth.clone_from(&kind));
-        }
+        self.known_auth.clone_from(&kind);
+        self.shared
+            .registries
+            .learn_auth(&self.site, &self.asker, Instant::now(), kind);
     }
+}
+
+/// What a call was begun with, until the registry itself has said what it wants.
+struct Memory {
+    known: KnownAuth,
+    /// Why it has led to nothing.
+    error: Option<ExchangeError>,
 }
 
 /// What another site, where the registry redirected to, was answered with: a token that anybody gets.

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use policy::Credentials;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::registry::Site;
+use crate::registry::{Registry, Site};
 use crate::ttl::Ttl;
 
 /// Registries that are remembered. A node has a handful; the bound is for configs that change often.
 const MAX_REGISTRIES: usize = 1024;
+/// Askers per registry whose authorization is remembered: the config's entries for it, and the pull secrets of a
+/// node's Pods.
+const MAX_ASKERS: usize = 64;
 
 /// What was learnt about one registry. The default knows nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,11 +28,28 @@ pub(crate) struct Knowledge {
     pub(crate) plain: Option<bool>,
     /// It refuses HEAD on manifests and answers GET.
     pub(crate) head_refused: bool,
-    /// How it wants to be told who asks.
-    pub(crate) auth: Option<KnownAuth>,
 }
 
-/// The kind of authorization that a registry asked for.
+/// Whose questions one memory of authorization is for. One host can be several registries with a token
+/// service each, and what one of them takes must not be offered to the service of another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asker {
+    /// Path of the entry.
+    path: String,
+    credentials: Option<Credentials>,
+}
+
+impl Asker {
+    pub(crate) fn of(registry: &Registry) -> Self {
+        Self {
+            path: registry.endpoint.path().to_owned(),
+            credentials: registry.credentials.clone(),
+        }
+    }
+}
+
+/// The kind of authorization that a registry asked for. A shortcut, never a verdict: what it leads to counts
+/// only when the registry has not named anything else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KnownAuth {
     /// User name and password with every request.
@@ -40,6 +61,8 @@ pub(crate) enum KnownAuth {
         /// What the token service knows the registry as.
         service: Option<String>,
     },
+    /// Not the same for all repositories: each question waits for its own challenge.
+    Varies,
 }
 
 /// Counters of what is known about registries ("domain cache" in the stats line).
@@ -66,6 +89,8 @@ pub(crate) struct Registries {
 
 struct Entry {
     knowledge: Knowledge,
+    /// How it wants to be told who asks.
+    auth: HashMap<Asker, KnownAuth>,
     learnt_at: Instant,
     slots: Arc<Semaphore>,
 }
@@ -88,26 +113,59 @@ impl Registries {
     }
 
     /// What is known and not too old; counted as a hit where that is anything.
-    pub(crate) fn recall(&self, site: &Site, now: Instant) -> Knowledge {
-        let known = self.with(site, now, |entry| entry.knowledge.clone());
-        let counter = if known == Knowledge::default() {
-            &self.misses
-        } else {
-            &self.hits
-        };
+    pub(crate) fn recall(
+        &self,
+        site: &Site,
+        asker: &Asker,
+        now: Instant,
+    ) -> (Knowledge, Option<KnownAuth>) {
+        let (known, auth, blank) = self.with(site, now, |entry| {
+            let auth = entry.auth.get(asker).cloned();
+            (entry.knowledge.clone(), auth, entry.is_blank())
+        });
+        let counter = if blank { &self.misses } else { &self.hits };
         counter.fetch_add(1, Ordering::Relaxed);
-        known
+        (known, auth)
     }
 
     /// Notes something new. Age counts from the first thing learnt, so that all of it is
     /// questioned again after the time to live.
     pub(crate) fn learn(&self, site: &Site, now: Instant, note: impl FnOnce(&mut Knowledge)) {
         self.with(site, now, |entry| {
-            if entry.knowledge == Knowledge::default() {
+            if entry.is_blank() {
                 entry.learnt_at = now;
             }
             note(&mut entry.knowledge);
         });
+    }
+
+    /// Notes how one asker is asked who he is; `None` forgets it. Age counts as in [`Self::learn`].
+    pub(crate) fn learn_auth(
+        &self,
+        site: &Site,
+        asker: &Asker,
+        now: Instant,
+        auth: Option<KnownAuth>,
+    ) {
+        self.with(site, now, |entry| {
+            if entry.is_blank() {
+                entry.learnt_at = now;
+            }
+            let Some(auth) = auth else {
+                entry.auth.remove(asker);
+                return;
+            };
+            // Beginning anew costs each asker one request.
+            if entry.auth.len() >= MAX_ASKERS && !entry.auth.contains_key(asker) {
+                entry.auth.clear();
+            }
+            entry.auth.insert(asker.clone(), auth);
+        });
+    }
+
+    /// Forgets all about a registry.
+    pub(crate) fn forget(&self, site: &Site, now: Instant) {
+        self.with(site, now, Entry::wipe);
     }
 
     pub(crate) fn stats(&self) -> ClientStats {
@@ -125,13 +183,12 @@ impl Registries {
         }
         let entry = entries.entry(site.clone()).or_insert_with(|| Entry {
             knowledge: Knowledge::default(),
+            auth: HashMap::new(),
             learnt_at: now,
             slots: Arc::new(Semaphore::new(self.slots_each)),
         });
-        if entry.knowledge != Knowledge::default()
-            && now.saturating_duration_since(entry.learnt_at) >= self.ttl.get()
-        {
-            entry.knowledge = Knowledge::default();
+        if !entry.is_blank() && now.saturating_duration_since(entry.learnt_at) >= self.ttl.get() {
+            entry.wipe();
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
         act(entry)
@@ -145,10 +202,21 @@ impl Registries {
             .min_by_key(|(_, entry)| entry.learnt_at)
             .map(|(site, _)| site.clone());
         if let Some(entry) = oldest.and_then(|site| entries.remove(&site))
-            && entry.knowledge != Knowledge::default()
+            && !entry.is_blank()
         {
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Entry {
+    fn is_blank(&self) -> bool {
+        self.knowledge == Knowledge::default() && self.auth.is_empty()
+    }
+
+    fn wipe(&mut self) {
+        self.knowledge = Knowledge::default();
+        self.auth.clear();
     }
 }
 
@@ -164,20 +232,36 @@ mod tests {
         Site::of(&Endpoint::parse(address).unwrap().0)
     }
 
+    fn nobody() -> Asker {
+        asker("a.io", None)
+    }
+
+    fn asker(address: &str, credentials: Option<Credentials>) -> Asker {
+        Asker::of(&Registry {
+            credentials,
+            ..Registry::anonymous(Endpoint::parse(address).unwrap().0)
+        })
+    }
+
+    fn recall(registries: &Registries, site: &Site, now: Instant) -> Knowledge {
+        registries.recall(site, &nobody(), now).0
+    }
+
     #[test]
     fn knowledge_lasts_its_time_and_is_counted() {
         let registries = Registries::new(Ttl::new(Duration::from_secs(60)), 4);
         let (a, b) = (site("a.io"), site("b.io"));
         let start = Instant::now();
-        assert_eq!(registries.recall(&a, start), Knowledge::default());
+        assert_eq!(recall(&registries, &a, start), Knowledge::default());
         registries.learn(&a, start, |k| k.head_refused = true);
         let later = start + Duration::from_secs(59);
-        registries.learn(&a, later, |k| k.auth = Some(KnownAuth::Basic));
-        assert!(registries.recall(&a, later).head_refused);
-        assert_eq!(registries.recall(&b, later), Knowledge::default());
+        registries.learn_auth(&a, &nobody(), later, Some(KnownAuth::Basic));
+        assert!(recall(&registries, &a, later).head_refused);
+        assert_eq!(recall(&registries, &b, later), Knowledge::default());
 
         let expired = start + Duration::from_secs(60);
-        assert_eq!(registries.recall(&a, expired), Knowledge::default());
+        let (known, auth) = registries.recall(&a, &nobody(), expired);
+        assert_eq!((known, auth), (Knowledge::default(), None));
         assert_eq!(
             registries.stats(),
             ClientStats {
@@ -186,6 +270,34 @@ mod tests {
                 evictions: 1
             }
         );
+    }
+
+    #[test]
+    fn each_asker_has_a_memory_of_his_own() {
+        let registries = Registries::new(Ttl::new(Duration::from_secs(60)), 4);
+        let (site, now) = (site("a.io"), Instant::now());
+        let one = asker("a.io/one", Some(Credentials::new("u", "p")));
+        registries.learn_auth(&site, &one, now, Some(KnownAuth::Basic));
+        assert_eq!(
+            registries.recall(&site, &one, now).1,
+            Some(KnownAuth::Basic)
+        );
+        for other in [
+            asker("a.io/two", Some(Credentials::new("u", "p"))),
+            asker("a.io/one", Some(Credentials::new("v", "p"))),
+            asker("a.io/one", None),
+        ] {
+            assert_eq!(registries.recall(&site, &other, now).1, None);
+        }
+        registries.learn_auth(&site, &one, now, None);
+        assert_eq!(registries.recall(&site, &one, now).1, None);
+
+        for n in 0..4 * MAX_ASKERS {
+            let asker = asker(&format!("a.io/{n}"), None);
+            registries.learn_auth(&site, &asker, now, Some(KnownAuth::Basic));
+            let known = registries.with(&site, now, |entry| entry.auth.len());
+            assert!(known <= MAX_ASKERS);
+        }
     }
 
     #[test]
@@ -216,8 +328,8 @@ mod tests {
         let (site, start) = (Site::of(&endpoint), Instant::now());
         registries.learn(&site, start, |known| known.head_refused = true);
         let later = start + Duration::from_secs(30);
-        assert!(registries.recall(&site, later).head_refused);
+        assert!(recall(&registries, &site, later).head_refused);
         ttl.set(Duration::from_secs(10));
-        assert!(!registries.recall(&site, later).head_refused);
+        assert!(!recall(&registries, &site, later).head_refused);
     }
 }

@@ -87,6 +87,10 @@ impl Authorizer<'_> {
         registry: &Url,
     ) -> Result<Authorization, ExchangeError> {
         match known {
+            // A token that is configured is for the registry itself, whatever its token services are.
+            Some(KnownAuth::Varies) => Ok(self
+                .given()
+                .map_or(Authorization::Anonymous, Authorization::Given)),
             None => Ok(Authorization::Anonymous),
             Some(KnownAuth::Basic) => Ok(self
                 .credentials
@@ -150,7 +154,8 @@ impl Authorizer<'_> {
         let usual = self.scope.as_str();
         let scope = challenge.param("scope").unwrap_or(usual).to_owned();
         // Only where the next repository's scope can be told from this one's.
-        let known = (scope == usual).then(|| KnownAuth::Bearer {
+        let is_usual = scope == usual && !realm.query_pairs().any(|(name, _)| name == "scope");
+        let known = is_usual.then(|| KnownAuth::Bearer {
             realm: realm.clone(),
             service: service.clone(),
         });
@@ -271,6 +276,29 @@ impl Authorizer<'_> {
             .ok_or_else(|| failed("its answer is longer than 64 KiB"))?;
         Token::parse(&body, Instant::now()).map_err(|error| failed(&error.to_string()))
     }
+}
+
+/// Whether a 401 asks for what is remembered. One that asks for something else has another registry or
+/// another token service behind it.
+pub(crate) fn asks_for(headers: &HeaderMap, known: &KnownAuth) -> bool {
+    let asked = challenges(headers);
+    match (asked.iter().find_map(bearer), known) {
+        (Some((challenge, asked)), KnownAuth::Bearer { realm, service }) => {
+            asked == *realm && challenge.param("service") == service.as_deref()
+        }
+        (None, KnownAuth::Basic) => asked.iter().any(|challenge| challenge.scheme == "basic"),
+        _ => false,
+    }
+}
+
+/// Whether a 401 names this scope, or none, which means the usual one.
+pub(crate) fn asks_for_scope(headers: &HeaderMap, scope: &Scope) -> bool {
+    let asked = challenges(headers);
+    asked.iter().find_map(bearer).is_some_and(|(challenge, _)| {
+        challenge
+            .param("scope")
+            .is_none_or(|named| named == scope.as_str())
+    })
 }
 
 /// What any answer but 200 of a token service means.

@@ -336,3 +336,121 @@ async fn a_registry_token_is_sent_as_it_is_and_only_to_the_registry() {
     assert_eq!(probe.outcome, Outcome::Unauthorized, "{}", probe.detail);
     assert!(service.recording().is_empty());
 }
+
+/// Two entries on one host, each with a token service that knows its own user only.
+#[tokio::test]
+async fn one_host_can_have_a_token_service_for_each_entry() {
+    let (registry, image) = registry();
+    let service = |user: &str| {
+        TokenService::start(TokenOptions {
+            credentials: Some((user.into(), "p".into())),
+            ..TokenOptions::default()
+        })
+        .unwrap()
+    };
+    let (a, b) = (service("ua"), service("ub"));
+    let entry = |path: &str, user: &str, service: &TokenService| {
+        let repository = format!("{path}/app");
+        registry.add(&image, &repository, "1");
+        registry.require_token_below(path, service);
+        let mut entry = with_auth(&format!("{}/{path}", registry.url()), user, "p");
+        entry.name.repository = repository;
+        entry
+    };
+    let (of_a, of_b) = (entry("repoa", "ua", &a), entry("repob", "ub", &b));
+    let client = client();
+    for requests in [3, 1] {
+        for entry in [&of_a, &of_b] {
+            let probe = ask(&client, entry).await;
+            let seen = (probe.outcome, probe.requests);
+            assert_eq!(seen, (found(&image), requests), "{}", probe.detail);
+        }
+    }
+    for (service, user) in [(&a, "ua"), (&b, "ub")] {
+        for request in service.recording().all() {
+            assert!(request.has_basic(user, "p"), "{request:?}");
+        }
+    }
+}
+
+/// The same user everywhere, and one entry: what was remembered of one repository is wrong for the other.
+#[tokio::test]
+async fn a_remembered_token_service_is_no_verdict_on_another_repository() {
+    for refuses in [true, false] {
+        let (registry, image) = registry();
+        let a = TokenService::start(TokenOptions::default()).unwrap();
+        let b = TokenService::start(private()).unwrap();
+        for (path, service) in [("repoa", &a), ("repob", &b)] {
+            registry.add(&image, &format!("{path}/app"), "1");
+            registry.require_token_below(path, service);
+        }
+        let client = client();
+        let mut entry = with_auth(&registry.url(), "u", "p:w");
+        let mut ask = async |path: &str| {
+            entry.name.repository = format!("{path}/app");
+            ask(&client, &entry).await
+        };
+        assert!(is_found(&ask("repoa").await));
+        if refuses {
+            a.behave(Behaviour::Status(StatusCode::UNAUTHORIZED));
+        }
+        let probe = ask("repob").await;
+        assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
+        a.behave(Behaviour::Serve);
+
+        // From now on each question waits for its own challenge: no password goes to the wrong service.
+        let asked = a.recording().all().len();
+        for _ in 0..2 {
+            assert!(is_found(&ask("repob").await));
+        }
+        assert_eq!(a.recording().all().len(), asked);
+        assert!(is_found(&ask("repoa").await));
+    }
+}
+
+#[tokio::test]
+async fn a_realm_that_names_a_scope_is_for_one_repository() {
+    let (registry, image, service) = guarded(TokenOptions::default());
+    registry.add(&image, "team/other", "1");
+    registry.require_nothing();
+    let client = client();
+    for repository in ["team/app", "team/other"] {
+        let challenge = format!(
+            "Bearer realm=\"{}?scope=repository:{repository}:pull\"",
+            service.realm()
+        );
+        registry.behave_for(repository, Behaviour::Challenge(challenge));
+        let mut asked = target(&registry.url());
+        asked.name.repository = repository.into();
+        // The registry takes no token; what counts here is where one is asked for.
+        ask(&client, &asked).await;
+    }
+    let other = service.recording().all().into_iter().skip(1);
+    for request in other {
+        assert!(!request.path.contains("app"), "{}", request.path);
+    }
+}
+
+/// A wrong password that the token service has just refused is not tried again.
+#[tokio::test]
+async fn a_password_that_has_changed_is_refused_once_per_question() {
+    let (registry, _, service) = guarded(TokenOptions {
+        expires_in: Some(1),
+        ..private()
+    });
+    let client = client();
+    let target = with_auth(&registry.url(), "u", "p:w");
+    assert!(is_found(&ask(&client, &target).await));
+    service.behave(Behaviour::Status(StatusCode::UNAUTHORIZED));
+    let probe = testkit::wait::until("the token has expired", || async {
+        let probe = ask(&client, &target).await;
+        (!is_found(&probe)).then_some(probe)
+    })
+    .await;
+    assert_eq!(probe.outcome, Outcome::Unauthorized, "{}", probe.detail);
+    assert!(probe.detail.contains("token service"), "{}", probe.detail);
+    assert_eq!(service.recording().all().len(), 2);
+    // The registry asks for no password any more: the token service has no say.
+    registry.require_nothing();
+    assert!(is_found(&ask(&client, &target).await));
+}

@@ -56,6 +56,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     access: Access,
+    /// Instead of `access`, below a repository's first segment.
+    access_below: HashMap<String, Access>,
     delay: Duration,
     /// By repository and tag or digest.
     manifests: HashMap<(String, String), Image>,
@@ -190,6 +192,12 @@ impl FakeRegistry {
         self.state().access = Access::Bearer(service.clone());
     }
 
+    /// Wants a token of this service for the repositories whose first segment this is.
+    pub fn require_token_below(&self, segment: &str, service: &TokenService) {
+        let access = Access::Bearer(service.clone());
+        self.state().access_below.insert(segment.to_owned(), access);
+    }
+
     /// Lets everybody in.
     pub fn require_nothing(&self) {
         self.state().access = Access::Everybody;
@@ -286,7 +294,16 @@ impl State {
 
     /// The challenge for whoever is not let in.
     fn refused(&self, target: &Target<'_>, authorization: Option<&str>) -> Option<String> {
-        match &self.access {
+        let repository = match *target {
+            Target::Manifest(repository, _)
+            | Target::Blob(repository, _)
+            | Target::Tags(repository)
+            | Target::Referrers(repository, _) => Some(repository),
+            Target::Api | Target::Unknown => None,
+        };
+        let below = repository.and_then(|repository| repository.split('/').next());
+        let below = below.and_then(|segment| self.access_below.get(segment));
+        match below.unwrap_or(&self.access) {
             Access::Everybody => None,
             Access::Basic { username, password } => {
                 let wanted = token::basic(username, password);
@@ -294,15 +311,7 @@ impl State {
                     .then(|| r#"Basic realm="fake registry""#.to_owned())
             }
             Access::Bearer(service) => {
-                let scope = match target {
-                    Target::Manifest(repository, _)
-                    | Target::Blob(repository, _)
-                    | Target::Tags(repository)
-                    | Target::Referrers(repository, _) => {
-                        Some(format!("repository:{repository}:pull"))
-                    }
-                    Target::Api | Target::Unknown => None,
-                };
+                let scope = repository.map(|repository| format!("repository:{repository}:pull"));
                 let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
                 service.challenge(token, scope.as_deref())
             }
