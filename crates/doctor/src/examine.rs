@@ -217,7 +217,8 @@ async fn look_live(
         node,
         None,
     );
-    let runtime = runtime::gather(host, written.effective(), limit);
+    let socket = written.effective();
+    let runtime = runtime::gather(host, socket.clone(), limit);
     let asking = ask_daemon(basis.shim_socket.clone());
     let daemon = daemon::gather(&basis.shim_socket, basis.shim_pid, asking, limit);
     let link = api_server::link(&basis.environment);
@@ -232,7 +233,8 @@ async fn look_live(
     let api_server = api_server::gather(&link, limit);
     let registries = async {
         let filled = settings::filled(settings, link.clone(), limit).await;
-        let all = registries::gather(host, &filled, &basis.environment, limit).await;
+        let environment = &basis.environment;
+        let all = registries::gather(host, &filled, environment, &socket, limit).await;
         (filled, all)
     };
     let cache = cache::gather(host, settings, limit);

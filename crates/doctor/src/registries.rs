@@ -1,13 +1,15 @@
 //! Each registry of the config: whether it can be reached, its certificate, its answer, and whether it takes our
 //! credentials.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use policy::config::Settings;
 use policy::rules::{EntryKind, Redirect, Registry as Entry};
 use policy::{CredentialSource, Credentials, Endpoint, ProxySettings, TlsOptions};
-use registry::{Admission, Cause, CertsDirs, Client, ClientOptions, Examination, Registry};
+use registry::{
+    Admission, CaPlace, Cause, CertsDirs, Client, ClientOptions, Examination, Registry,
+};
 use telemetry::report::{RegistryState, Status};
 use x509_parser::parse_x509_certificate;
 
@@ -42,6 +44,8 @@ struct Place {
     note: Option<String>,
     /// Whether it is the cache of this node.
     is_node_cache: bool,
+    /// Where its CA is put.
+    ca_place: Option<CaPlace>,
 }
 
 impl Facts {
@@ -52,7 +56,7 @@ impl Facts {
 }
 
 /// The places of a config, each once.
-fn places(settings: &Settings) -> Vec<Place> {
+fn places(settings: &Settings, dirs: &CertsDirs) -> Vec<Place> {
     let of_registry = |entry: &Entry| Place {
         endpoint: entry.endpoint.clone(),
         tls: entry.tls.clone(),
@@ -60,6 +64,7 @@ fn places(settings: &Settings) -> Vec<Place> {
         source: entry.source.clone(),
         note: entry.note.clone(),
         is_node_cache: entry.kind == EntryKind::NodeCache,
+        ca_place: dirs.ca_place(&entry.endpoint.domain()),
     };
     let of_redirect = |entry: &Redirect| Place {
         endpoint: entry.to.clone(),
@@ -68,6 +73,7 @@ fn places(settings: &Settings) -> Vec<Place> {
         source: entry.source.clone(),
         note: entry.note.clone(),
         is_node_cache: false,
+        ca_place: dirs.ca_place(&entry.to.domain()),
     };
     let registries = settings.rules.registries.iter().map(of_registry);
     let redirects = settings.rules.redirects.iter().map(of_redirect);
@@ -81,15 +87,17 @@ fn places(settings: &Settings) -> Vec<Place> {
     all
 }
 
-/// Asks every registry of `settings`, which has its credentials, at once.
+/// Asks every registry of `settings`, which has its credentials, at once. `runtime` is the runtime's socket.
 pub(crate) async fn gather(
     host: &Host,
     settings: &Settings,
     environment: &Environment,
+    runtime: &Path,
     limit: Duration,
 ) -> Vec<Facts> {
-    let client = client(host, environment);
-    let asked = places(settings)
+    let dirs = CertsDirs::of(&in_tree(host, runtime));
+    let client = client(host, &dirs, environment);
+    let asked = places(settings, &dirs)
         .into_iter()
         .take(MAX_REGISTRIES)
         .map(|place| {
@@ -112,18 +120,18 @@ pub(crate) async fn gather(
     futures_util::future::join_all(asked).await
 }
 
-fn in_tree(host: &Host, path: &std::path::Path) -> PathBuf {
+fn in_tree(host: &Host, path: &Path) -> PathBuf {
     host.place(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// As the shim has it: its proxies, and the runtime's certificates.
-fn client(host: &Host, environment: &Environment) -> Client {
-    let dirs = CertsDirs::default();
-    let all = |dirs: Vec<PathBuf>| dirs.iter().map(|dir| in_tree(host, dir)).collect();
+fn client(host: &Host, dirs: &CertsDirs, environment: &Environment) -> Client {
+    let all = |dirs: &[PathBuf]| dirs.iter().map(|dir| in_tree(host, dir)).collect();
     Client::new(ClientOptions {
         certs_dirs: CertsDirs {
-            containerd: all(dirs.containerd),
-            docker: all(dirs.docker),
+            containerd: all(&dirs.containerd),
+            docker: all(&dirs.docker),
+            written_from: dirs.written_from.clone(),
         },
         proxies: ProxySettings::from_lookup(|name| environment.get(name)),
         ..ClientOptions::default()
@@ -255,9 +263,16 @@ fn of_tls(place: &Place, detail: &str) -> String {
             "vi /etc/image-cri-shim.yaml   # write http://{domain}, if it may be asked in the clear"
         );
     }
-    let file = match &place.tls.ca_file {
-        Some(file) => file.display().to_string(),
-        None => format!("/etc/containerd/certs.d/{domain}/ca.crt"),
+    let file = match (&place.tls.ca_file, &place.ca_place) {
+        (Some(file), _) => file.display().to_string(),
+        (None, Some(CaPlace::Directory(dir))) => dir.join("ca.crt").display().to_string(),
+        (None, Some(CaPlace::RegistriesYaml(file))) => {
+            return format!(
+                "vi {}   # configs: {{\"{domain}\": {{tls: {{ca_file: CA.pem}}}}}}, with the whole path of the certificate of the authority that has signed it; then restart the node's service",
+                file.display()
+            );
+        }
+        (None, None) => "CA.pem".to_owned(),
     };
     format!(
         "install -D -m 644 CA.pem {file}   # CA.pem: the certificate of the authority that has signed it"
@@ -379,4 +394,35 @@ fn circuit(name: &str, status: Option<&Status>) -> Option<Line> {
             "systemctl kill -s HUP image-cri-shim   # asks every registry again",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_ca_is_put_where_the_runtime_reads_it() {
+        let (settings, _) = Settings::read("registries: [{address: reg.io:5000}]", &|_| None);
+        let mends = |socket: &str| {
+            let dirs = CertsDirs::of(Path::new(socket));
+            let all = places(&settings, &dirs);
+            of_tls(all.first().unwrap(), "signed by somebody")
+        };
+        for (socket, start) in [
+            (
+                "/run/containerd/containerd.sock",
+                "install -D -m 644 CA.pem /etc/containerd/certs.d/reg.io:5000/ca.crt ",
+            ),
+            (
+                "/var/run/crio/crio.sock",
+                "install -D -m 644 CA.pem /etc/containers/certs.d/reg.io:5000/ca.crt ",
+            ),
+            (
+                "/run/k3s/containerd/containerd.sock",
+                "vi /etc/rancher/k3s/registries.yaml   # configs: {\"reg.io:5000\": {tls: {ca_file: ",
+            ),
+        ] {
+            assert!(mends(socket).starts_with(start), "{}", mends(socket));
+        }
+    }
 }

@@ -47,6 +47,7 @@ pub mod breaker;
 pub mod cache_images;
 pub mod cache_prefix;
 pub mod config;
+pub mod containerd;
 pub mod credentials;
 pub mod crio;
 pub mod docker_config;

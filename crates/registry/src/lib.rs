@@ -70,7 +70,7 @@ pub use self::fetch::{
 };
 pub use self::http::guard::AddressGuard;
 pub use self::http::network::{Answering, Network};
-pub use self::http::tls::CertsDirs;
+pub use self::http::tls::{CaPlace, CertsDirs};
 pub use self::knowledge::ClientStats;
 pub use self::manifest::MAX_MANIFEST;
 pub use self::outcome::{Cause, ExchangeError, Failure, MAX_RETRY_AFTER, Outcome, Ping, Probe};

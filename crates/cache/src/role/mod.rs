@@ -13,7 +13,7 @@ use listener::tls::TlsError;
 use listener::{Limits, Options, Protocols, Tls, WhenFull};
 use parking_lot::Mutex;
 use policy::config::{ListenAddress, NodeCache, S3Store, Settings as Config};
-use registry::{AddressGuard, Client, ClientOptions};
+use registry::{AddressGuard, CertsDirs, Client, ClientOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -111,16 +111,16 @@ pub struct Handle {
     s3: Arc<Mutex<Option<S3Store>>>,
 }
 
-/// A cache over a directory, without listeners: for commands when none runs.
+/// A cache over a directory, without listeners: for commands when none runs. `certs_dirs` as for [`Role::start`].
 ///
 /// # Errors
 /// The directory can't be used.
-pub fn offline(config: &Config) -> Result<Cache, RoleError> {
+pub fn offline(config: &Config, certs_dirs: CertsDirs) -> Result<Cache, RoleError> {
     let storage = Storage::open(&config.node_cache.dir)?;
     if let Some(limits) = limits(&config.node_cache, &storage) {
         storage.set_limits(limits);
     }
-    let registries = registries(config, "image-cri-shim-command", Vec::new());
+    let registries = registries(config, certs_dirs, "image-cri-shim-command", Vec::new());
     Ok(Cache::new(
         Arc::new(storage),
         Arc::new(registries),
@@ -130,11 +130,16 @@ pub fn offline(config: &Config) -> Result<Cache, RoleError> {
 }
 
 impl Role {
-    /// Binds the listeners and opens the store. `instance` is what this process is called in `Via`.
+    /// Binds the listeners and opens the store. `instance` is what this process is called in `Via`; `certs_dirs` is
+    /// what the node's runtime is told about hosts' certificates.
     ///
     /// # Errors
     /// [`RoleError`]; nothing has been served then.
-    pub async fn start(config: &Config, instance: &str) -> Result<Self, RoleError> {
+    pub async fn start(
+        config: &Config,
+        instance: &str,
+        certs_dirs: CertsDirs,
+    ) -> Result<Self, RoleError> {
         let node_cache = &config.node_cache;
         if let Some(why) = node_cache.refusal() {
             return Err(RoleError::Refused(why));
@@ -151,7 +156,7 @@ impl Role {
         if let Some(limits) = limits(node_cache, &storage) {
             storage.set_limits(limits);
         }
-        let registries = registries(config, instance, addresses.clone());
+        let registries = registries(config, certs_dirs, instance, addresses.clone());
         let cache = Cache::new(
             Arc::new(storage),
             Arc::new(registries.clone()),
@@ -318,9 +323,15 @@ fn asking(config: &Config) -> Asking {
     }
 }
 
-fn registries(config: &Config, instance: &str, own: Vec<SocketAddr>) -> Registries {
+fn registries(
+    config: &Config,
+    certs_dirs: CertsDirs,
+    instance: &str,
+    own: Vec<SocketAddr>,
+) -> Registries {
     let guard = AddressGuard::new();
     let client = Client::new(ClientOptions {
+        certs_dirs,
         guard: Some(guard.clone()),
         domain_cache_ttl: config.cache.domain_cache_ttl,
         ..ClientOptions::default()
@@ -498,7 +509,9 @@ mod tests {
                 address: "127.0.0.1:0".parse().unwrap(),
                 required: true,
             }];
-            let role = Role::start(&settings, "late").await.unwrap();
+            let role = Role::start(&settings, "late", CertsDirs::none())
+                .await
+                .unwrap();
             let cache = role.cache().clone();
             assert_eq!(cache.storage().limits(), SizeLimits::NONE);
             // It ends with the test's runtime.

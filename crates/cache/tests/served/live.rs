@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cache::role::{Handle, Role};
 use policy::config::{CacheTls, ListenAddress, NodeCache, Settings};
+use registry::CertsDirs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -35,7 +36,9 @@ impl Live {
         }];
         show(dir.path(), &ca.issue(&["localhost", "127.0.0.1"]).unwrap());
         change(&mut settings.node_cache, dir.path());
-        let role = Role::start(&settings, "live").await.unwrap();
+        let role = Role::start(&settings, "live", CertsDirs::none())
+            .await
+            .unwrap();
         let (address, handle) = (role.addresses()[0], role.handle());
         // It ends with the test's runtime.
         tokio::spawn(role.serve(std::future::pending()));

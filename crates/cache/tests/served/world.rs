@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use cache::role::Role;
 use policy::config::{ListenAddress, Settings};
+use registry::CertsDirs;
 use serde_json::Value;
 use tempfile::TempDir;
 use testkit::fake_registry::FakeRegistry;
@@ -152,7 +153,9 @@ impl Served {
             address: "127.0.0.1:0".parse().unwrap(),
             required: true,
         }];
-        let role = Role::start(&settings, "served").await.unwrap();
+        let role = Role::start(&settings, "served", CertsDirs::none())
+            .await
+            .unwrap();
         let address = role.addresses()[0];
         // It ends with the test's runtime.
         tokio::spawn(role.serve(std::future::pending()));

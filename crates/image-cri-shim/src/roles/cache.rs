@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::process::logging::{self, LogFormat};
 use crate::process::{limits, signals, systemd, usage};
+use crate::roles::node::runtime_files;
 
 /// Threads that may wait for the disk at once.
 const DISK_THREADS: usize = 64;
@@ -70,7 +71,8 @@ pub(crate) fn run(
         );
         // Before anything answers, so that whoever sees the cache answer can ask it by commands, too.
         let commands = listen_for_commands(socket);
-        let role = match Role::start(&settings, &instance).await {
+        let certs_dirs = runtime_files::certs_dirs(&settings);
+        let role = match Role::start(&settings, &instance, certs_dirs).await {
             Ok(role) => role,
             Err(error) => {
                 forget(socket, commands.is_some());

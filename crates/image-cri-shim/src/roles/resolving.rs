@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use policy::config::Settings;
-use policy::crio::is_crio_socket;
 use registry::{CertsDirs, Client, ClientOptions};
 use resolver::{Resolver, ResolverOptions};
 use telemetry::Telemetry;
@@ -17,12 +16,8 @@ pub(crate) fn resolver(
     handle: Handle,
     telemetry: Telemetry,
 ) -> Resolver {
-    let certs_dirs = match runtime {
-        Some(socket) if is_crio_socket(socket) => CertsDirs::of_crio(),
-        _ => CertsDirs::default(),
-    };
     let client = Client::new(ClientOptions {
-        certs_dirs,
+        certs_dirs: runtime.map_or_else(CertsDirs::default, CertsDirs::of),
         domain_cache_ttl: settings.cache.domain_cache_ttl,
         ..ClientOptions::default()
     });

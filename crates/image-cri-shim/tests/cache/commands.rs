@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
+use testkit::certs::Ca;
 use testkit::docker_registry::DockerRegistry;
+use testkit::fake_registry::FakeRegistry;
 use testkit::images::{Format, Image};
 
 use crate::world::{BINARY, CacheProcess, text};
@@ -115,4 +117,24 @@ fn a_runtimes_config_is_printed_whole_or_refused() {
         "{}",
         text(&lost)
     );
+}
+
+/// k3s writes what its containerd is told itself, from a file of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_looked_for_where_the_node_s_runtime_has_them() {
+    let cert = Ca::new().unwrap().issue(&["127.0.0.1"]).unwrap();
+    let registry = FakeRegistry::start_tls(&cert).unwrap();
+    let config = format!(
+        "cri: /nonexistent/run/k3s/containerd/containerd.sock\nfallbackToOrigin: false\nregistries:\n  - {{address: '{}'}}\n",
+        registry.url()
+    );
+    let mut cache = CacheProcess::start(&config, "").await;
+    for is_running in [true, false] {
+        if !is_running {
+            cache.stop().await;
+        }
+        let warmed = cache.run(&["warm", "images.test/team/app:1"]).await;
+        let text = text(&warmed);
+        assert!(text.contains("/etc/rancher/k3s/registries.yaml"), "{text}");
+    }
 }

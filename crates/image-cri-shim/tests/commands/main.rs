@@ -10,6 +10,7 @@
 
 mod agreement;
 mod cases;
+mod certificates;
 mod manual;
 mod printed;
 mod terminal;

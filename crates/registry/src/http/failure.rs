@@ -3,10 +3,9 @@
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
 
 use super::dns::{ForbiddenAddress, NoAddress};
-use super::tls;
+use super::tls::{self, CaPlace};
 use crate::outcome::{Cause, ExchangeError, Failure};
 use policy::text::one_line;
 
@@ -92,7 +91,7 @@ pub(crate) struct Context<'a> {
     /// The proxy it went through, masked.
     pub(crate) proxy: Option<String>,
     /// Where its CA would be installed.
-    pub(crate) certs_dir: Option<&'a Path>,
+    pub(crate) ca_place: Option<&'a CaPlace>,
     /// TLS files that could not be used.
     pub(crate) tls_problems: &'a [String],
 }
@@ -108,7 +107,7 @@ pub(crate) fn classify(error: &reqwest::Error, context: &Context<'_>) -> SendErr
     let mut io_kind = None;
     for cause in chain(error) {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
-            let detail = tls::explain(error, domain, context.certs_dir, context.tls_problems);
+            let detail = tls::explain(error, domain, context.ca_place, context.tls_problems);
             return SendError {
                 speaks_no_tls: matches!(error, rustls::Error::InvalidMessage(_)),
                 ..SendError::new(Cause::Tls, detail + &via)

@@ -2,7 +2,6 @@
 //! where they belong.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -264,13 +263,13 @@ impl Transport {
         secured: &Secured,
     ) -> SendError {
         let domain = Self::wanted(url, request).domain;
-        let certs_dir: Option<PathBuf> = self.tls.dirs().advice(&domain);
+        let ca_place = self.tls.dirs().ca_place(&domain);
         classify(
             error,
             &Context {
                 domain: &domain,
                 proxy: self.proxies.for_url(url).map(host_of),
-                certs_dir: certs_dir.as_deref(),
+                ca_place: ca_place.as_ref(),
                 tls_problems: &secured.problems,
             },
         )

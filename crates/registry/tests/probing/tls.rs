@@ -31,6 +31,7 @@ fn reading(root: &Path) -> Client {
         certs_dirs: CertsDirs {
             containerd: vec![root.join("containerd")],
             docker: vec![root.join("docker")],
+            written_from: None,
         },
         domain_cache_ttl: Duration::ZERO,
         ..options()
@@ -61,6 +62,7 @@ async fn a_ca_that_comes_after_a_failure_is_used_by_the_next_question() {
         certs_dirs: CertsDirs {
             containerd: vec![temp.path().join("containerd")],
             docker: vec![],
+            written_from: None,
         },
         ..options()
     });

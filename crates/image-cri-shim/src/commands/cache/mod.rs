@@ -26,6 +26,7 @@ use self::shown::Shown;
 use super::inputs::{self, filled_in_later, not_looked_at};
 use super::terminal;
 use crate::process::signals;
+use crate::roles::node::runtime_files;
 
 /// Something could not be done.
 const NOT_ALL: u8 = 1;
@@ -223,7 +224,8 @@ async fn follow(
         }
     } else {
         let settings = config::file::load(file)?.settings;
-        let cache = ::cache::role::offline(&settings)?;
+        let certs_dirs = runtime_files::certs_dirs(&settings);
+        let cache = ::cache::role::offline(&settings, certs_dirs)?;
         let mut events = control::run(cache.clone(), command.clone(), handed);
         while let Some(event) = events.recv().await {
             shown.add(event);

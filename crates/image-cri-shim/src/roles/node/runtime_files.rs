@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use config::runtime::RuntimeConfig;
 use policy::config::Settings;
+use registry::CertsDirs;
 
 use super::detect;
 
@@ -47,6 +48,15 @@ pub(crate) fn of(settings: &Settings) -> RuntimeConfig {
 /// The socket of the runtime that a config is for, where somebody knows which one that is.
 pub(crate) fn socket(settings: &Settings) -> Option<PathBuf> {
     detect::runtime_socket(settings).ok()
+}
+
+/// What that runtime is told about hosts' certificates. Where nobody knows which one it is, as in a Pod that sees no
+/// socket, it is taken to be a containerd as most nodes have it.
+pub(crate) fn certs_dirs(settings: &Settings) -> CertsDirs {
+    let socket = socket(settings);
+    socket
+        .as_deref()
+        .map_or_else(CertsDirs::default, CertsDirs::of)
 }
 
 fn read(socket: &Path) -> RuntimeConfig {

@@ -7,6 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use policy::containerd::RegistryFiles;
+use policy::crio::is_crio_socket;
+
 use super::hosts_toml;
 
 /// Directories that hold one directory per host.
@@ -17,6 +20,18 @@ pub struct CertsDirs {
     pub containerd: Vec<PathBuf>,
     /// Read as Docker and CRI-O do: certificate files in `host:port`.
     pub docker: Vec<PathBuf>,
+    /// The file that `containerd` is written from, where a distribution does so: what is put there by hand
+    /// may not stay.
+    pub written_from: Option<PathBuf>,
+}
+
+/// Where an operator puts a host's CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaPlace {
+    /// As a file in this directory.
+    Directory(PathBuf),
+    /// By its path in this `registries.yaml`, which k3s and RKE2 read at their start.
+    RegistriesYaml(PathBuf),
 }
 
 impl Default for CertsDirs {
@@ -27,6 +42,7 @@ impl Default for CertsDirs {
                 "/etc/containers/certs.d".into(),
                 "/etc/docker/certs.d".into(),
             ],
+            written_from: None,
         }
     }
 }
@@ -37,23 +53,48 @@ impl CertsDirs {
         Self {
             containerd: Vec::new(),
             docker: Vec::new(),
+            written_from: None,
         }
     }
 
-    /// What CRI-O reads: containerd's files say nothing to it.
-    pub fn of_crio() -> Self {
+    /// What the runtime behind a socket reads. Looks which of two distributions with the same socket is here.
+    pub fn of(runtime: &Path) -> Self {
+        // A distribution's socket may be linked to from the usual place.
+        let linked = fs::canonicalize(runtime);
+        let runtime = linked.as_deref().unwrap_or(runtime);
+        Self::by_socket(runtime, |path| path.is_dir())
+    }
+
+    fn by_socket(runtime: &Path, is_dir: impl Fn(&Path) -> bool) -> Self {
+        if is_crio_socket(runtime) {
+            return Self {
+                // Containerd's files say nothing to it.
+                containerd: Vec::new(),
+                ..Self::default()
+            };
+        }
+        let files = RegistryFiles::of(runtime);
+        let written_from = files.written_from.iter().map(Path::new);
+        let is_here = |file: &&Path| file.parent().is_some_and(&is_dir);
+        let first = written_from.clone().next();
         Self {
-            containerd: Vec::new(),
+            containerd: files.certs_d.iter().map(PathBuf::from).collect(),
+            written_from: written_from
+                .clone()
+                .find(is_here)
+                .or(first)
+                .map(Path::to_owned),
             ..Self::default()
         }
     }
 
     /// Where an operator is told to put a host's CA.
-    pub(crate) fn advice(&self, domain: &str) -> Option<PathBuf> {
-        self.containerd
-            .first()
-            .or(self.docker.first())
-            .map(|root| root.join(domain))
+    pub fn ca_place(&self, domain: &str) -> Option<CaPlace> {
+        if let Some(file) = &self.written_from {
+            return Some(CaPlace::RegistriesYaml(file.clone()));
+        }
+        let first = self.containerd.first().or(self.docker.first());
+        first.map(|root| CaPlace::Directory(root.join(domain)))
     }
 }
 
@@ -181,6 +222,7 @@ mod tests {
         CertsDirs {
             containerd: vec![root.join("containerd")],
             docker: vec![root.join("docker")],
+            written_from: None,
         }
     }
 
@@ -241,14 +283,58 @@ mod tests {
     }
 
     #[test]
-    fn crio_reads_other_directories_than_containerd() {
-        let dirs = CertsDirs::of_crio();
-        let advice = dirs.advice("reg:5000").unwrap();
-        assert_eq!(advice, Path::new("/etc/containers/certs.d/reg:5000"));
-        assert!(dirs.containerd.is_empty(), "hosts.toml says nothing to it");
-        assert!(dirs.docker.contains(&PathBuf::from("/etc/docker/certs.d")));
-        let advice = CertsDirs::default().advice("reg:5000").unwrap();
-        assert_eq!(advice, Path::new("/etc/containerd/certs.d/reg:5000"));
+    fn each_runtime_reads_directories_of_its_own() {
+        let of = |socket: &str| CertsDirs::of(Path::new(socket));
+        let directory = |path: &str| Some(CaPlace::Directory(path.into()));
+        let crio = of("/var/run/crio/crio.sock");
+        let place = crio.ca_place("reg:5000");
+        assert_eq!(place, directory("/etc/containers/certs.d/reg:5000"));
+        assert!(crio.containerd.is_empty(), "hosts.toml says nothing to it");
+        assert!(crio.docker.contains(&PathBuf::from("/etc/docker/certs.d")));
+        let usual = of("/run/containerd/containerd.sock");
+        assert_eq!(usual, CertsDirs::default());
+        let place = usual.ca_place("reg:5000");
+        assert_eq!(place, directory("/etc/containerd/certs.d/reg:5000"));
+        let k0s = of("/run/k0s/containerd.sock");
+        assert_eq!(
+            k0s.containerd,
+            [
+                Path::new("/etc/k0s/containerd.d/certs.d"),
+                Path::new("/etc/containerd/certs.d")
+            ]
+        );
+    }
+
+    #[test]
+    fn k3s_and_rke2_write_their_directories_from_another_file() {
+        let socket = Path::new("/run/k3s/containerd/containerd.sock");
+        for (here, file) in [
+            ("/etc/rancher/k3s", "/etc/rancher/k3s/registries.yaml"),
+            ("/etc/rancher/rke2", "/etc/rancher/rke2/registries.yaml"),
+            ("/etc", "/etc/rancher/k3s/registries.yaml"),
+        ] {
+            let dirs = CertsDirs::by_socket(socket, |dir| dir == Path::new(here));
+            assert_eq!(
+                dirs.containerd,
+                [
+                    Path::new("/var/lib/rancher/k3s/agent/etc/containerd/certs.d"),
+                    Path::new("/var/lib/rancher/rke2/agent/etc/containerd/certs.d")
+                ]
+            );
+            let place = CaPlace::RegistriesYaml(file.into());
+            assert_eq!(dirs.ca_place("reg:5000"), Some(place));
+        }
+    }
+
+    /// The socket of a distribution may be linked to from the usual place.
+    #[test]
+    fn a_link_is_what_it_leads_to() {
+        let temp = tempfile::tempdir().unwrap();
+        let real = write(temp.path().join("run/k3s/containerd/containerd.sock"), "");
+        let link = temp.path().join("containerd.sock");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert_eq!(CertsDirs::of(&link), CertsDirs::of(&real));
+        assert_ne!(CertsDirs::of(&link), CertsDirs::default());
     }
 
     #[test]

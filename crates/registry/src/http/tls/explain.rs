@@ -1,24 +1,27 @@
 //! A failed handshake in words, with what to do about it.
 
-use std::path::Path;
-
 use rustls::{AlertDescription, CertificateError, Error};
 
+use super::certs_d::CaPlace;
 use super::verify::is_ca_as_server;
 use policy::text::one_line;
 
-/// Says why the handshake with `domain` failed. `advice` is the directory where its CA would be
+/// Says why the handshake with `domain` failed. `ca_place` is where its CA would be
 /// found; `problems` are files for this host that could not be used.
 pub(crate) fn explain(
     error: &Error,
     domain: &str,
-    advice: Option<&Path>,
+    ca_place: Option<&CaPlace>,
     problems: &[String],
 ) -> String {
-    let install = match advice {
-        Some(dir) => format!(
+    let install = match ca_place {
+        Some(CaPlace::Directory(dir)) => format!(
             "set caFile for this registry, or install its CA in {}/",
             dir.display()
+        ),
+        Some(CaPlace::RegistriesYaml(file)) => format!(
+            "set caFile for this registry, or tls.ca_file below configs: {domain} in {}, which is read when the node's service starts",
+            file.display()
         ),
         None => "set caFile for this registry".to_owned(),
     };
@@ -106,11 +109,12 @@ mod tests {
 
     #[test]
     fn each_reason_comes_with_what_to_do() {
+        let usual = CaPlace::Directory("/etc/containerd/certs.d/reg.io:5000".into());
         let explained = |reason: CertificateError| {
             explain(
                 &Error::InvalidCertificate(reason),
                 "reg.io:5000",
-                Some(Path::new("/etc/containerd/certs.d/reg.io:5000")),
+                Some(&usual),
                 &["CA file /x is not used: permission denied".to_owned()],
             )
         };
@@ -120,6 +124,13 @@ mod tests {
             "the certificate of reg.io:5000 is signed by an authority that this node does not know; \
              set caFile for this registry, or install its CA in /etc/containerd/certs.d/reg.io:5000/ \
              (CA file /x is not used: permission denied)"
+        );
+        let k3s = CaPlace::RegistriesYaml("/etc/rancher/k3s/registries.yaml".into());
+        let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let unknown = explain(&unknown, "reg.io:5000", Some(&k3s), &[]);
+        assert!(
+            unknown.ends_with("or tls.ca_file below configs: reg.io:5000 in /etc/rancher/k3s/registries.yaml, which is read when the node's service starts"),
+            "{unknown}"
         );
         assert!(explained(CertificateError::Expired).contains("has expired; renew"));
         assert!(explained(CertificateError::NotValidForName).contains("another host"));

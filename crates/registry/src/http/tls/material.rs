@@ -230,6 +230,7 @@ mod tests {
         CertsDirs {
             containerd: vec![root.to_owned()],
             docker: Vec::new(),
+            written_from: None,
         }
     }
 

@@ -19,7 +19,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
-pub use certs_d::CertsDirs;
+pub use certs_d::{CaPlace, CertsDirs};
 pub(crate) use explain::explain;
 pub(crate) use material::Wanted;
 use material::{Fingerprint, Material};
