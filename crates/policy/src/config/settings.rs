@@ -295,7 +295,10 @@ impl Reader<'_> {
         let written = raw.auth.is_some() || inline.is_some();
         let mirror_of = match &raw.mirror_of {
             Some(list) => self.mirror_of(list, &field("mirrorOf")),
-            None => default_mirror_of(&endpoint),
+            None => {
+                self.hint_at_mirror(address, &endpoint, &field("mirrorOf"));
+                default_mirror_of(&endpoint)
+            }
         };
         Some(Registry {
             kind: EntryKind::Listed(number),
@@ -406,6 +409,18 @@ impl Reader<'_> {
                 .push(Diagnostic::error(written.position, field, message));
             Layout::default()
         })
+    }
+
+    /// A public mirror of one registry has nothing to say about the images of others.
+    fn hint_at_mirror(&mut self, address: &Located<String>, endpoint: &Endpoint, field: &str) {
+        if let Some(mirrored) = public_hosts::mirrored_at(endpoint.host()) {
+            let message = format!(
+                "missing: {} is a public mirror of {mirrored}; write `mirrorOf: [{mirrored}]`, so that it is asked for those images, and can't answer for others",
+                endpoint.host()
+            );
+            self.findings
+                .push(Diagnostic::warning(address.position, field, message));
+        }
     }
 
     fn mirror_of(&mut self, hosts: &Located<Vec<Located<String>>>, field: &str) -> MirrorOf {

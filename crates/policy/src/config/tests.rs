@@ -73,6 +73,23 @@ fn a_file_that_the_predecessor_wrote_with_every_zero_value() {
 }
 
 #[test]
+fn a_public_mirror_should_say_whose_images_it_has() {
+    let (_, findings) = settings(
+        "registries: [{address: docker.m.daocloud.io}, {address: hub-mirror.c.163.com, mirrorOf: [docker.io]}, \
+         {address: mirror.gcr.io}, {address: harbor.corp}]",
+    );
+    let [daocloud, google] = findings.as_slice() else {
+        panic!("{findings:?}");
+    };
+    assert!(daocloud.contains("registries[1].mirrorOf"), "{daocloud}");
+    assert!(
+        daocloud.contains("write `mirrorOf: [docker.io]`"),
+        "{daocloud}"
+    );
+    assert!(google.contains("registries[3].mirrorOf"), "{google}");
+}
+
+#[test]
 fn every_field_is_read() {
     let (settings, findings) = settings(
         "shim: unix:///run/s.sock\ncri: unix:///run/c.sock\naddress: sealos.hub:5000\n\

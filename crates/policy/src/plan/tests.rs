@@ -69,6 +69,14 @@ fn public_registries_are_not_asked_for_other_hosts() {
         ),
         ["docker.io/team/app:1"]
     );
+    // On a cloud whose tenants share a host, a path is one tenant's own.
+    let cloud = "registries: [{address: registry.cn-hangzhou.aliyuncs.com}]";
+    assert!(images(cloud, "ghcr.io/team/app").is_empty());
+    let tenant = "registries: [{address: registry.cn-hangzhou.aliyuncs.com/us}]";
+    assert_eq!(
+        images(tenant, "ghcr.io/team/app:1"),
+        ["registry.cn-hangzhou.aliyuncs.com/us/team/app:1"]
+    );
     let mirror = "registries: [{address: mirror.corp, mirrorOf: [index.docker.io]}]";
     assert_eq!(images(mirror, "nginx:1"), ["mirror.corp/library/nginx:1"]);
     assert!(images(mirror, "quay.io/a/b").is_empty());
