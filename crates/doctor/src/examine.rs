@@ -144,6 +144,10 @@ pub async fn examine(options: Options) -> Report {
         &written,
         runs_the_shim || !host.is_live,
     ));
+    let (on, socket, rules) = (host.clone(), written.effective(), settings.rules.clone());
+    // Files that can't be had in time are named by others.
+    let hints = on_thread(limit, move || runtime::hints(&on, &socket, &rules)).await;
+    lines.extend(runtime::judge_hints(&hints.unwrap_or_default()));
     let unit_is_active = match &service {
         Ok(facts) if facts.runs_the_shim() => Some(facts.shim_is_active()),
         _ => None,

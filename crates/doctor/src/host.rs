@@ -48,6 +48,11 @@ impl Host {
         }
     }
 
+    /// The tree that the node's files stand in.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The text of a small regular file; `None` where it can't be had.
     pub(crate) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
         let place = self.place(path.as_ref()).ok()?;

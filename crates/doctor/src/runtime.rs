@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::runtime::RuntimeConfig;
 use cri::upstream::Upstream;
 use installer::{DEFAULTS, Kind, Node, RUNTIME_VARIABLE};
+use policy::containerd::Hint;
+use policy::rules::Rules;
 use telemetry::report::Status;
 
 use crate::environment::Environment;
@@ -190,6 +193,20 @@ pub(crate) fn judge_target(host: &Host, written: &Written, leads_past: bool) -> 
     Line::ok(Area::Runtime, CHECK, format!("{whom}: {shown}"))
 }
 
+/// What the files of the runtime on `socket` need so that images come from the places of `rules`.
+pub(crate) fn hints(host: &Host, socket: &Path, rules: &Rules) -> Vec<Hint> {
+    RuntimeConfig::read(host.dir(), socket).containerd_hints(rules)
+}
+
+/// Their lines. Pulls from there fail, and go on at the next place.
+pub(crate) fn judge_hints(hints: &[Hint]) -> Vec<Line> {
+    let line = |hint: &Hint| {
+        let Hint { text, mend } = hint.clone();
+        Line::warn(Area::Runtime, "runtime.plain_http", text, mend)
+    };
+    hints.iter().map(line).collect()
+}
+
 /// The lines of what the runtime says.
 pub(crate) fn judge(facts: &Facts, node: Option<&Node>) -> Vec<Line> {
     let socket = facts.socket.display();
@@ -243,6 +260,35 @@ mod tests {
             kubelet: Some((PathBuf::from(kubelet), "its flags".to_owned())),
             daemon: None,
             install: install_files(None),
+        }
+    }
+
+    #[test]
+    fn a_plain_place_that_containerd_is_not_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path(), true);
+        let socket = Path::new("/run/containerd/containerd.sock");
+        let place = dir.path().join("run/containerd/containerd.sock");
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::write(&place, "").unwrap();
+        let text = "address: http://sealos.hub:5000";
+        let rules = policy::config::Settings::read(text, &|_| None).0.rules;
+        // Also where the config names the socket as it stands on this machine.
+        for socket in [socket, &place] {
+            let lines = judge_hints(&hints(&host, socket, &rules));
+            let [line] = lines.as_slice() else {
+                panic!("{lines:?}");
+            };
+            assert_eq!(line.verdict, Verdict::Warn);
+            assert!(
+                line.text.contains("sealos.hub:5000 by TLS only"),
+                "{line:?}"
+            );
+            let mend = line.mend.as_deref().unwrap();
+            assert!(
+                mend.starts_with("mkdir -p /etc/containerd/certs.d/"),
+                "{mend}"
+            );
         }
     }
 

@@ -142,6 +142,11 @@ impl Endpoint {
         &self.host
     }
 
+    /// Whether it is on this machine.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
     /// Port, where one was written.
     pub fn port(&self) -> Option<u16> {
         self.port

@@ -1,11 +1,12 @@
-//! What the runtime's own files say to us. Only CRI-O's matter: they give short names a meaning, and they
-//! judge images by the name that they are pulled by.
+//! What the runtime's own files say to us. CRI-O's give short names a meaning, and judge images by the name that they
+//! are pulled by; containerd's say to whom it speaks plain HTTP.
 
 mod files;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use policy::config::Settings;
+use policy::containerd::{self, ConfigFile, Hint, Plain, RegistryFiles};
 use policy::crio::{self, CrioConfig};
 use policy::rules::Rules;
 
@@ -15,6 +16,7 @@ use self::files::Texts;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeConfig {
     crio: Option<CrioConfig>,
+    containerd: Option<Plain>,
     problems: Vec<String>,
 }
 
@@ -22,6 +24,10 @@ impl RuntimeConfig {
     /// Reads the files of the runtime that listens on `socket`. They stand below `root`, which is `/` but in
     /// tests. A file that can't be read is passed over; [`RuntimeConfig::warnings`] names it.
     pub fn read(root: &Path, socket: &Path) -> Self {
+        // Where no containerd listens, its files are no matter.
+        if containerd::is_containerd_socket(socket) && below(root, socket).exists() {
+            return Self::of_containerd(root, socket);
+        }
         if !crio::is_crio_socket(socket) {
             return Self::default();
         }
@@ -44,6 +50,53 @@ impl RuntimeConfig {
         problems.extend(unread);
         Self {
             crio: Some(crio),
+            containerd: None,
+            problems,
+        }
+    }
+
+    fn of_containerd(root: &Path, socket: &Path) -> Self {
+        let mut texts = Texts::new(root);
+        // A distribution's socket may be linked to from the usual place.
+        let linked = below(root, socket).canonicalize();
+        let files = RegistryFiles::of(linked.as_deref().unwrap_or(socket));
+        let text = files.config.and_then(|path| texts.one(relative(path)));
+        let read = text.map(|(path, text)| (path, ConfigFile::read(&text)));
+        let mut problems = Vec::new();
+        let config = match read {
+            Some((_, Ok(config))) => config,
+            Some((path, Err(error))) => {
+                problems.push(format!(
+                    "{path} can't be read, so it is passed over: {error}"
+                ));
+                ConfigFile::default()
+            }
+            None => ConfigFile::default(),
+        };
+        let usual = files.certs_d.iter().map(ToString::to_string);
+        let certs_d: Vec<String> = match config.certs_d.is_empty() {
+            true => usual.collect(),
+            false => config.certs_d.clone(),
+        };
+        let mut folders = Vec::new();
+        for dir in &certs_d {
+            let dir = relative(dir);
+            for folder in texts.folders(dir) {
+                let text = texts.one(&format!("{dir}/{folder}/hosts.toml"));
+                folders.push((folder, text.map(|(_, text)| text)));
+            }
+        }
+        let is_here = |file: &&&str| {
+            let folder = Path::new(*file).parent();
+            folder.is_some_and(|folder| below(root, folder).is_dir())
+        };
+        let candidates = files.written_from;
+        let written_from = candidates.iter().find(is_here).or(candidates.first());
+        let plain = Plain::new(certs_d, written_from.copied(), config, folders);
+        problems.extend(texts.into_problems());
+        Self {
+            crio: None,
+            containerd: Some(plain),
             problems,
         }
     }
@@ -78,9 +131,29 @@ impl RuntimeConfig {
     /// What to tell people: files that can't be read, and what the runtime's files need so that images
     /// come from the places of `rules`.
     pub fn warnings(&self, rules: &Rules) -> Vec<String> {
-        let hints = self.crio.iter().flat_map(|crio| crio.hints(rules));
+        let of_crio = self.crio.iter().flat_map(|crio| crio.hints(rules));
+        let of_containerd = self.containerd_hints(rules).into_iter();
+        let hints = of_crio.chain(of_containerd.map(|hint| hint.text));
         self.problems.iter().cloned().chain(hints).collect()
     }
+
+    /// What containerd's files need so that images come from the places of `rules`.
+    pub fn containerd_hints(&self, rules: &Rules) -> Vec<Hint> {
+        let plain = self.containerd.iter();
+        plain.flat_map(|plain| plain.hints(rules)).collect()
+    }
+}
+
+/// Where the node's `path` stands in the tree below `root`.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    match path.starts_with(root) {
+        true => path.to_owned(),
+        false => root.join(path.strip_prefix("/").unwrap_or(path)),
+    }
+}
+
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
 }
 
 #[cfg(test)]
@@ -105,13 +178,63 @@ mod tests {
         root
     }
 
+    const CONTAINERD: &str = "/run/containerd/containerd.sock";
+
     #[test]
-    fn only_crio_is_read() {
+    fn a_containerd_that_is_here_is_told_to_whom_it_speaks_in_the_clear() {
+        let config = settings("address: http://sealos.hub:5000");
+        let warned = |files: &[(&str, &str)], socket: &str| {
+            let root = root(files);
+            let read = RuntimeConfig::read(root.path(), Path::new(socket));
+            read.warnings(&config.rules)
+        };
+        let socket = ("run/containerd/containerd.sock", "");
+        let [hint] = warned(&[socket], CONTAINERD).try_into().unwrap();
+        assert!(
+            hint.contains("unless /etc/containerd/certs.d/sealos.hub:5000/hosts.toml has"),
+            "{hint}"
+        );
+        let told = "server = 'http://sealos.hub:5000'";
+        let usual = ("etc/containerd/certs.d/sealos.hub:5000/hosts.toml", told);
+        assert_eq!(warned(&[socket, usual], CONTAINERD), [""; 0]);
+        // What the config says itself about where hosts are described.
+        let config_toml = (
+            "etc/containerd/config.toml",
+            "[plugins.x.registry]\nconfig_path = '/etc/hosts.d'",
+        );
+        let [hint] = warned(&[socket, usual, config_toml], CONTAINERD)
+            .try_into()
+            .unwrap();
+        assert!(
+            hint.contains("unless /etc/hosts.d/sealos.hub:5000/"),
+            "{hint}"
+        );
+        let other = ("etc/hosts.d/sealos.hub_5000_/hosts.toml", told);
+        let files = [socket, config_toml, other];
+        assert_eq!(warned(&files, CONTAINERD), [""; 0]);
+
+        let k3s = "/run/k3s/containerd/containerd.sock";
+        let socket = ("run/k3s/containerd/containerd.sock", "");
+        let files = [socket, usual, ("etc/rancher/rke2/config.yaml", "")];
+        let [hint] = warned(&files, k3s).try_into().unwrap();
+        assert!(
+            hint.contains("unless /etc/rancher/rke2/registries.yaml has `mirrors: "),
+            "{hint}"
+        );
+        let written = (
+            "var/lib/rancher/rke2/agent/etc/containerd/certs.d/sealos.hub:5000/hosts.toml",
+            told,
+        );
+        assert_eq!(warned(&[socket, written], k3s), [""; 0]);
+    }
+
+    #[test]
+    fn other_runtimes_are_not_read() {
         let root = root(&[(
             "etc/containers/registries.conf",
             "unqualified-search-registries = ['a.io']",
         )]);
-        let read = RuntimeConfig::read(root.path(), Path::new("/run/containerd/containerd.sock"));
+        let read = RuntimeConfig::read(root.path(), Path::new(CONTAINERD));
         assert_eq!(read, RuntimeConfig::default());
         let config = settings("address: http://sealos.hub:5000");
         assert_eq!(read.applied_to(config.clone()), config);
