@@ -18,6 +18,9 @@ use crate::{LookupResult, MAX_FILE};
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer is used that a plugin gave "for this once": we ask before a pull, not for it.
 const ONCE_TTL: Duration = Duration::from_secs(60);
+/// An answer that is good for less is one for this once. Plugins that count nanoseconds as seconds say so
+/// ("21.6µs" for six hours); taken at their word, they would be run for ever.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
 /// Answers of one plugin that are remembered. A node has a handful of registries.
 const MAX_ANSWERS: usize = 256;
 
@@ -118,7 +121,7 @@ impl Plugins {
             }
         };
         let good_for = match answer.good_for {
-            Duration::ZERO => ONCE_TTL,
+            once if once < SHORTEST_TTL => ONCE_TTL,
             good_for => good_for,
         };
         let result = found(provider, &answer, image, good_for);

@@ -180,6 +180,24 @@ async fn a_plugin_is_asked_in_its_protocol_and_once_for_a_registry() {
     );
 }
 
+/// ecr-credential-provider says "21.6µs" and means six hours.
+#[tokio::test]
+async fn an_answer_for_no_time_at_all_is_used_for_a_while() {
+    let world = World::new();
+    world.plugin("tiny", &answers("Registry", "\"21.6µs\"", "u"));
+    world.plugin("quick", &answers("Registry", "\"1s\"", "u"));
+    let plugins = world.plugins(&["tiny", "quick"]);
+    let mut keeper = keeper();
+    let needs = [need("r.tiny.io", None), need("r.quick.io", None)];
+    keeper.set(&needs, Some(&plugins));
+    user(&keeper, &needs[0], "u").await;
+    wait::until("the other one's third run", || async {
+        (world.runs("quick") >= 3).then_some(())
+    })
+    .await;
+    assert_eq!(world.runs("tiny"), 1);
+}
+
 #[tokio::test]
 async fn credentials_are_refreshed_before_they_expire() {
     let world = World::new();
