@@ -226,10 +226,21 @@ impl<'a> Exchange<'a> {
         };
         let mut foreign = Foreign::default();
         let mut replies = 0;
+        let mut is_renewed = false;
         loop {
             let header = authorization.header();
             let received = self.one(&url, call, header, foreign.token.as_ref()).await?;
-            if received.response.status() != 401 {
+            let status = received.response.status().as_u16();
+            if matches!(status, 400 | 403) && !received.left_origin && !is_renewed {
+                is_renewed = true;
+                let authorizer = self.authorizer(&site, credentials, scope, Peer::TokenService);
+                if let Some(renewed) = authorizer.renewed(&authorization).await {
+                    drain(received.response).await;
+                    authorization = renewed;
+                    continue;
+                }
+            }
+            if status != 401 {
                 if memory.is_some_and(|memory| memory.error.is_some()) {
                     // Nobody was asked who he is.
                     self.remember_auth(None);

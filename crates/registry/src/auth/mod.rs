@@ -108,6 +108,21 @@ impl Authorizer<'_> {
         }
     }
 
+    /// Another token in place of one that came before this exchange and is refused with another status than 401, as
+    /// some registries do with one that has lost its right. `None` where what was sent is no such token, or where
+    /// there is no other: the answer counts then.
+    pub(crate) async fn renewed(&self, sent: &Authorization) -> Option<Authorization> {
+        let Authorization::Bearer(key, token) = sent else {
+            return None;
+        };
+        if token.obtained_at >= self.started {
+            return None;
+        }
+        self.tokens.refused(key, token).await;
+        let token = self.token(key).await.ok()?;
+        Some(Authorization::Bearer(key.clone(), token))
+    }
+
     /// Finds an answer to a 401. `sent` is what was refused.
     pub(crate) async fn answer(
         &self,

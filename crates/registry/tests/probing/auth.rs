@@ -147,6 +147,36 @@ async fn a_token_that_was_revoked_is_refreshed_once() {
     assert_eq!(service.recording().all().len(), 2);
 }
 
+/// Some registries say 403 or 400 to a token that has lost its right.
+#[tokio::test]
+async fn an_old_token_that_is_refused_by_another_status_is_replaced_once() {
+    for status in [StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST] {
+        let (registry, image, service) = guarded(TokenOptions::default());
+        let client = client();
+        assert!(is_found(&ask(&client, &target(&registry.url())).await));
+        registry.refuse_unknown_tokens_with(status);
+        service.revoke();
+        let probe = ask(&client, &target(&registry.url())).await;
+        let seen = (probe.outcome, probe.requests);
+        assert_eq!(seen, (found(&image), 3), "{}", probe.detail);
+        assert_eq!(service.recording().all().len(), 2);
+
+        // Whoever may really not: a new token is tried, and then the answer counts.
+        registry.behave(Behaviour::Status(status));
+        let probe = ask(&client, &target(&registry.url())).await;
+        assert!(!is_found(&probe), "{}", probe.detail);
+        assert_eq!(service.recording().all().len(), 3);
+
+        // No other can be had: the registry's answer counts.
+        service.behave(Behaviour::Status(StatusCode::INTERNAL_SERVER_ERROR));
+        if status == StatusCode::FORBIDDEN {
+            let probe = ask(&client, &target(&registry.url())).await;
+            assert_eq!(probe.outcome, Outcome::Unauthorized, "{}", probe.detail);
+            assert!(probe.detail.contains("403"), "{}", probe.detail);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_token_is_not_used_past_its_life() {
     let (registry, _, service) = guarded(TokenOptions {

@@ -58,6 +58,8 @@ struct State {
     access: Access,
     /// Instead of `access`, below a repository's first segment.
     access_below: HashMap<String, Access>,
+    /// Instead of 401, for a token that opens nothing.
+    refusal: Option<StatusCode>,
     delay: Duration,
     /// By repository and tag or digest.
     manifests: HashMap<(String, String), Image>,
@@ -196,6 +198,11 @@ impl FakeRegistry {
     pub fn require_token_below(&self, segment: &str, service: &TokenService) {
         let access = Access::Bearer(service.clone());
         self.state().access_below.insert(segment.to_owned(), access);
+    }
+
+    /// Answers with this status, and no challenge, to a token that opens nothing. Without a token there is a challenge.
+    pub fn refuse_unknown_tokens_with(&self, status: StatusCode) {
+        self.state().refusal = Some(status);
     }
 
     /// Lets everybody in.
@@ -354,16 +361,20 @@ impl Shared {
         let target = Target::parse(request.uri().path());
         let authorization = request.headers().get(http::header::AUTHORIZATION);
         let authorization = authorization.and_then(|value| value.to_str().ok());
-        let (delay, refused, behaviour) = {
+        let (delay, refused, refusal, behaviour) = {
             let state = self.state.lock();
             let refused = state.refused(&target, authorization);
-            (state.delay, refused, state.behaviour(&target))
+            let refusal = state.refusal.filter(|_| authorization.is_some());
+            (state.delay, refused, refusal, state.behaviour(&target))
         };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         if let Some(challenge) = refused {
-            return Ok(unauthorized(&challenge));
+            return Ok(match refusal {
+                Some(status) => error(status, "DENIED"),
+                None => unauthorized(&challenge),
+            });
         }
         if let Some(instead) = misbehave(&behaviour, request).await? {
             return Ok(instead);
