@@ -58,7 +58,8 @@ impl Trail {
         let current = self.seen.last().ok_or_else(no_target)?;
         let location = headers
             .get(LOCATION)
-            .and_then(|value| value.to_str().ok())
+            // Storage that names files in UTF-8 forgets to encode them; browsers and runtimes follow all the same.
+            .and_then(|value| str::from_utf8(value.as_bytes()).ok())
             .filter(|text| text.len() <= MAX_LOCATION)
             .ok_or_else(no_target)?;
         let mut next = current.join(location).map_err(|_| no_target())?;
@@ -98,7 +99,10 @@ mod tests {
 
     fn hop(trail: &mut Trail, location: &str) -> Result<String, RedirectError> {
         let mut headers = HeaderMap::new();
-        headers.insert(LOCATION, HeaderValue::from_str(location).unwrap());
+        headers.insert(
+            LOCATION,
+            HeaderValue::from_bytes(location.as_bytes()).unwrap(),
+        );
         trail.next(307, &headers).map(|url| url.to_string())
     }
 
@@ -118,6 +122,20 @@ mod tests {
             "https://reg.io/x"
         );
         assert!(!trail.left_origin());
+    }
+
+    #[test]
+    fn targets_in_utf8_are_encoded() {
+        assert_eq!(
+            hop(&mut trail(), "/blobs/é?name=镜像").unwrap(),
+            "https://reg.io/blobs/%C3%A9?name=%E9%95%9C%E5%83%8F"
+        );
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, HeaderValue::from_bytes(b"/blobs/\xe9").unwrap());
+        assert_eq!(
+            trail().next(307, &headers),
+            Err(RedirectError::NoTarget(307))
+        );
     }
 
     #[test]
