@@ -96,8 +96,17 @@ async fn fetch(
             match child.kind {
                 Kind::Blob => blobs.push(child),
                 Kind::Manifest if is_wanted(&child, platforms) => {
-                    let found = cache.manifest_by_digest(&who, &child.digest).await;
-                    open.push(found.map_err(refused)?);
+                    match cache.manifest_by_digest(&who, &child.digest).await {
+                        Ok(found) => open.push(found),
+                        // Tools that copy images often leave attestations behind; the image runs without.
+                        Err(Refusal::NotFound(_)) if is_attestation(&child) => {
+                            sink.send(Event::Text(format!(
+                                "{image}: its attestation {} is nowhere, so it is left out",
+                                child.digest
+                            )));
+                        }
+                        Err(refusal) => return Err(refused(refusal)),
+                    }
                 }
                 Kind::Manifest => {}
             }
@@ -131,6 +140,11 @@ async fn fetch(
         })
         .await?;
     Ok(total)
+}
+
+/// Whether a manifest of an index is about the image, and none of its platforms'.
+fn is_attestation(child: &Child) -> bool {
+    child.platform.as_deref() == Some("unknown/unknown")
 }
 
 /// Whether a manifest of an index is to be fetched. Without platforms, this machine's; attestations

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use testkit::certs::Ca;
 use testkit::docker_registry::DockerRegistry;
 use testkit::fake_registry::FakeRegistry;
-use testkit::images::{Format, Image};
+use testkit::images::{Format, Image, digest_of_pieces};
 
 use crate::world::{BINARY, CacheProcess, text};
 
@@ -137,4 +137,53 @@ async fn certificates_are_looked_for_where_the_node_s_runtime_has_them() {
         let text = text(&warmed);
         assert!(text.contains("/etc/rancher/k3s/registries.yaml"), "{text}");
     }
+}
+
+/// What copies images often leaves their attestations behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_warmed_without_the_attestation_that_is_nowhere() {
+    let registry = FakeRegistry::start().unwrap();
+    let platforms = Image::index("attested", Format::Oci);
+    let with = |os: &str| {
+        let missing = digest_of_pieces([os]);
+        let mut index: serde_json::Value = serde_json::from_slice(&platforms.manifest).unwrap();
+        index["manifests"]
+            .as_array_mut()
+            .unwrap()
+            .push(serde_json::json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": missing,
+                "size": 566,
+                "platform": {"os": os, "architecture": os},
+            }));
+        let manifest = bytes::Bytes::from(index.to_string());
+        Image {
+            manifest_digest: digest_of_pieces([&manifest]),
+            manifest,
+            ..platforms.clone()
+        }
+    };
+    registry.add(&with("unknown"), "team/app", "attested");
+    registry.add(&with("plan9"), "team/app", "torn");
+    let config = format!(
+        "fallbackToOrigin: false\nregistries:\n  - {{address: '{}'}}\n",
+        registry.url()
+    );
+    let mut cache = CacheProcess::start(&config, "").await;
+    let arguments = ["warm", "--platform", "all"];
+    let image = "images.test/team/app:attested";
+    let warmed = cache
+        .run(&[&arguments[..], &["--pin", image]].concat())
+        .await;
+    assert!(warmed.status.success(), "{}", text(&warmed));
+    assert!(
+        text(&warmed).contains("its attestation sha256:"),
+        "{}",
+        text(&warmed)
+    );
+    // A platform that is missing is another matter.
+    let torn = "images.test/team/app:torn";
+    let warmed = cache.run(&[&arguments[..], &[torn]].concat()).await;
+    assert_eq!(warmed.status.code(), Some(1), "{}", text(&warmed));
+    cache.stop().await;
 }
