@@ -17,6 +17,7 @@
 //! | [`rules`] | registries and redirects, understood and sorted |
 //! | [`layout`] | registries that keep the images of many hosts apart |
 //! | [`short_names`], [`registries_conf`] | what a name without a host means to the runtime |
+//! | [`containerd`] | where a containerd's own config stands, and what it needs for places that speak plain HTTP |
 //! | [`crio`] | what CRI-O's own config needs for images that come from mirrors |
 //! | [`plan`] | the ordered candidates for one image |
 //! | [`pod`] | the same rules, applied to a Pod |

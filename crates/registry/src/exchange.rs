@@ -207,10 +207,15 @@ impl<'a> Exchange<'a> {
         };
         let credentials = self.credentials(tls);
         let site = self.site.clone();
+        let in_vain = ForgetsAuth {
+            exchange: self,
+            is_armed: self.known_auth.is_some(),
+        };
         let up_front = self
             .authorizer(&site, credentials, scope, Peer::TokenService)
             .up_front(self.known_auth.as_ref(), &url)
             .await;
+        in_vain.disarm();
         // What comes of memory is no verdict: this repository may have another token service than the last
         // one, and the registry's own challenge says so. It is asked without authorization then, once.
         let (mut authorization, mut memory) = match (up_front, self.known_auth.clone()) {
@@ -366,6 +371,34 @@ impl<'a> Exchange<'a> {
         self.shared
             .registries
             .learn_auth(&self.site, &self.asker, Instant::now(), kind);
+    }
+}
+
+/// Forgets how an asker is asked who he is, when it is dropped: the deadline has come, or the question was called
+/// off, while a remembered token service was asked. It may be silent for good, and the registry may name another by now.
+struct ForgetsAuth<'e, 'a> {
+    exchange: &'e Exchange<'a>,
+    is_armed: bool,
+}
+
+impl ForgetsAuth<'_, '_> {
+    fn disarm(mut self) {
+        self.is_armed = false;
+    }
+}
+
+impl Drop for ForgetsAuth<'_, '_> {
+    fn drop(&mut self) {
+        let Exchange {
+            shared,
+            site,
+            asker,
+            ..
+        } = self.exchange;
+        if self.is_armed {
+            let registries = &shared.registries;
+            registries.learn_auth(site, asker, Instant::now(), None);
+        }
     }
 }
 

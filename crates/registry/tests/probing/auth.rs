@@ -439,6 +439,29 @@ async fn a_remembered_token_service_is_no_verdict_on_another_repository() {
 }
 
 #[tokio::test]
+async fn a_remembered_token_service_that_is_silent_costs_one_question() {
+    let (registry, image, old) = guarded(TokenOptions::default());
+    registry.add(&image, "team/other", "1");
+    let client = client();
+    assert!(is_found(&ask(&client, &target(&registry.url())).await));
+    old.behave(Behaviour::BlackHole);
+    let new = TokenService::start(TokenOptions::default()).unwrap();
+    registry.require_token(&new);
+    let mut other = target(&registry.url());
+    other.name.repository = "team/other".into();
+    other.deadline = Duration::from_secs(1);
+    let silent = ask(&client, &other).await;
+    assert_eq!(
+        cause(&silent),
+        Some(Cause::TokenService),
+        "{}",
+        silent.detail
+    );
+    let probe = ask(&client, &other).await;
+    assert_eq!(probe.outcome, found(&image), "{}", probe.detail);
+}
+
+#[tokio::test]
 async fn a_realm_that_names_a_scope_is_for_one_repository() {
     let (registry, image, service) = guarded(TokenOptions::default());
     registry.add(&image, "team/other", "1");
