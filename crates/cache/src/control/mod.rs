@@ -9,6 +9,7 @@ mod warm;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -218,8 +219,13 @@ async fn execute(cache: &Cache, command: Command, file: Option<OwnedFd>, sink: &
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => return Err(io::Error::other("another cache answers there")),
-        // Left over by one that was killed.
+        // The kernel refuses connections to files of any kind.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                let why = "a file that is no socket is in the way; move it, or name another path by `--socket`";
+                return Err(io::Error::other(why));
+            }
+            // Left over by one that was killed.
             std::fs::remove_file(path)?;
         }
         Err(_) => {}
@@ -315,4 +321,30 @@ pub async fn ask(
         }
     });
     Ok(Some(events))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_that_nobody_serves_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        drop(bind(&path).unwrap());
+        let serves = bind(&path).unwrap();
+        assert!(bind(&path).is_err());
+        drop(serves);
+
+        let theirs = dir.path().join("theirs");
+        std::fs::write(&theirs, "theirs").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("theirs", &link).unwrap();
+        for path in [&theirs, &link] {
+            let error = bind(path).unwrap_err().to_string();
+            assert!(error.contains("in the way"), "{error}");
+        }
+        assert_eq!(std::fs::read(&theirs).unwrap(), b"theirs");
+        assert!(link.is_symlink());
+    }
 }

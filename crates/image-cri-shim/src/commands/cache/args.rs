@@ -123,7 +123,7 @@ pub(crate) enum CacheCommand {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
 
-        /// The file; `-` for standard output
+        /// The file, which gets its name when it is whole; `-` for standard output
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
