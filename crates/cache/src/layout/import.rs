@@ -38,9 +38,20 @@ pub fn import(
     let content = read(storage, from, &mut held, progress)?;
     let Some(index) = content.index else {
         let why = "it is no OCI image layout: it has no index.json (`docker save` writes one since Docker 25)";
-        return Err(LayoutError::Wrong(why.to_owned()));
+        return Err(match content.cut_off {
+            Some(bytes) => LayoutError::CutOff(bytes),
+            None => LayoutError::Wrong(why.to_owned()),
+        });
     };
-    let images = images(storage, &content.blobs, &index, given)?;
+    let images = images(storage, &content.blobs, &index, given);
+    let images = images.map_err(|error| match (error, content.cut_off) {
+        (LayoutError::Wrong(why), Some(bytes)) => {
+            let why =
+                format!("{why}; the archive has no end: it may be cut off after {bytes} bytes; copy it again");
+            LayoutError::Wrong(why)
+        }
+        (error, _) => error,
+    })?;
     storage.adopt(
         &images
             .iter()
@@ -56,6 +67,8 @@ struct Content {
     index: Option<Index>,
     /// Blobs that are in the store now, with their lengths.
     blobs: HashMap<Digest, u64>,
+    /// So many bytes came, and no mark of the archive's end. Not every program writes one.
+    cut_off: Option<u64>,
 }
 
 fn read(
@@ -73,21 +86,21 @@ fn read(
         let why = format!("the archive is compressed; decompress it first, with `{program}`");
         return Err(LayoutError::Wrong(why));
     }
-    let is_wanted = Cell::new(true);
+    if head.is_empty() {
+        return Err(LayoutError::NoArchive("it is empty"));
+    }
+    let source = Source::default();
     let watched = Watched {
         from: head.as_slice().chain(from),
-        bytes: 0,
         progress,
-        is_wanted: &is_wanted,
+        source: &source,
     };
-    let unreadable = |error| match is_wanted.get() {
-        true => LayoutError::Read(error),
-        false => LayoutError::BrokenOff,
-    };
+    let unreadable = |_| source.problem();
     let mut archive = tar::Archive::new(watched);
     let mut content = Content::default();
     for entry in archive.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
+        source.is_archive.set(true);
         if !entry.header().entry_type().is_file() {
             continue;
         }
@@ -95,7 +108,7 @@ fn read(
         let path = entry.path().map_err(unreadable)?.into_owned();
         match part(&path) {
             Some(Part::Mark) => {
-                let mark: Mark = json(&mut entry, size, MARK)?;
+                let mark: Mark = json(&mut entry, size, MARK, &source)?;
                 if !mark.image_layout_version.starts_with("1.") {
                     let version = policy::text::one_line(&mark.image_layout_version, 40);
                     let why =
@@ -103,17 +116,17 @@ fn read(
                     return Err(LayoutError::Wrong(why));
                 }
             }
-            Some(Part::Index) => content.index = Some(json(&mut entry, size, INDEX)?),
+            Some(Part::Index) => content.index = Some(json(&mut entry, size, INDEX, &source)?),
             Some(Part::Blob(digest)) => {
                 held.add(&digest);
                 let mut blob = Blob {
                     from: &mut entry,
                     left: size,
-                    broken: None,
+                    is_broken: false,
                 };
                 let taken = storage.take_in(&digest, size, &mut blob);
-                if let Some(error) = blob.broken {
-                    return Err(unreadable(error));
+                if blob.is_broken {
+                    return Err(source.problem());
                 }
                 match taken? {
                     TakenIn::Stored => content.blobs.insert(digest, size),
@@ -124,6 +137,7 @@ fn read(
             None => {}
         }
     }
+    content.cut_off = source.has_ended.get().then(|| source.bytes.get());
     Ok(content)
 }
 
@@ -172,36 +186,84 @@ fn json<T: serde::de::DeserializeOwned>(
     entry: &mut impl Read,
     size: u64,
     name: &str,
+    source: &Source,
 ) -> Result<T, LayoutError> {
     if size > MAX_MANIFEST as u64 {
         let why = format!("{name} of the layout is larger than {MAX_MANIFEST} bytes");
         return Err(LayoutError::Wrong(why));
     }
     let mut text = Vec::new();
-    entry
-        .take(MAX_MANIFEST as u64)
-        .read_to_end(&mut text)
-        .map_err(LayoutError::Read)?;
-    serde_json::from_slice(&text)
-        .map_err(|error| LayoutError::Wrong(format!("{name} of the layout can't be read: {error}")))
+    let read = entry.take(MAX_MANIFEST as u64).read_to_end(&mut text);
+    if read.map_err(|_| source.problem())? as u64 != size {
+        return Err(source.problem());
+    }
+    // The parser's own words may quote what stands there.
+    serde_json::from_slice(&text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let why = format!(
+            "{name} of the layout can't be read: line {line}, column {column} is not as the image specification has it"
+        );
+        LayoutError::Wrong(why)
+    })
+}
+
+/// What is known of the archive's bytes. What the tar crate says about bytes that are no tar quotes them, and they may
+/// be anybody's secrets.
+#[derive(Default)]
+struct Source {
+    bytes: Cell<u64>,
+    has_ended: Cell<bool>,
+    /// Why the next byte could not be read.
+    broken: Cell<Option<io::Error>>,
+    /// Whether nobody waits for it any more.
+    is_unwanted: Cell<bool>,
+    /// Whether it began as a tar does.
+    is_archive: Cell<bool>,
+}
+
+impl Source {
+    /// Why the archive could not be read on.
+    fn problem(&self) -> LayoutError {
+        let bytes = self.bytes.get();
+        match (self.broken.take(), self.is_archive.get()) {
+            _ if self.is_unwanted.get() => LayoutError::BrokenOff,
+            (Some(error), _) => LayoutError::Read(error),
+            (None, false) => LayoutError::NoArchive("it does not begin as one"),
+            (None, true) if self.has_ended.get() => LayoutError::CutOff(bytes),
+            (None, true) => LayoutError::Garbled(bytes),
+        }
+    }
 }
 
 /// Counts what is read, and ends where nobody waits for it any more.
 struct Watched<'a, 'b, R> {
     from: R,
-    bytes: u64,
     progress: &'a mut Progress<'b>,
-    is_wanted: &'a Cell<bool>,
+    source: &'a Source,
 }
 
 impl<R: Read> Read for Watched<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(buffer)?;
-        self.bytes += read as u64;
-        self.is_wanted.set((self.progress)(self.bytes, None));
-        match self.is_wanted.get() {
+        let source = self.source;
+        let read = match self.from.read(buffer) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                let told = io::Error::from(error.kind());
+                source.broken.set(Some(error));
+                return Err(told);
+            }
+        };
+        if read == 0 && !buffer.is_empty() {
+            source.has_ended.set(true);
+        }
+        source.bytes.set(source.bytes.get() + read as u64);
+        match (self.progress)(source.bytes.get(), None) {
             true => Ok(read),
-            false => Err(io::Error::other("broken off")),
+            false => {
+                source.is_unwanted.set(true);
+                Err(io::Error::other("broken off"))
+            }
         }
     }
 }
@@ -210,28 +272,23 @@ impl<R: Read> Read for Watched<'_, '_, R> {
 struct Blob<'a, R> {
     from: &'a mut R,
     left: u64,
-    broken: Option<io::Error>,
+    is_broken: bool,
 }
 
 impl<R: Read> Read for Blob<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = match self.from.read(buffer) {
-            Ok(0) if self.left > 0 && !buffer.is_empty() => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "it ends in the middle of a blob",
-            )),
-            read => read,
-        };
-        match read {
+        match self.from.read(buffer) {
+            Ok(0) if self.left > 0 && !buffer.is_empty() => {
+                self.is_broken = true;
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             Ok(read) => {
                 self.left = self.left.saturating_sub(read as u64);
                 Ok(read)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => {
-                let told = io::Error::new(error.kind(), "the archive can't be read");
-                self.broken = Some(error);
-                Err(told)
+                self.is_broken |= error.kind() != io::ErrorKind::Interrupted;
+                Err(error)
             }
         }
     }

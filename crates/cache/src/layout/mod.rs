@@ -45,6 +45,19 @@ pub enum LayoutError {
     /// The archive can't be read.
     #[error("the archive can't be read: {0}")]
     Read(io::Error),
+    /// It is no tar: why not.
+    #[error(
+        "it is no tar archive: {0}; `cache export`, `ctr images export` and `docker save` write one"
+    )]
+    NoArchive(&'static str),
+    /// It ends too early.
+    #[error("it is cut off after {0} bytes; copy it again")]
+    CutOff(u64),
+    /// It begins as a tar and goes on as something else.
+    #[error(
+        "it is damaged: what comes after {0} bytes is no entry of a tar archive; copy it again"
+    )]
+    Garbled(u64),
     /// The archive can't be written.
     #[error("the archive can't be written: {0}")]
     Write(io::Error),

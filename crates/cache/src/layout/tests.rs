@@ -260,6 +260,55 @@ fn what_is_wrong_leaves_no_name() {
 }
 
 #[test]
+fn what_is_no_archive_is_told_in_our_own_words() {
+    let (files, _) = two_platforms();
+    let tar = files.tar();
+    let secret = b"auth: admin:hunter2\n".repeat(60);
+    let (layer, rest) = (700, tar.len() / 2 / 512 * 512);
+    for (tar, told) in [
+        (secret.clone(), "it is no tar archive"),
+        (secret[..20].to_vec(), "it is no tar archive"),
+        (Vec::new(), "it is empty"),
+        (tar[..300].to_vec(), "it is no tar archive"),
+        (
+            tar[..layer].to_vec(),
+            "cut off after 700 bytes; copy it again",
+        ),
+        (tar[..rest].to_vec(), "cut off after"),
+        (
+            [&tar[..rest], &secret].concat(),
+            "is no entry of a tar archive",
+        ),
+    ] {
+        let (_dir, storage) = open();
+        let error = take(&storage, &tar).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+        assert!(
+            !error.contains("hunter2") && !error.contains("admin"),
+            "{error}"
+        );
+    }
+    // A tar without a mark of its end, as some programs write, is one.
+    let content: usize = files
+        .0
+        .iter()
+        .map(|(_, c)| 512 + c.len().div_ceil(512) * 512)
+        .sum();
+    let (_dir, storage) = open();
+    take(&storage, &tar[..content]).unwrap();
+
+    let mut files = files;
+    files.0.retain(|(name, _)| name != INDEX);
+    files.0.push((INDEX.into(), br#""admin:hunter2""#.to_vec()));
+    let (_dir, storage) = open();
+    let error = take(&storage, &files.tar()).unwrap_err().to_string();
+    assert!(
+        error.contains("index.json") && !error.contains("hunter2"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_digest_alone_brings_nothing() {
     // The layer is here, because somebody with a right to it has pulled it.
     let (_dir, storage) = open();

@@ -205,6 +205,17 @@ async fn by_pipes_by_directories_and_by_another_name() {
     // What is no layout, and what is not there.
     let refused = piped(&["import", "-"], &[0x1f, 0x8b, 0, 0]).await;
     assert!(text(&refused).contains("gunzip"), "{}", text(&refused));
+    let wrong = dir.path().join("values.yaml");
+    std::fs::write(&wrong, "auth: admin:hunter2\n".repeat(60)).unwrap();
+    let refused = alone.run(&["import", path(&wrong)]).await;
+    let told = text(&refused);
+    let names_it = told.contains(&format!("{}: it is no tar archive", path(&wrong)));
+    assert!(names_it && !told.contains("hunter2"), "{told}");
+    let half = &tar[..tar.len() / 2];
+    let refused = piped(&["import", "-", "--name", "other.test/x:2"], half).await;
+    let told = text(&refused);
+    let says_so = told.contains("standard input: ") && told.contains("cut off after");
+    assert!(says_so && told.contains("copy it again"), "{told}");
     let refused = alone.run(&["import", "/nonexistent.tar"]).await;
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
 }

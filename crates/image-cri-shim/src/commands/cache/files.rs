@@ -24,6 +24,8 @@ const MAX_LINKS: usize = 40;
 pub(super) struct AttachedFile {
     file: Option<OwnedFd>,
     target: Option<Target>,
+    /// What is read, for people.
+    source: Option<String>,
     packer: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -108,23 +110,38 @@ impl AttachedFile {
             }
             return Ok(Self {
                 file: Some(stdin.as_fd().try_clone_to_owned()?),
+                source: Some("standard input".to_owned()),
                 ..Self::default()
             });
         }
+        let source = Some(path.display().to_string());
         let file = File::open(path).with_context(cannot)?;
         if !file.metadata().with_context(cannot)?.is_dir() {
             return Ok(Self {
                 file: Some(file.into()),
+                source,
                 ..Self::default()
             });
+        }
+        if !path.join("oci-layout").exists() {
+            bail!(
+                "{} is no OCI image layout: it has no file oci-layout",
+                path.display()
+            );
         }
         let (reader, writer) = io::pipe().with_context(cannot)?;
         let directory = path.to_owned();
         Ok(Self {
             file: Some(reader.into()),
             packer: Some(std::thread::spawn(move || layout::pack(&directory, writer))),
+            source,
             target: None,
         })
+    }
+
+    /// What images are read from, for what is said about it.
+    pub(super) fn source(&self) -> Option<String> {
+        self.source.clone()
     }
 
     /// Whether standard output gets the result.

@@ -183,7 +183,7 @@ fn tell(
         .context("cannot start the runtime")?;
     let done = runtime.block_on(async {
         let interrupted = signals::shutdown()?;
-        let mut shown = Shown::beside(with.is_stdout());
+        let mut shown = Shown::beside(with.is_stdout(), with.source());
         let done = tokio::select! {
             done = follow(file, socket, command, &mut with, &mut shown) => done?,
             () = interrupted => return Ok(None),

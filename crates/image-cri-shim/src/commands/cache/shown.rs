@@ -19,15 +19,19 @@ pub(super) struct Shown {
     images: Vec<ImageRecord>,
     status: Option<NodeCacheStatus>,
     stdout_is_taken: bool,
+    /// What all of it is about, where that is one file.
+    source: Option<String>,
     bars: Bars,
     pub(super) done: Option<bool>,
 }
 
 impl Shown {
-    /// Nothing yet. Where standard output is the result, what is said goes to standard error.
-    pub(super) fn beside(stdout_is_taken: bool) -> Self {
+    /// Nothing yet. Where standard output is the result, what is said goes to standard error. `source` is what is
+    /// read, which the cache has no name of.
+    pub(super) fn beside(stdout_is_taken: bool, source: Option<String>) -> Self {
         Self {
             stdout_is_taken,
+            source,
             ..Self::default()
         }
     }
@@ -62,7 +66,10 @@ impl Shown {
                 // A terminal that is gone ends nothing.
                 false => drop(terminal::print(&format!("{text}\n"))),
             }),
-            Event::Failed(why) => self.bars.aside(|| terminal::say(&why)),
+            Event::Failed(why) => self.bars.aside(|| match &self.source {
+                Some(source) => terminal::say(&format!("{source}: {why}")),
+                None => terminal::say(&why),
+            }),
             Event::Progress {
                 image,
                 bytes,
