@@ -188,6 +188,9 @@ pub async fn examine(options: Options) -> Report {
         lines.extend(link::judge(&link_facts, beside));
     }
     let secrets = live.as_ref().map(|live| Secrets::of(&live.filled));
+    for line in &mut lines {
+        mend_by_hand(line, &file, rustix::process::geteuid().is_root());
+    }
     let mut report = put_together(lines, node, version, started.elapsed());
     secrets
         .unwrap_or_else(|| Secrets::of(&settings))
@@ -282,6 +285,35 @@ fn folders(settings: &Settings, live: Option<&Live>) -> Vec<(PathBuf, &'static s
     folders
 }
 
+/// What mends a line, for who reads it: with the config that was looked at, and, where only root may look, with that.
+fn mend_by_hand(line: &mut Line, file: &Path, is_root: bool) {
+    const CONFIG: &str = installer::payload::CONFIG;
+    let is_closed = line.text.contains("(os error 13)") || line.text.contains("may not open");
+    if !is_root && is_closed && line.verdict == Verdict::Bad {
+        // That this user may not look says nothing about the node.
+        line.verdict = Verdict::Warn;
+        line.mend = Some("sudo image-cri-shim doctor".to_owned());
+    }
+    let Some(mend) = line.mend.as_mut().filter(|_| file != Path::new(CONFIG)) else {
+        return;
+    };
+    let shown = quoted(file);
+    *mend = mend.replace(&format!(" {CONFIG}"), &format!(" {shown}"));
+    for command in ["image-cri-shim config check", "image-cri-shim doctor"] {
+        *mend = mend.replace(command, &format!("{command} -f {shown}"));
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%".contains(c);
+    match text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 fn put_together(
     mut lines: Vec<Line>,
     node: Option<&installer::Node>,
@@ -297,5 +329,48 @@ fn put_together(
         verdict: verdict.unwrap_or(Verdict::Ok),
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         lines,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Area;
+
+    fn mended(text: &str, mend: &str, file: &str, is_root: bool) -> Line {
+        let mut line = Line::bad(Area::Config, "config", text, mend);
+        mend_by_hand(&mut line, Path::new(file), is_root);
+        line
+    }
+
+    #[test]
+    fn a_mend_names_the_config_that_was_looked_at() {
+        let check = "vi +3 /etc/image-cri-shim.yaml   # then: image-cri-shim config check";
+        let line = mended("wrong", check, "/etc/image-cri-shim.yaml", true);
+        assert_eq!(line.mend.unwrap(), check);
+        let line = mended("wrong", check, "/srv/my shim.yaml", true);
+        assert_eq!(
+            line.mend.unwrap(),
+            "vi +3 '/srv/my shim.yaml'   # then: image-cri-shim config check -f '/srv/my shim.yaml'"
+        );
+        let other = "vi +3 /tree/etc/image-cri-shim.yaml";
+        let line = mended("wrong", other, "/tree/etc/image-cri-shim.yaml", true);
+        assert_eq!(line.mend.unwrap(), other);
+    }
+
+    #[test]
+    fn what_only_root_may_look_at_is_no_fault_of_the_node() {
+        let text = "cannot reach it: Permission denied (os error 13)";
+        let restart = "systemctl restart containerd";
+        let file = "/etc/image-cri-shim.yaml";
+        let line = mended(text, restart, file, false);
+        assert_eq!(line.verdict, Verdict::Warn);
+        assert_eq!(line.mend.unwrap(), "sudo image-cri-shim doctor");
+        // Root is refused by SELinux, for example.
+        let line = mended(text, restart, file, true);
+        assert_eq!(
+            (line.verdict, line.mend.unwrap().as_str()),
+            (Verdict::Bad, restart)
+        );
     }
 }

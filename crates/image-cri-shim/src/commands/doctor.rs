@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use ::doctor::{AskDaemon, Options, Report, Verdict};
+use anyhow::bail;
 use clap::Args;
 
 use super::daemon::{Daemon, ask};
@@ -63,6 +64,13 @@ pub(crate) fn run(file: &Path, args: &DoctorArgs) -> ExitCode {
 }
 
 fn examine(file: &Path, args: &DoctorArgs) -> anyhow::Result<Verdict> {
+    if !args.root.is_dir() {
+        bail!(
+            "cannot look at the node in {}: there is no such directory; name the tree of a node by `--root`",
+            args.root.display()
+        );
+    }
+    let file = named_on(&args.root, file)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -76,7 +84,7 @@ fn examine(file: &Path, args: &DoctorArgs) -> anyhow::Result<Verdict> {
     });
     let report = runtime.block_on(::doctor::examine(Options {
         root: args.root.clone(),
-        file: file.to_owned(),
+        file,
         is_live: args.live,
         deadline: args.timeout,
         ask_daemon,
@@ -92,8 +100,33 @@ fn examine(file: &Path, args: &DoctorArgs) -> anyhow::Result<Verdict> {
     Ok(report.verdict)
 }
 
+/// The config, as the node that is looked at names it. In an image of a node a relative name begins at its root.
+fn named_on(root: &Path, file: &Path) -> std::io::Result<PathBuf> {
+    match root == Path::new("/") {
+        true => std::path::absolute(file),
+        false => Ok(Path::new("/").join(file)),
+    }
+}
+
 fn page(report: &Report) -> String {
     let mut page = Page::new(terminal::width());
     render::doctor(&mut page, report, SystemTime::now());
     page.into_text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_name_is_of_the_folder_that_the_command_runs_in() {
+        let here = std::env::current_dir().unwrap();
+        for (root, file, named) in [
+            ("/", "shim.yaml", here.join("shim.yaml")),
+            ("/", "/etc/shim.yaml", PathBuf::from("/etc/shim.yaml")),
+            ("/tree", "etc/shim.yaml", PathBuf::from("/etc/shim.yaml")),
+        ] {
+            assert_eq!(named_on(Path::new(root), Path::new(file)).unwrap(), named);
+        }
+    }
 }
