@@ -1,17 +1,21 @@
 //! The running shim, seen from a command: asked over its own socket.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use config::ConfigError;
 use cri::grpc::Code;
 use cri::inspect;
 use cri::upstream::{Upstream, UpstreamError};
+use policy::config::Settings;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use telemetry::report::{Decision, Explanation, Status};
 use tokio::runtime::Runtime;
 
+use crate::commands::terminal;
 use crate::requests::{
     ExplainRequest, HandOverAnswer, HandOverRequest, HistoryRequest, StatusRequest,
 };
@@ -32,6 +36,12 @@ pub(crate) enum DaemonError {
         socket: PathBuf,
         /// What the connect said.
         why: String,
+    },
+    /// Its socket is another user's.
+    #[error("may not open {}; run this as root", socket.display())]
+    Denied {
+        /// The socket.
+        socket: PathBuf,
     },
     /// Somebody listens there who doesn't have the shim's own service.
     #[error("what listens on {} is not this image-cri-shim, or an older one: {why}; is `shim` in the config the right socket?", socket.display())]
@@ -140,6 +150,11 @@ impl Daemon {
     fn not_running(&self, error: &UpstreamError) -> DaemonError {
         let socket = self.upstream.socket().to_owned();
         match error {
+            UpstreamError::Connect { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                DaemonError::Denied { socket }
+            }
             UpstreamError::Connect { source, .. } => DaemonError::NotRunning {
                 socket,
                 why: source.to_string(),
@@ -157,6 +172,26 @@ impl Daemon {
             socket: self.upstream.socket().to_owned(),
             why,
         }
+    }
+}
+
+/// Where the shim listens that runs by the config `file`. A shim runs on when its file is gone: then it is looked for
+/// where it listens without one, which is said.
+///
+/// # Errors
+/// The file can't be read.
+pub(crate) fn socket_by(file: &Path) -> anyhow::Result<PathBuf> {
+    match config::file::shim_socket(file) {
+        Err(ConfigError::Open { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            let socket = Settings::read("", &|_| None).0.shim_socket;
+            terminal::say(&format!(
+                "there is no config file {}; asking the shim at {}",
+                file.display(),
+                socket.display()
+            ));
+            Ok(socket)
+        }
+        found => Ok(found?),
     }
 }
 

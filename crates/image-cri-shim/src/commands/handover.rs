@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::commands::daemon::{Daemon, DaemonError, one_thread};
+use crate::commands::daemon::{Daemon, DaemonError, one_thread, socket_by};
 use crate::commands::terminal;
 use crate::options::ConfigFile;
 use crate::requests::{HandOverAnswer, HandOverRequest};
@@ -56,7 +56,7 @@ fn hand_over(file: &Path, args: &HandOverArgs) -> anyhow::Result<HandOverAnswer>
         (Some(socket), _) => socket.clone(),
         // The link that the config names may lead past the shim, and the file may be gone.
         (None, Some(socket)) => socket,
-        (None, None) => config::file::shim_socket(file)?,
+        (None, None) => socket_by(file)?,
     };
     let daemon = Daemon::new(&socket);
     let request = HandOverRequest { main_pid };
@@ -68,7 +68,7 @@ fn hand_over(file: &Path, args: &HandOverArgs) -> anyhow::Result<HandOverAnswer>
         DaemonError::Failed { why, .. } => anyhow::anyhow!(
             "{why}. When the program or its config is mended, ask for the hand-over again (systemctl reload image-cri-shim)"
         ),
-        DaemonError::NotRunning { .. } => error.into(),
+        DaemonError::NotRunning { .. } | DaemonError::Denied { .. } => error.into(),
     })
 }
 

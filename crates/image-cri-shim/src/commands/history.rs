@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use crate::commands::daemon::{Daemon, ask, one_thread};
+use crate::commands::daemon::{Daemon, ask, one_thread, socket_by};
 use crate::commands::render::{self, Page};
 use crate::commands::terminal;
 use crate::options::ConfigFile;
@@ -44,7 +44,7 @@ pub(crate) fn run(file: &Path, args: &HistoryArgs) -> ExitCode {
 }
 
 fn history(file: &Path, args: &HistoryArgs) -> anyhow::Result<()> {
-    let daemon = Daemon::new(&config::file::shim_socket(file)?);
+    let daemon = Daemon::new(&socket_by(file)?);
     let asked = ask(daemon.history(args.image.as_deref()));
     let mut decisions = one_thread()?.block_on(asked)?;
     let total = decisions.len();

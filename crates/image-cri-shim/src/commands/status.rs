@@ -10,7 +10,7 @@ use clap::Args;
 use installer::bypass::{Bypass, LeadsTo};
 use telemetry::report::Status;
 
-use crate::commands::daemon::{Daemon, ask, one_thread};
+use crate::commands::daemon::{Daemon, ask, one_thread, socket_by};
 use crate::commands::render::{self, Page};
 use crate::commands::screen::Screen;
 use crate::commands::terminal;
@@ -56,7 +56,7 @@ fn status(file: &Path, args: &StatusArgs) -> anyhow::Result<()> {
     if args.watch && !std::io::stdout().is_terminal() {
         bail!("--watch needs a terminal to refresh; without it, `status` prints once");
     }
-    let socket = config::file::shim_socket(file)?;
+    let socket = socket_by(file)?;
     let daemon = Daemon::new(&socket);
     let runtime = one_thread()?;
     if args.watch {

@@ -14,4 +14,5 @@ mod certificates;
 mod manual;
 mod printed;
 mod terminal;
+mod users;
 mod world;

@@ -12,12 +12,13 @@ mod args;
 mod files;
 mod shown;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::cache::control::{self, Command, WarmImage};
 use ::cache::mirror_config::{self, Runtime};
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 pub(crate) use self::args::{CacheArgs, CacheCommand};
 use self::args::{Named, RuntimeName};
@@ -215,7 +216,12 @@ async fn follow(
 ) -> anyhow::Result<bool> {
     let handed = with.take();
     let asked = control::ask(socket, command, handed.as_ref()).await;
-    let asked = asked.with_context(|| format!("asking the cache at {}", socket.display()))?;
+    let asked = match asked {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            bail!("may not open {}; run this as root", socket.display())
+        }
+        asked => asked.with_context(|| format!("asking the cache at {}", socket.display()))?,
+    };
     if let Some(mut events) = asked {
         // The cache has it now. While we had it too, who writes into a pipe would not notice its end.
         drop(handed);

@@ -135,6 +135,7 @@ impl<'a> Live<'a> {
             Err(DaemonError::Failed { why, .. }) => {
                 bail!("the new program can't take over from the running shim: {why}")
             }
+            Err(denied @ DaemonError::Denied { .. }) => Err(denied.into()),
             Err(DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. }) => {
                 run("systemctl", &["restart", SERVICE]).map(|_| ())
             }

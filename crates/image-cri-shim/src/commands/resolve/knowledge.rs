@@ -39,7 +39,11 @@ impl Explainer {
         // Whether one runs; its answer is not needed here.
         let absent = match daemon.status(0).await {
             Ok(_) => return Ok(Self::Daemon(daemon)),
-            Err(absent @ (DaemonError::NotRunning { .. } | DaemonError::NotOurs { .. })) => absent,
+            Err(
+                absent @ (DaemonError::NotRunning { .. }
+                | DaemonError::Denied { .. }
+                | DaemonError::NotOurs { .. }),
+            ) => absent,
             Err(failed) => return Err(failed.into()),
         };
         if is_pull {
