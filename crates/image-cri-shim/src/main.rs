@@ -7,7 +7,11 @@
 //! | [`roles`] | what the process can be: the node shim, the webhook, the node cache, the node installer |
 //! | [`commands`] | commands for people: they look, print and end |
 //! | [`node_cache`] | the node cache, as the shim and the commands ask it |
+//! | [`stdout`] | printing what both roles and commands print |
 //! | [`process`] | signals, logs, systemd, the process that takes over |
+
+// They panic where nobody reads, or a disk is full; `stdout` and `terminal` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod commands;
@@ -16,6 +20,7 @@ mod options;
 mod process;
 mod requests;
 mod roles;
+mod stdout;
 
 use std::process::ExitCode;
 

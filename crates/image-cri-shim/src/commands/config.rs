@@ -2,6 +2,8 @@
 //!
 //! Credentials are masked in everything that is printed.
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +17,9 @@ use policy::config::{
     Settings, masked, merge,
 };
 
+use crate::commands::terminal;
 use crate::roles::node::runtime_files;
+use crate::stdout;
 
 /// How long the API server may take to answer a person.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +56,7 @@ pub(crate) fn run(file: &Path, command: &ConfigCommand) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("image-cri-shim: {error:#}");
+            terminal::say(&format!("{error:#}"));
             ExitCode::from(trouble)
         }
     }
@@ -80,10 +84,10 @@ fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
         findings
     };
     for finding in &findings {
-        println!("{}", finding.in_file(&name));
+        stdout::line(format_args!("{}", finding.in_file(&name)))?;
     }
     for warning in &about_runtime {
-        println!("{name}: warning: {warning}");
+        stdout::line(format_args!("{name}: warning: {warning}"))?;
     }
     let errors = findings.iter().filter(|f| f.is_error()).count();
     let warnings = findings.len() - errors + about_runtime.len();
@@ -97,7 +101,7 @@ fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
             count(warnings, "warning")
         ),
     };
-    println!("{name}: {verdict}");
+    stdout::line(format_args!("{name}: {verdict}"))?;
     Ok(ExitCode::from(u8::from(errors > 0)))
 }
 
@@ -108,9 +112,9 @@ fn count(number: usize, what: &str) -> String {
 
 fn show(file: &Path, local_only: bool) -> anyhow::Result<ExitCode> {
     let local = local(file).with_context(|| in_place(file))?;
-    println!("# file: {}", file.display());
+    stdout::line(format_args!("# file: {}", file.display()))?;
     let configmap = if local_only {
-        println!("# configmap: not asked for");
+        stdout::line(format_args!("# configmap: not asked for"))?;
         None
     } else {
         let (configmap, how) = match read()? {
@@ -119,10 +123,13 @@ fn show(file: &Path, local_only: bool) -> anyhow::Result<ExitCode> {
             Remote::Broken(problem) => (None, format!("can't be used: {problem}")),
             Remote::Unreachable(failure) => (None, format!("can't be read: {failure}")),
         };
-        println!("# configmap: {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}: {how}");
+        stdout::line(format_args!(
+            "# configmap: {CONFIG_MAP_NAMESPACE}/{CONFIG_MAP_NAME}: {how}"
+        ))?;
         configmap
     };
-    print!("{}", config::show::annotated(&local, configmap.as_deref()));
+    stdout::print(&config::show::annotated(&local, configmap.as_deref()))
+        .context("cannot write to standard output")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -132,12 +139,12 @@ fn diff(file: &Path) -> anyhow::Result<ExitCode> {
     let configmap = match read()? {
         Remote::Found(configmap, warnings) => {
             for warning in warnings {
-                eprintln!("{}", warning.in_file(&name));
+                beside(warning.in_file(&name));
             }
             configmap
         }
         Remote::Absent => {
-            println!("{name}: there is none, so nothing changes");
+            stdout::line(format_args!("{name}: there is none, so nothing changes"))?;
             return Ok(ExitCode::SUCCESS);
         }
         Remote::Broken(problem) => anyhow::bail!("{name} can't be used: {problem}"),
@@ -145,25 +152,33 @@ fn diff(file: &Path) -> anyhow::Result<ExitCode> {
     };
     let merged = merge(&local, &configmap);
     if merged.changed.is_empty() {
-        println!("{name}: {} says the same already", file.display());
+        stdout::line(format_args!(
+            "{name}: {} says the same already",
+            file.display()
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("--- {}\n+++ {name}", file.display());
+    stdout::line(format_args!("--- {}\n+++ {name}", file.display()))?;
     for key in &merged.changed {
         for line in masked(&local, *key).lines() {
-            println!("-{line}");
+            stdout::line(format_args!("-{line}"))?;
         }
         for line in masked(&merged.config, *key).lines() {
-            println!(
+            stdout::line(format_args!(
                 "+{line}{}",
                 if *key == Key::Auth { " (another)" } else { "" }
-            );
+            ))?;
         }
     }
     for lost in &merged.lost {
-        eprintln!("warning: {lost}");
+        beside(format_args!("warning: {lost}"));
     }
     Ok(ExitCode::from(1))
+}
+
+/// Says something that is not the result. Who can't be told can't be told that either.
+fn beside(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// The local file as it is written; an error where the shim wouldn't start with it.

@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use crate::commands::render;
+pub(crate) use crate::stdout::print;
+use crate::stdout::unless_gone;
 
 /// Columns that a page may have: `COLUMNS` where it is set, else the terminal's; none where nobody
 /// looks.
@@ -20,13 +22,6 @@ pub(crate) fn width() -> Option<usize> {
 /// Whether somebody looks at standard error while we work.
 pub(crate) fn stderr_is_watched() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
-
-/// Prints text with colours in it; without them where it goes to no terminal, or where `NO_COLOR` or
-/// a dumb terminal says so.
-pub(crate) fn print(text: &str) -> io::Result<()> {
-    let mut out = anstream::stdout().lock();
-    unless_gone(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
 /// Prints JSON for programs.
@@ -49,14 +44,6 @@ fn without_controls(json: &str) -> String {
         }
     }
     clean
-}
-
-/// Who reads only the beginning, such as `head`, has what they wanted.
-fn unless_gone(written: io::Result<()>) -> io::Result<()> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
 }
 
 /// Says something to people that is not the result. What it quotes is shown as in a page.

@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::process::logging::{self, LogFormat};
 use crate::process::{limits, signals, systemd, usage};
 use crate::roles::node::runtime_files;
+use crate::stdout;
 
 /// Threads that may wait for the disk at once.
 const DISK_THREADS: usize = 64;
@@ -42,12 +43,12 @@ pub(crate) fn run(
     let loaded = config::file::load(file)?;
     if dry_run {
         for warning in &loaded.warnings {
-            println!("{warning}");
+            stdout::line(warning)?;
         }
         if let Some(why) = loaded.settings.node_cache.refusal() {
             anyhow::bail!("the cache refuses to start: {why}");
         }
-        println!("config: ok");
+        stdout::line(format_args!("config: ok"))?;
         return Ok(());
     }
     let level = logging::start(log_format, loaded.settings.debug)?;

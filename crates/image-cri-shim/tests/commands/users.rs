@@ -23,7 +23,9 @@ async fn a_socket_that_only_root_may_open_is_not_a_shim_that_does_not_run() {
     open_to_all(dir.path());
     // Where the program was built, nobody else may look perhaps.
     let program = dir.path().join("image-cri-shim");
-    fs::copy(BINARY, &program).unwrap();
+    // By another process: a child of another test would have our copy open for writing, and it could not be run.
+    let copied = Command::new("cp").arg(BINARY).arg(&program).status().await;
+    assert!(copied.unwrap().success());
     let closed = dir.path().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
@@ -120,4 +122,55 @@ async fn a_tree_that_is_not_there_is_not_looked_at() {
     let told = output.text();
     assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{told}");
     assert!(told.contains("no such directory"), "{told}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_a_closed_pipe_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yaml");
+    let text = format!(
+        "shim: {0}/shim.sock\ncri: {0}/cri.sock\nforce: true\nregistries: []\nregistrys: []\n",
+        dir.path().display()
+    );
+    fs::write(&config, text).unwrap();
+    let full = dir.path().join("full");
+    // What /dev/full is.
+    let mut mknod = std::process::Command::new("mknod");
+    let made = mknod.arg(&full).args(["c", "1", "7"]).status();
+    assert!(made.unwrap().success());
+    let file = config.to_str().unwrap();
+    for args in [
+        vec!["config", "check", "-f", file],
+        vec!["config", "show", "--local", "-f", file],
+        vec!["--dry-run", "-f", file],
+        vec!["cache", "--dry-run", "-f", file],
+        vec!["webhook", "--dry-run", "--self-signed", "-f", file],
+    ] {
+        let command = |out: Stdio| {
+            let mut command = Command::new(BINARY);
+            command
+                .env_clear()
+                .envs([NO_WORLD, ("KUBECONFIG", "/nonexistent")]);
+            command
+                .args(&args)
+                .stdin(Stdio::null())
+                .stdout(out)
+                .stderr(Stdio::piped());
+            command
+        };
+        let out = fs::OpenOptions::new().write(true).open(&full).unwrap();
+        let child = command(out.into()).spawn().unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("No space left on device"), "{args:?}: {told}");
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = command(writer.into()).spawn().unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {told}");
+        assert_eq!(told, "", "{args:?}");
+    }
 }

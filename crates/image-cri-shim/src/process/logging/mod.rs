@@ -10,7 +10,7 @@ mod sink;
 mod stream;
 mod text;
 
-use std::io::{self, IsTerminal, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -165,7 +165,8 @@ pub(crate) fn last_words(text: String) {
     flush();
     let (done, written) = sync_channel(1);
     thread::spawn(move || {
-        eprintln!("{text}");
+        // Where nobody reads, nobody can be told that either.
+        let _ = writeln!(io::stderr(), "{text}");
         // Nobody waits any more where this fails.
         let _ = done.try_send(());
     });

@@ -9,6 +9,7 @@ use policy::config::Settings;
 
 use super::{detect, runtime_files};
 use crate::process::systemd;
+use crate::stdout;
 
 /// How long the runtime may take to accept a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,18 +21,20 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
     let loaded = config::file::load(file)?;
     for warning in &loaded.warnings {
-        println!("{warning}");
+        stdout::line(warning)?;
     }
-    println!("config    {}: good", file.display());
-    show_rules(&loaded.settings);
+    stdout::line(format_args!("config    {}: good", file.display()))?;
+    show_rules(&loaded.settings)?;
     for warning in runtime_files::of(&loaded.settings).warnings(&loaded.settings.rules) {
-        println!("warning   {warning}");
+        stdout::line(format_args!("warning   {warning}"))?;
     }
     let socket = detect::runtime_socket(&loaded.settings)?;
     let shown = socket.display();
     if !detect::is_socket(&socket) {
         if loaded.settings.force || systemd::runs_us() {
-            println!("runtime   {shown}: not there yet; serving would start all the same");
+            stdout::line(format_args!(
+                "runtime   {shown}: not there yet; serving would start all the same"
+            ))?;
             return Ok(());
         }
         bail!(
@@ -47,33 +50,36 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
         tokio::time::timeout(ANSWER_TIMEOUT, cri::runtime_version(&upstream)).await
     });
     match version {
-        Ok(Ok(version)) => println!("runtime   {shown}: {version} answers"),
+        Ok(Ok(version)) => stdout::line(format_args!("runtime   {shown}: {version} answers"))?,
         Ok(Err(error)) => bail!("runtime   {shown}: {error}"),
         Err(_) => bail!("runtime   {shown}: no answer within {ANSWER_TIMEOUT:?}; is it stuck?"),
     }
     Ok(())
 }
 
-fn show_rules(settings: &Settings) {
-    println!("listen    {}", settings.shim_socket.display());
+fn show_rules(settings: &Settings) -> anyhow::Result<()> {
+    stdout::line(format_args!("listen    {}", settings.shim_socket.display()))?;
     for registry in &settings.rules.registries {
         let credentials = match registry.credentials {
             Some(_) => "with credentials",
             None => "anonymous",
         };
-        println!(
+        stdout::line(format_args!(
             "registry  {}: {}, {credentials}",
             registry.endpoint,
             registry.reason()
-        );
+        ))?;
     }
     for redirect in &settings.rules.redirects {
-        println!(
+        stdout::line(format_args!(
             "redirect  {}/{} to {}",
             redirect.src_domain, redirect.src_path, redirect.to
-        );
+        ))?;
     }
     if !settings.rules.fallback_to_origin {
-        println!("origin    never asked (fallbackToOrigin: false)");
+        stdout::line(format_args!(
+            "origin    never asked (fallbackToOrigin: false)"
+        ))?;
     }
+    Ok(())
 }

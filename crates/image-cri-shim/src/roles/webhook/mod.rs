@@ -30,6 +30,7 @@ pub(crate) use self::args::WebhookArgs;
 use super::resolving;
 use crate::process::logging::{self, LogFormat, LogLevel};
 use crate::process::{limits, pod, signals, usage};
+use crate::stdout;
 
 const DEFAULT_NAMESPACE: &str = "image-cri-shim";
 
@@ -88,9 +89,9 @@ fn check(loaded: Option<Loaded>) -> anyhow::Result<()> {
         }
     };
     for warning in warnings {
-        println!("{warning}");
+        stdout::line(warning)?;
     }
-    println!("config: ok");
+    stdout::line(format_args!("config: ok"))?;
     Ok(())
 }
 
