@@ -36,5 +36,7 @@ pub use client::ClientProvider;
 pub use failure::{Failure, FailureKind};
 pub use kubelet::{HealthzError, KubeletEndpoints, kubelet_endpoints, kubelet_healthz};
 pub use lease::{SharedLease, Written};
-pub use objects::{ConfigMapText, SecretData, follow_config_map, follow_secret, read_config_map};
+pub use objects::{
+    ConfigMapText, SecretData, follow_config_map, follow_secret, in_manifest, read_config_map,
+};
 pub use watched::{LastSync, Snapshot, WatchedObject};

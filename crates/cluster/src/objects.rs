@@ -106,6 +106,27 @@ fn config_map_text(map: ConfigMap) -> ConfigMapText {
     }
 }
 
+/// What a manifest of a ConfigMap has under `registries.yaml`; none where the text is no such manifest.
+pub fn in_manifest(text: &str) -> Option<ConfigMapText> {
+    // Whatever else is in the file: a manifest may have several objects, or be a template.
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(text).ok()?;
+    let is_config_map = |document: &&serde_json::Value| {
+        document.get("kind").and_then(|kind| kind.as_str()) == Some("ConfigMap")
+    };
+    let mut maps = documents.iter().filter(is_config_map).map(|document| {
+        let text = document
+            .get("data")
+            .and_then(|data| data.get(CONFIG_MAP_KEY));
+        let text = text.and_then(|text| text.as_str()).map(ToOwned::to_owned);
+        ConfigMapText { text }
+    });
+    let first = maps.next()?;
+    Some(match first.text {
+        Some(_) => first,
+        None => maps.find(|map| map.text.is_some()).unwrap_or(first),
+    })
+}
+
 fn secret_data(secret: Secret) -> SecretData {
     let data = secret.data.unwrap_or_default();
     SecretData {
@@ -116,5 +137,22 @@ fn secret_data(secret: Secret) -> SecretData {
                 Some((key, SecretString::from(String::from_utf8(value.0).ok()?)))
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_in_a_manifest() {
+        let text = |manifest: &str| in_manifest(manifest).map(|map| map.text);
+        let manifest = "kind: Namespace\n---\napiVersion: v1\nkind: ConfigMap\ndata:\n  other: x\n---\n\
+            kind: ConfigMap\ndata:\n  registries.yaml: |\n    timeout: 1m\n";
+        assert_eq!(text(manifest), Some(Some("timeout: 1m\n".to_owned())));
+        assert_eq!(text("kind: ConfigMap\ndata: {a: b}\n"), Some(None));
+        for other in ["timeout: 1m\n", "kind: Secret\n", "a: [", ""] {
+            assert_eq!(text(other), None, "{other}");
+        }
     }
 }

@@ -45,8 +45,10 @@
 //! | [`ConfigState`] | which config is in force, and what is wrong with the newest |
 //! | [`runtime`] | what CRI-O's own files say to us |
 //! | [`show`] | the config as text, each value with where it comes from |
+//! | [`absent`] | files that the config names and that can't be read |
 //! | [`announce`] | the log lines about it |
 
+pub mod absent;
 pub mod announce;
 mod config_map;
 pub mod credentials;

@@ -1,17 +1,24 @@
 //! The config in force as YAML, each value with where it comes from.
 
+use std::path::Path;
+
 use policy::config::{ConfigMap, Key, Located, RawConfig, Settings, masked, merge};
 use policy::duration;
 use telemetry::report::ConfigPart;
 
-/// `local` with `configmap` merged into it; credentials masked.
-pub fn annotated(local: &RawConfig, configmap: Option<&ConfigMap>) -> String {
-    Page::of(local, configmap).text
+/// `local` with `configmap` merged into it; credentials masked. `runtime` is the socket that a shim uses where the config
+/// names none.
+pub fn annotated(
+    local: &RawConfig,
+    configmap: Option<&ConfigMap>,
+    runtime: Option<&Path>,
+) -> String {
+    Page::of(local, configmap, runtime).text
 }
 
 /// Each field, and where its value comes from: `file`, `ConfigMap` or `default`.
 pub fn parts(local: &RawConfig, configmap: Option<&ConfigMap>) -> Vec<ConfigPart> {
-    Page::of(local, configmap).parts
+    Page::of(local, configmap, None).parts
 }
 
 struct Page<'a> {
@@ -23,7 +30,7 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    fn of(local: &'a RawConfig, configmap: Option<&'a ConfigMap>) -> Self {
+    fn of(local: &'a RawConfig, configmap: Option<&'a ConfigMap>, runtime: Option<&Path>) -> Self {
         let merged = configmap.map(|map| merge(local, map));
         let (merged, config_map) = match merged {
             Some(merged) => (merged.config, Some(merged.allowed)),
@@ -37,7 +44,7 @@ impl<'a> Page<'a> {
             text: String::new(),
             parts: Vec::new(),
         };
-        page.scalars(&settings);
+        page.scalars(&settings, runtime);
         for key in [
             Key::Address,
             Key::Auth,
@@ -86,11 +93,11 @@ impl Page<'_> {
         self.part(field, origin);
     }
 
-    fn scalars(&mut self, settings: &Settings) {
+    fn scalars(&mut self, settings: &Settings, runtime: Option<&Path>) {
         let time = duration::format;
         let socket = settings.shim_socket.display().to_string();
         self.line("shim", &socket, |c| c.shim.is_some());
-        let runtime = settings.runtime_socket.as_ref();
+        let runtime = settings.runtime_socket.as_deref().or(runtime);
         let runtime =
             runtime.map_or_else(|| "\"\"".to_owned(), |socket| socket.display().to_string());
         self.line("cri", &runtime, |c| c.cri.is_some());
@@ -109,17 +116,12 @@ impl Page<'_> {
         });
         let bypass = settings.bypass.to_string();
         self.line("bypass", &bypass, |c| c.bypass.is_some());
-        if settings.strict {
-            self.line("strict", "true", |c| c.strict.is_some());
-        }
-        if !settings.original_names {
-            self.line("originalNames", "false", |c| c.original_names.is_some());
-        }
-        if !settings.keep_mirror_names {
-            self.line("keepMirrorNames", "false", |c| {
-                c.keep_mirror_names.is_some()
-            });
-        }
+        let strict = settings.strict.to_string();
+        self.line("strict", &strict, |c| c.strict.is_some());
+        let names = settings.original_names.to_string();
+        self.line("originalNames", &names, |c| c.original_names.is_some());
+        let names = settings.keep_mirror_names.to_string();
+        self.line("keepMirrorNames", &names, |c| c.keep_mirror_names.is_some());
         let metrics = settings.metrics_address;
         let metrics = metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
         self.line("metricsAddress", &metrics, |c| c.metrics_address.is_some());

@@ -58,13 +58,21 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 /// # Errors
 /// The file can't be read, or is too large for a config.
 pub fn read_any(path: &Path) -> Result<String, ConfigError> {
-    let path_buf = || path.to_owned();
     let file = File::open(path).map_err(|error| ConfigError::Open {
-        path: path_buf(),
+        path: path.to_owned(),
         error,
     })?;
+    read_all(file, path)
+}
+
+/// The same, from what is open already and is called `path`.
+///
+/// # Errors
+/// As [`read_any`].
+pub fn read_all(from: impl Read, path: &Path) -> Result<String, ConfigError> {
+    let path_buf = || path.to_owned();
     let mut text = String::new();
-    file.take(MAX_FILE + 1)
+    from.take(MAX_FILE + 1)
         .read_to_string(&mut text)
         .map_err(|error| ConfigError::Read {
             path: path_buf(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use cluster::{ClientProvider, KubeconfigCandidates, read_config_map};
 use config::start::Start;
@@ -24,13 +24,16 @@ use crate::stdout;
 /// How long the API server may take to answer a person.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What standard input is called.
+const STDIN: &str = "standard input";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check a config: prints errors and warnings with their lines; exits 1 when there is an error
     Check {
-        /// The file to check; without it, the one that `--file` names
+        /// The file to check, `-` for standard input; without it, the one that `--file` names
         path: Option<PathBuf>,
-        /// It is the text of a ConfigMap's `registries.yaml`, not of a local file
+        /// It is a ConfigMap's manifest, or the text of its `registries.yaml`, not a local file
         #[arg(long)]
         configmap: bool,
     },
@@ -63,10 +66,28 @@ pub(crate) fn run(file: &Path, command: &ConfigCommand) -> ExitCode {
 }
 
 fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
-    let text = config::file::read_any(path)?;
-    let name = path.display().to_string();
+    let (mut name, text) = match path == Path::new("-") {
+        true => {
+            let text = config::file::read_all(io::stdin(), Path::new(STDIN))?;
+            (STDIN.to_owned(), text)
+        }
+        false => (path.display().to_string(), config::file::read_any(path)?),
+    };
+    let manifest = cluster::in_manifest(&text);
+    let is_configmap = is_configmap || manifest.is_some();
+    let text = match manifest.map(|manifest| manifest.text) {
+        Some(Some(inner)) => {
+            // Lines are counted from its own beginning.
+            name.push_str(&format!(": {CONFIG_MAP_KEY}"));
+            inner
+        }
+        Some(None) => {
+            bail!("{name}: the ConfigMap has no key {CONFIG_MAP_KEY}, so it changes nothing")
+        }
+        None => text,
+    };
     let variable = |name: &str| std::env::var(name).ok();
-    let mut about_runtime = Vec::new();
+    let mut others = Vec::new();
     let findings = if is_configmap {
         match ConfigMap::read(&text) {
             Ok((map, mut findings)) => {
@@ -79,18 +100,19 @@ fn check(path: &Path, is_configmap: bool) -> anyhow::Result<ExitCode> {
     } else {
         let (settings, findings) = Settings::read(&text, &variable);
         if !findings.iter().any(Diagnostic::is_error) {
-            about_runtime = runtime_files::of(&settings).warnings(&settings.rules);
+            others = runtime_files::of(&settings).warnings(&settings.rules);
+            others.extend(config::absent::files(&settings));
         }
         findings
     };
     for finding in &findings {
         stdout::line(format_args!("{}", finding.in_file(&name)))?;
     }
-    for warning in &about_runtime {
+    for warning in &others {
         stdout::line(format_args!("{name}: warning: {warning}"))?;
     }
     let errors = findings.iter().filter(|f| f.is_error()).count();
-    let warnings = findings.len() - errors + about_runtime.len();
+    let warnings = findings.len() - errors + others.len();
     let verdict = match (errors, warnings) {
         (0, 0) => "good".to_owned(),
         (0, warnings) => format!("good, with {}", count(warnings, "warning")),
@@ -128,8 +150,17 @@ fn show(file: &Path, local_only: bool) -> anyhow::Result<ExitCode> {
         ))?;
         configmap
     };
-    stdout::print(&config::show::annotated(&local, configmap.as_deref()))
-        .context("cannot write to standard output")?;
+    let merged = configmap
+        .as_ref()
+        .map(|configmap| merge(&local, configmap).config);
+    let (settings, _) = Settings::from_raw(merged.as_ref().unwrap_or(&local), &|_| None);
+    let runtime = runtime_files::socket(&settings);
+    stdout::print(&config::show::annotated(
+        &local,
+        configmap.as_deref(),
+        runtime.as_deref(),
+    ))
+    .context("cannot write to standard output")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -147,8 +178,8 @@ fn diff(file: &Path) -> anyhow::Result<ExitCode> {
             stdout::line(format_args!("{name}: there is none, so nothing changes"))?;
             return Ok(ExitCode::SUCCESS);
         }
-        Remote::Broken(problem) => anyhow::bail!("{name} can't be used: {problem}"),
-        Remote::Unreachable(failure) => anyhow::bail!("{name} can't be read: {failure}"),
+        Remote::Broken(problem) => bail!("{name} can't be used: {problem}"),
+        Remote::Unreachable(failure) => bail!("{name} can't be read: {failure}"),
     };
     let merged = merge(&local, &configmap);
     if merged.changed.is_empty() {

@@ -40,6 +40,8 @@ impl World {
             .env_clear()
             .env("HOME", self.dir.path())
             .env("KUBECONFIG", "kubeconfig")
+            // In place of the one that is here, perhaps.
+            .env("IMAGE_CRI_SHIM_RUNTIME", "/run/containerd/containerd.sock")
             .envs(environment.iter().copied())
             .args(["-f", "config.yaml", "config"])
             .args(args)
@@ -178,4 +180,99 @@ async fn the_example_that_we_hand_out_is_good() {
     std::fs::write(world.dir.path().join("cm.yaml"), text.join("\n")).unwrap();
     let checked = world.run(&["check", "--configmap", "cm.yaml"]).await;
     assert!(checked.contains("cm.yaml: good\n"), "{checked}");
+}
+
+#[tokio::test]
+async fn a_config_map_s_manifest_is_checked_by_what_is_in_it() {
+    let world = World::new("", None);
+    let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: image-cri-shim, namespace: kube-system}\n\
+        data:\n  registries.yaml: |\n    timeout: soon\n    registries: [{address: a.io, auth: 'u:hunter2'}]\n";
+    std::fs::write(world.dir.path().join("cm.yaml"), manifest).unwrap();
+    for args in [
+        &["check", "--configmap", "cm.yaml"][..],
+        &["check", "cm.yaml"],
+    ] {
+        let checked = world.run(args).await;
+        assert!(checked.contains("cm.yaml: registries.yaml:1:"), "{checked}");
+        assert!(checked.contains("timeout"), "{checked}");
+        assert!(!checked.contains("kind"), "{checked}");
+    }
+    let other = manifest.replace("registries.yaml", "registries.yml");
+    std::fs::write(world.dir.path().join("cm.yaml"), other).unwrap();
+    let checked = world.run(&["check", "--configmap", "cm.yaml"]).await;
+    assert!(checked.starts_with("exit 1\n"), "{checked}");
+    assert!(checked.contains("has no key registries.yaml"), "{checked}");
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/node/configmap.yaml"
+    );
+    let checked = world.run(&["check", "--configmap", example]).await;
+    assert!(
+        checked.contains("configmap.yaml: registries.yaml: good\n"),
+        "{checked}"
+    );
+}
+
+#[tokio::test]
+async fn standard_input_is_checked() {
+    let world = World::new("", None);
+    std::fs::write(world.dir.path().join("given"), "timeout: soon\n").unwrap();
+    let given = std::fs::File::open(world.dir.path().join("given")).unwrap();
+    let child = Command::new(BINARY)
+        .env_clear()
+        .args(["config", "check", "-"])
+        .stdin(given)
+        .output()
+        .await
+        .unwrap();
+    let told = String::from_utf8(child.stdout).unwrap();
+    assert!(
+        told.starts_with("standard input:1:10: error: timeout"),
+        "{told}"
+    );
+    assert_eq!(child.status.code(), Some(1), "{told}");
+}
+
+#[tokio::test]
+async fn a_file_that_an_entry_names_and_that_is_not_there_is_a_warning() {
+    let world = World::new("", None);
+    let text = "registries: [{address: a.io, caFile: /nonexistent/ca.pem, authFile: /nonexistent/auth.json}]\n\
+        cri: /nonexistent/cri.sock\nforce: true\n";
+    std::fs::write(world.dir.path().join("config.yaml"), text).unwrap();
+    let checked = world.run(&["check"]).await;
+    assert!(
+        checked.contains("config.yaml: good, with 2 warnings\n"),
+        "{checked}"
+    );
+    for field in ["registries[1].caFile", "registries[1].authFile"] {
+        let warning = format!("config.yaml: warning: {field}: cannot read /nonexistent/");
+        assert!(checked.contains(&warning), "{checked}");
+    }
+    let mut dry = Command::new(BINARY);
+    dry.current_dir(world.dir.path()).env_clear();
+    let dry = dry
+        .args(["--dry-run", "-f", "config.yaml"])
+        .output()
+        .await
+        .unwrap();
+    let told = String::from_utf8(dry.stdout).unwrap();
+    assert!(
+        told.contains("warning   registries[1].caFile: cannot read"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_in_force_is_shown_whole() {
+    let world = World::new("address: a.io\n", None);
+    let runtime = [("IMAGE_CRI_SHIM_RUNTIME", "/run/found/cri.sock")];
+    let shown = world.run_in(&runtime, &["show", "--local"]).await;
+    for line in [
+        "cri: /run/found/cri.sock  # default",
+        "strict: false  # default",
+        "originalNames: true  # default",
+        "keepMirrorNames: true  # default",
+    ] {
+        assert!(shown.contains(&format!("\n{line}\n")), "{line}: {shown}");
+    }
 }

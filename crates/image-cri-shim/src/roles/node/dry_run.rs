@@ -28,6 +28,9 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
     for warning in runtime_files::of(&loaded.settings).warnings(&loaded.settings.rules) {
         stdout::line(format_args!("warning   {warning}"))?;
     }
+    for warning in config::absent::files(&loaded.settings) {
+        stdout::line(format_args!("warning   {warning}"))?;
+    }
     let socket = detect::runtime_socket(&loaded.settings)?;
     let shown = socket.display();
     if !detect::is_socket(&socket) {
