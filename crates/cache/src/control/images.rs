@@ -22,6 +22,12 @@ pub struct ImageRecord {
     pub digest: String,
     /// Bytes of what is in the store of it.
     pub size: u64,
+    /// Whether what is there is not enough to run it: it was never fetched to its end, or was evicted in part.
+    #[serde(default)]
+    pub incomplete: bool,
+    /// Bytes in all, with what is missing of the manifests that are there.
+    #[serde(default)]
+    pub total: u64,
     /// Platforms that are in the store.
     pub platforms: Vec<String>,
     /// Second since 1970 of its last use.
@@ -64,7 +70,16 @@ fn records(index: &Index) -> Result<Vec<ImageRecord>, IndexError> {
     let pins = index.pins()?;
     let mut records = Vec::new();
     for digest in index.roots()? {
-        let (size, platforms) = tree(index, &digest)?;
+        let Tree {
+            size,
+            missing,
+            platforms,
+        } = tree(index, &digest)?;
+        let incomplete = index.whole(&digest)?.missing.is_some();
+        let total = match incomplete {
+            true => size + missing,
+            false => size,
+        };
         let last_used = index.used_at(&digest)?;
         let mut named = names.remove(&digest).unwrap_or_default();
         if named.is_empty() {
@@ -78,6 +93,8 @@ fn records(index: &Index) -> Result<Vec<ImageRecord>, IndexError> {
                 name,
                 digest: digest.to_string(),
                 size,
+                incomplete,
+                total,
                 platforms: platforms.clone(),
                 last_used,
                 from,
@@ -88,15 +105,25 @@ fn records(index: &Index) -> Result<Vec<ImageRecord>, IndexError> {
     Ok(records)
 }
 
-/// Bytes below a manifest that are in the store, and the platforms of an index whose manifests are.
-fn tree(index: &Index, root: &Digest) -> Result<(u64, Vec<String>), IndexError> {
-    let (mut open, mut seen) = (vec![root.clone()], HashSet::new());
-    let (mut size, mut platforms) = (0, Vec::new());
-    while let Some(digest) = open.pop() {
+/// What is below a manifest.
+struct Tree {
+    /// Bytes that are in the store.
+    size: u64,
+    /// Bytes that are not, of manifests that are.
+    missing: u64,
+    /// Platforms of an index whose manifests are in the store.
+    platforms: Vec<String>,
+}
+
+fn tree(index: &Index, root: &Digest) -> Result<Tree, IndexError> {
+    let (mut open, mut seen) = (vec![(root.clone(), 0)], HashSet::new());
+    let (mut size, mut missing, mut platforms) = (0, 0, Vec::new());
+    while let Some((digest, wanted)) = open.pop() {
         if !seen.insert(digest.clone()) {
             continue;
         }
         let Some(object) = index.object(&digest)? else {
+            missing += wanted;
             continue;
         };
         size += object.size;
@@ -107,12 +134,21 @@ fn tree(index: &Index, root: &Digest) -> Result<(u64, Vec<String>), IndexError> 
             {
                 platforms.push(platform);
             }
-            open.push(child.digest);
+            // A platform whose manifest nobody has asked for is not wanted.
+            let wanted = match child.kind {
+                Kind::Blob => child.size,
+                Kind::Manifest => 0,
+            };
+            open.push((child.digest, wanted));
         }
     }
     platforms.sort();
     platforms.dedup();
-    Ok((size, platforms))
+    Ok(Tree {
+        size,
+        missing,
+        platforms,
+    })
 }
 
 /// What became of an image that was to be deleted.

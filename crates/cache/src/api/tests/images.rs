@@ -1,5 +1,6 @@
 use super::*;
 use crate::control::{Command, Event, WarmImage, run};
+use crate::fake::Sending;
 use crate::manifest::OCI_INDEX;
 
 /// What a command says, and whether all of it could be done.
@@ -84,4 +85,67 @@ async fn a_part_that_has_a_tag_stays_when_the_whole_goes() {
     world.cut(&["hub"]);
     pull(&world, "a.test/app", "part", &[]).await.unwrap();
     assert_eq!(world.get("/v2/a.test/app/manifests/1").await.status, 503);
+}
+
+async fn listed(world: &World) -> Vec<crate::control::ImageRecord> {
+    let mut events = run(world.cache.clone(), Command::Ls, None);
+    let mut images = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let Event::Image(image) = event {
+            images.push(image);
+        }
+    }
+    images
+}
+
+#[tokio::test]
+async fn a_registry_that_fails_in_a_layer_is_named_and_the_half_image_is_listed_as_one() {
+    let world = World::new();
+    place(&world, "hub", 100);
+    push(&world, "hub", "1", &[7; 100_000]);
+    world
+        .upstream
+        .with("hub", |fake| fake.sending = Sending::Wrongly);
+    let warm = || Command::Warm {
+        images: vec![WarmImage {
+            image: "a.test/app:1".to_owned(),
+            pin: false,
+        }],
+        platforms: Vec::new(),
+    };
+    let (said, is_done) = command(&world, warm()).await;
+    assert!(
+        !is_done && said.contains("could not be fetched: hub "),
+        "{said}"
+    );
+    let half = listed(&world).await.remove(0);
+    assert!(half.incomplete && half.size < 1_000, "{half:?}");
+    // The layer and the two bytes of the config.
+    assert_eq!(half.total, half.size + 100_002);
+
+    place(&world, "other", 50);
+    push(&world, "other", "1", &[7; 100_000]);
+    let (said, is_done) = command(&world, warm()).await;
+    assert!(is_done, "{said}");
+    let whole = listed(&world).await.remove(0);
+    assert!(!whole.incomplete && whole.total == half.total, "{whole:?}");
+    assert_eq!(whole.size, whole.total);
+}
+
+#[tokio::test]
+async fn of_an_index_the_platforms_that_nobody_wants_are_not_missing() {
+    let world = World::new();
+    an_index_and_its_part(&world).await;
+    let other = json!({"mediaType": OCI_MANIFEST, "digest": Digest::of(b"other"), "size": 5,
+        "platform": {"os": "linux", "architecture": "s390x"}});
+    let part = json!({"mediaType": OCI_MANIFEST, "digest": push(&world, "hub", "part", &[7; 100_000]).manifest, "size": 300});
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [part, other]});
+    world.upstream.with("hub", |fake| {
+        let entry = (Bytes::from(index.to_string()), OCI_INDEX.to_owned());
+        fake.manifests.insert("2".to_owned(), entry);
+    });
+    assert_eq!(world.get("/v2/a.test/app/manifests/2").await.status, 200);
+    for image in listed(&world).await {
+        assert!(!image.incomplete, "{image:?}");
+    }
 }

@@ -156,11 +156,15 @@ fn table(images: &[ImageRecord]) -> String {
         };
         let used = std::time::UNIX_EPOCH + std::time::Duration::from_secs(image.last_used);
         let used = humantime::format_rfc3339_seconds(used);
-        text.push_str(&format!(
-            "{name}\n  {}, {}",
-            HumanBytes(image.size),
-            image.digest
-        ));
+        let size = match image.incomplete {
+            true => format!(
+                "incomplete, {} of {}",
+                HumanBytes(image.size),
+                HumanBytes(image.total)
+            ),
+            false => HumanBytes(image.size).to_string(),
+        };
+        text.push_str(&format!("{name}\n  {size}, {}", image.digest));
         if !image.platforms.is_empty() {
             text.push_str(&format!(", {}", image.platforms.join(" ")));
         }
