@@ -4,6 +4,8 @@
 //! where even that fails (a disk that is full or read-only), what the last commit left is used from memory,
 //! and the file is tried again later.
 
+use std::fs::{Metadata, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,9 @@ use super::{IndexError, Result};
 const PAGE_CACHE: usize = 8 * 1024 * 1024;
 /// How often the file is tried again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Names of private images stand in the file, and its folder may be anybody's.
+const MODE: u32 = 0o600;
 
 /// A database that outlives the failures of its disk.
 pub(super) struct Databases {
@@ -128,11 +133,25 @@ impl Databases {
 }
 
 fn open_file(path: &Path) -> Result<Database> {
+    close_to_others(path);
     let database = Database::builder()
         .set_cache_size(PAGE_CACHE)
         .create(path)?;
     prepare(&database)?;
     Ok(database)
+}
+
+/// Where this fails, opening it says why, or the file is another user's, who has to do it.
+fn close_to_others(path: &Path) {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false);
+    let Ok(file) = options.mode(MODE).open(path) else {
+        return;
+    };
+    let is_open = |file: &Metadata| file.permissions().mode() & 0o077 != 0;
+    if file.metadata().as_ref().is_ok_and(is_open) {
+        let _ = file.set_permissions(Permissions::from_mode(MODE));
+    }
 }
 
 fn copy(content: &[u8]) -> Result<Database> {
@@ -148,4 +167,21 @@ fn copy(content: &[u8]) -> Result<Database> {
         .create_with_backend(backend)?;
     prepare(&database)?;
     Ok(database)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_may_not_read_it_also_one_of_an_earlier_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.redb");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        drop(Databases::open(&path).unwrap());
+        assert_eq!(mode(), MODE);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        drop(Databases::open(&path).unwrap());
+        assert_eq!(mode(), MODE);
+    }
 }
