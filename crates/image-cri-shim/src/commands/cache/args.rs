@@ -12,8 +12,9 @@ use crate::options::ServiceArgs;
 /// Without a command it serves. The commands ask the running cache over its socket, and open its directory
 /// themselves when none runs.
 ///
-/// Exit status: 0, 1 when something could not be done or is damaged, 2 when the command line or the config
-/// is wrong or the cache failed.
+/// Exit status of the commands: 0, 1 when something could not be done or is damaged, 2 when the command line or
+/// the config is wrong or the cache failed. The cache itself, and `--dry-run`, end with 0, or with 1 when it can't
+/// serve, and 2 when the command line is wrong.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = false)]
 pub(crate) struct CacheArgs {
