@@ -8,6 +8,7 @@
 //! | [`commands`] | commands for people: they look, print and end |
 //! | [`node_cache`] | the node cache, as the shim and the commands ask it |
 //! | [`stdout`] | printing what both roles and commands print |
+//! | [`told`] | what is said of an error |
 //! | [`process`] | signals, logs, systemd, the process that takes over |
 
 // They panic where nobody reads, or a disk is full; `stdout` and `terminal` do not.
@@ -21,6 +22,7 @@ mod process;
 mod requests;
 mod roles;
 mod stdout;
+mod told;
 
 use std::process::ExitCode;
 
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             // Not by the log: who starts us by hand or by a unit file sees this in either case.
-            logging::last_words(format!("image-cri-shim: {error:#}"));
+            logging::last_words(format!("image-cri-shim: {}", told::told(&error)));
             ExitCode::FAILURE
         }
     }

@@ -20,6 +20,7 @@ use policy::config::{
 use crate::commands::terminal;
 use crate::roles::node::runtime_files;
 use crate::stdout;
+use crate::told::told;
 
 /// How long the API server may take to answer a person.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,7 +60,7 @@ pub(crate) fn run(file: &Path, command: &ConfigCommand) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            terminal::say(&format!("{error:#}"));
+            terminal::say(&told(&error));
             ExitCode::from(trouble)
         }
     }

@@ -12,6 +12,7 @@ use super::daemon::{Daemon, ask};
 use super::render::{self, Page};
 use super::terminal;
 use crate::options::ConfigFile;
+use crate::told::told;
 
 /// Say what is wrong on this node, from kubelet's flags to each registry's certificate
 ///
@@ -57,7 +58,7 @@ pub(crate) fn run(file: &Path, args: &DoctorArgs) -> ExitCode {
         Ok(Verdict::Warn) => ExitCode::FAILURE,
         Ok(Verdict::Bad) => ExitCode::from(BAD),
         Err(error) => {
-            terminal::say(&format!("{error:#}"));
+            terminal::say(&told(&error));
             ExitCode::from(BAD)
         }
     }

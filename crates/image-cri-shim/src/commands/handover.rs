@@ -12,6 +12,7 @@ use crate::commands::daemon::{Daemon, DaemonError, one_thread, socket_by};
 use crate::commands::terminal;
 use crate::options::ConfigFile;
 use crate::requests::{HandOverAnswer, HandOverRequest};
+use crate::told::told;
 
 /// Let the program on the disk take over from the running shim, without a lost call
 ///
@@ -42,7 +43,7 @@ pub(crate) fn run(file: &Path, args: &HandOverArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            terminal::say(&format!("{error:#}"));
+            terminal::say(&told(&error));
             ExitCode::FAILURE
         }
     }

@@ -10,6 +10,7 @@ use crate::commands::daemon::{Daemon, ask, one_thread, socket_by};
 use crate::commands::render::{self, Page};
 use crate::commands::terminal;
 use crate::options::ConfigFile;
+use crate::told::told;
 
 /// Show what the running shim decided, and why
 ///
@@ -37,7 +38,7 @@ pub(crate) fn run(file: &Path, args: &HistoryArgs) -> ExitCode {
     match history(file, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::say(&format!("{error:#}"));
+            terminal::say(&told(&error));
             ExitCode::FAILURE
         }
     }

@@ -16,6 +16,7 @@ use crate::commands::screen::Screen;
 use crate::commands::terminal;
 use crate::options::ConfigFile;
 use crate::process::signals;
+use crate::told::told;
 
 /// How often `--watch` asks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ pub(crate) fn run(file: &Path, args: &StatusArgs) -> ExitCode {
     match status(file, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::say(&format!("{error:#}"));
+            terminal::say(&told(&error));
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -243,4 +245,38 @@ fn killed_at_any_moment() {
             }
         }
     }
+}
+
+#[test]
+fn what_uninstall_has_done_to_each_file_is_said() {
+    let node = node();
+    assert!(shim("install", node.path(), &[]).status.success());
+    let said = text(&shim("uninstall", node.path(), &[]));
+    assert!(said.contains("put back /etc/default/kubelet\n"), "{said}");
+    let program = "removed /usr/local/bin/image-cri-shim\n";
+    assert!(said.contains(program), "{said}");
+}
+
+#[test]
+fn who_may_not_write_is_told_once_why_and_what_to_do() {
+    let node = node();
+    fs::set_permissions(node.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = node.path().join("program");
+    // Another process's copy: one of ours could be open for writing in the child of another test.
+    let mut copy = Command::new("cp");
+    let copied = copy.arg(env!("CARGO_BIN_EXE_image-cri-shim")).arg(&program);
+    assert!(copied.status().unwrap().success());
+    let output = Command::new(&program)
+        .args(["install", "--root"])
+        .arg(node.path())
+        .env_clear()
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.trim_end().ends_with("; run this as root"), "{said}");
+    assert_eq!(said.matches("Permission denied").count(), 1, "{said}");
 }

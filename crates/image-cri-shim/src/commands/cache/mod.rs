@@ -28,6 +28,7 @@ use super::inputs::{self, filled_in_later, not_looked_at};
 use super::terminal;
 use crate::process::signals;
 use crate::roles::node::runtime_files;
+use crate::told::told;
 
 /// Something could not be done.
 const NOT_ALL: u8 = 1;
@@ -38,7 +39,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Runs a command by the config `file`.
 pub(crate) fn run(file: &Path, socket: &Path, command: &CacheCommand) -> ExitCode {
-    let told = match command_for(command) {
+    let done = match command_for(command) {
         Ok(None) => mirror_config(command),
         Ok(Some(asked)) => {
             let json = matches!(
@@ -49,10 +50,10 @@ pub(crate) fn run(file: &Path, socket: &Path, command: &CacheCommand) -> ExitCod
         }
         Err(error) => Err(error),
     };
-    match told {
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            terminal::say(&format!("{error:#}"));
+            terminal::say(&told(&error));
             ExitCode::from(TROUBLE)
         }
     }

@@ -20,6 +20,7 @@ use self::live::Live;
 use self::uninstall::{report, try_uninstall, unwire_and_remove};
 use super::terminal;
 use crate::options::{KubeletArgs, WiringArgs};
+use crate::told::told;
 
 /// The exit status of `--check` where something is to be done.
 const TO_DO: u8 = 3;
@@ -123,7 +124,7 @@ fn exit(outcome: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::ToDo) => ExitCode::from(TO_DO),
         Err(error) => {
-            terminal::say(&format!("{error:#}"));
+            terminal::say(&told(&error));
             ExitCode::FAILURE
         }
     }
@@ -238,7 +239,7 @@ impl Install<'_> {
         if self.works && !self.changes.is_empty() {
             let undone = transaction::revert(root, self.changes)
                 .map_err(anyhow::Error::from)
-                .and_then(|undone| report(&undone))
+                .and_then(|undone| report(root, &undone))
                 .and_then(|()| live.go_back(self.changes))
                 .and_then(|()| {
                     if self.kubelet_reads {

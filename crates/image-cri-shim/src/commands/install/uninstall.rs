@@ -1,5 +1,7 @@
 //! Back to what was there before: kubelet first, then the shim.
 
+use std::path::Path;
+
 use anyhow::{Context, bail};
 use installer::transaction;
 use installer::wiring;
@@ -28,7 +30,7 @@ pub(super) fn try_uninstall(args: &UninstallArgs) -> anyhow::Result<Outcome> {
         return Ok(Outcome::ToDo);
     }
     if !root.is_live() {
-        report(&transaction::uninstall(&root)?)?;
+        report(&root, &transaction::uninstall(&root)?)?;
         return Ok(Outcome::Done);
     }
     // By the record, and not by what is found: whatever else stands on the node, it can be left.
@@ -107,7 +109,7 @@ fn remove(root: &Root, live: &Live<'_>, predecessor: bool) -> anyhow::Result<()>
     live.remove_state()?;
     let undone = transaction::restore(root)?;
     live.reload_units()?;
-    report(&undone)?;
+    report(root, &undone)?;
     if predecessor {
         live.start_the_predecessor()?;
         terminal::print("the Go program of the same name serves kubelet again\n")?;
@@ -157,9 +159,21 @@ fn refuse_where_wired(undone: &Undone) -> anyhow::Result<()> {
     )
 }
 
-pub(super) fn report(undone: &Undone) -> anyhow::Result<()> {
+/// Whether anything is at `path`, be it a link to nothing.
+fn stands(root: &Root, path: &Path) -> bool {
+    let folder = path.parent().and_then(|folder| root.resolve(folder).ok());
+    let place = folder.zip(path.file_name());
+    place.is_some_and(|(folder, name)| folder.join(name).symlink_metadata().is_ok())
+}
+
+pub(super) fn report(root: &Root, undone: &Undone) -> anyhow::Result<()> {
     for path in &undone.restored {
-        terminal::print(&format!("put back {}\n", path.display()))?;
+        let what = match stands(root, path) {
+            true => "put back",
+            // Nothing stood there before.
+            false => "removed",
+        };
+        terminal::print(&format!("{what} {}\n", path.display()))?;
     }
     for path in &undone.left {
         terminal::print(&format!(

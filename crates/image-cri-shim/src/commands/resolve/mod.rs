@@ -25,6 +25,7 @@ use crate::commands::render::{self, Page};
 use crate::commands::terminal;
 use crate::node_cache;
 use crate::process::signals;
+use crate::told::told;
 
 /// Images that are looked at together: enough to keep eight registries busy, few enough not to be
 /// limited by them.
@@ -93,7 +94,7 @@ pub(crate) fn run(file: &Path, args: &ResolveArgs) -> ExitCode {
     match resolve(file, args) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            terminal::say(&format!("{error:#}"));
+            terminal::say(&told(&error));
             ExitCode::from(TROUBLE)
         }
     }
