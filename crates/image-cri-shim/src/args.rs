@@ -36,7 +36,8 @@ pub(crate) struct Cli {
     )]
     pub(crate) file: PathBuf,
 
-    /// Check the config, and for the shim whether the runtime answers; print what was found, and exit
+    /// Check the config and what it needs here: for the shim whether the runtime answers, for webhook and cache their
+    /// certificates. Print what was found, and exit
     #[arg(long)]
     pub(crate) dry_run: bool,
 

@@ -129,6 +129,18 @@ pub fn offline(config: &Config, certs_dirs: CertsDirs) -> Result<Cache, RoleErro
     ))
 }
 
+/// Whether a cache would start with this config, as far as that can be told without its ports and its directory.
+///
+/// # Errors
+/// [`RoleError`].
+pub async fn check(config: &Config) -> Result<(), RoleError> {
+    let node_cache = &config.node_cache;
+    if let Some(why) = node_cache.refusal() {
+        return Err(RoleError::Refused(why));
+    }
+    Door::new(node_cache, Vec::new()).await.map(|_| ())
+}
+
 impl Role {
     /// Binds the listeners and opens the store. `instance` is what this process is called in `Via`; `certs_dirs` is
     /// what the node's runtime is told about hosts' certificates.

@@ -45,9 +45,10 @@ pub(crate) fn run(
         for warning in &loaded.warnings {
             stdout::line(warning)?;
         }
-        if let Some(why) = loaded.settings.node_cache.refusal() {
-            anyhow::bail!("the cache refuses to start: {why}");
+        for warning in config::absent::files(&loaded.settings) {
+            stdout::line(format_args!("warning: {warning}"))?;
         }
+        runtime()?.block_on(::cache::role::check(&loaded.settings))?;
         stdout::line(format_args!("config: ok"))?;
         return Ok(());
     }

@@ -174,3 +174,22 @@ async fn a_full_disk_is_an_error_and_a_closed_pipe_is_none() {
         assert_eq!(told, "", "{args:?}");
     }
 }
+
+#[tokio::test]
+async fn a_dry_run_of_the_cache_looks_at_its_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yaml");
+    let gone = dir.path().join("gone.crt");
+    let text = format!(
+        "registries: []\nnodeCache: {{tls: {{certFile: {0}, keyFile: {0}}}}}\n",
+        gone.display()
+    );
+    fs::write(&config, text).unwrap();
+    let output = run(&config, &["cache", "--dry-run"]).await;
+    let told = output.text();
+    assert_eq!(output.code, 1, "{told}");
+    assert!(told.contains("nodeCache.tls: cannot read"), "{told}");
+    // A reason is told once.
+    assert_eq!(told.matches("gone.crt").count(), 1, "{told}");
+    assert!(!told.contains("config: ok"), "{told}");
+}

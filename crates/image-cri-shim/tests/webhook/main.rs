@@ -148,12 +148,17 @@ async fn not_ready_without_a_certificate() {
     let dir = prepared(&ca);
     std::fs::remove_file(dir.path().join("tls.key")).unwrap();
     let webhook = start(&file_args(&dir), &[]).await;
-    webhook.until_logged("keeping the certificate in use").await;
-    let (status, text) = webhook.health("/readyz").await.unwrap();
-    assert_eq!(
-        (status, text.as_str()),
-        (503, "there is no certificate yet\n")
-    );
+    let key = dir.path().join("tls.key");
+    let why = format!("cannot read {}: No such file", key.display());
+    let said = format!("no certificate yet: {why}");
+    webhook.until_logged(&said).await;
+    let expected = format!("there is no certificate yet: {why}");
+    // The config may come later.
+    until("it is said what is missing", || async {
+        let (status, text) = webhook.health("/readyz").await?;
+        (status == 503 && text.starts_with(&expected)).then_some(())
+    })
+    .await;
     assert_eq!(
         webhook.health("/healthz").await,
         Some((200, "ok\n".to_owned()))
@@ -247,6 +252,13 @@ async fn what_can_not_work_is_said_at_once() {
     let (status, text) = run(&args, &[]).await;
     assert!(status.success(), "{text}");
     assert!(text.contains("config: ok"), "{text}");
+    assert!(text.contains("certificate: ok"), "{text}");
+    // It would serve when there is one.
+    std::fs::write(dir.path().join("tls.crt"), "none").unwrap();
+    let (status, text) = run(&args, &[]).await;
+    assert!(status.success(), "{text}");
+    let warning = "warning: no review is answered before there is a certificate: ";
+    assert!(text.contains(warning) && text.contains("tls.crt"), "{text}");
 }
 
 #[tokio::test]

@@ -78,8 +78,12 @@ impl Files {
                 }
                 Err(error) => {
                     let error = error.to_string();
+                    let is_missing = store.note_missing(&error);
                     if reported.as_ref() != Some(&error) {
-                        tracing::warn!("keeping the certificate in use: {error}");
+                        match is_missing {
+                            true => tracing::warn!("no certificate yet: {error}"),
+                            false => tracing::warn!("keeping the certificate in use: {error}"),
+                        }
                         reported = Some(error);
                     }
                 }
@@ -113,7 +117,10 @@ impl ClientAuthority {
                 }
                 Err(error) => {
                     if reported.as_ref() != Some(&error) {
-                        tracing::warn!("keeping the client CA in use: {error}");
+                        match current.is_none() {
+                            true => tracing::warn!("no client CA yet: {error}"),
+                            false => tracing::warn!("keeping the client CA in use: {error}"),
+                        }
                         reported = Some(error);
                     }
                 }

@@ -28,8 +28,11 @@ pub enum CertificateError {
     #[error("the key is not the certificate's: {0}")]
     Mismatch(String),
     /// It has no certificate yet.
-    #[error("there is no certificate yet")]
-    Missing,
+    #[error("there is no certificate yet{}", why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Missing {
+        /// What keeps it from having one, where that is known.
+        why: Option<String>,
+    },
     /// The certificate is no longer, or not yet, valid.
     #[error("the certificate is not valid now; it has expired, or the clock is wrong")]
     NotValidNow,
@@ -95,6 +98,8 @@ fn time(seconds: i64) -> SystemTime {
 #[derive(Default)]
 pub struct Store {
     current: ArcSwapOption<Current>,
+    /// Why there is none yet.
+    missing: ArcSwapOption<String>,
 }
 
 struct Current {
@@ -128,6 +133,15 @@ impl Store {
         Ok(true)
     }
 
+    /// Notes why there is none yet. False where there is one, which stays in use.
+    pub fn note_missing(&self, why: &str) -> bool {
+        let is_missing = self.current.load().is_none();
+        if is_missing {
+            self.missing.store(Some(Arc::new(why.to_owned())));
+        }
+        is_missing
+    }
+
     /// When the one in use ends.
     pub fn ends(&self) -> Option<SystemTime> {
         let current = self.current.load();
@@ -140,7 +154,9 @@ impl Store {
     /// [`CertificateError::Missing`] or [`CertificateError::NotValidNow`].
     pub fn check(&self) -> Result<(), CertificateError> {
         match &*self.current.load() {
-            None => Err(CertificateError::Missing),
+            None => Err(CertificateError::Missing {
+                why: self.missing.load().as_deref().cloned(),
+            }),
             Some(current) if !current.validity.contains(SystemTime::now()) => {
                 Err(CertificateError::NotValidNow)
             }

@@ -16,7 +16,7 @@ use cluster::{ClientProvider, KubeconfigCandidates};
 use config::file::Loaded;
 use config::{ConfigMapUse, ConfigState, Follower, Source, Watch};
 use listener::certificate::Store;
-use listener::certificate::files::{ClientAuthority, Files};
+use listener::certificate::files::{ClientAuthority, Files, read_pem};
 use listener::{ClientCertificates, Protocols, Tls};
 use policy::config::{Rewrite, Settings};
 use resolver::Resolver;
@@ -51,7 +51,7 @@ pub(crate) fn run(
         Some(config::file::load(file)?)
     };
     if dry_run {
-        return check(loaded);
+        return check(loaded, args);
     }
     let debug = loaded.as_ref().is_some_and(|loaded| loaded.settings.debug);
     let level = logging::start(log_format, debug)?;
@@ -80,7 +80,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 }
 
 /// Prints what serving would say about the config, and fails where it would have none.
-fn check(loaded: Option<Loaded>) -> anyhow::Result<()> {
+fn check(loaded: Option<Loaded>, args: &WebhookArgs) -> anyhow::Result<()> {
     let warnings = match loaded {
         Some(loaded) => loaded.warnings,
         None => {
@@ -92,7 +92,44 @@ fn check(loaded: Option<Loaded>) -> anyhow::Result<()> {
         stdout::line(warning)?;
     }
     stdout::line(format_args!("config: ok"))?;
+    if args.self_signed {
+        return Ok(());
+    }
+    // Serving waits for it, too.
+    match runtime()?.block_on(certificate(args)) {
+        Ok(()) => stdout::line("certificate: ok")?,
+        Err(why) => stdout::line(format_args!(
+            "warning: no review is answered before there is a certificate: {why}"
+        ))?,
+    }
     Ok(())
+}
+
+/// Whether the certificate, and the CA of API servers, can be used now.
+async fn certificate(args: &WebhookArgs) -> Result<(), String> {
+    let store = Arc::new(Store::default());
+    let files = files(args);
+    files
+        .load(&store)
+        .await
+        .map_err(|error| error.to_string())?;
+    let file = files.certificate.display();
+    store.check().map_err(|error| format!("{file}: {error}"))?;
+    let Some(file) = &args.client_ca else {
+        return Ok(());
+    };
+    let authority = read_pem(file).await.map_err(|error| error.to_string())?;
+    let clients = ClientCertificates::Optional(authority);
+    let tls = Tls::new(store, Protocols::Http1AndHttp2, &clients);
+    tls.map(|_| ())
+        .map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn files(args: &WebhookArgs) -> Files {
+    Files {
+        certificate: args.tls_cert.clone(),
+        key: args.tls_key.clone(),
+    }
 }
 
 async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::Result<()> {
@@ -148,10 +185,7 @@ async fn serve(args: &WebhookArgs, source: Source, level: LogLevel) -> anyhow::R
     match keys.clone() {
         Some(keys) => tokio::spawn(keys.follow()),
         None => {
-            let files = Files {
-                certificate: args.tls_cert.clone(),
-                key: args.tls_key.clone(),
-            };
+            let files = files(args);
             let (store, wake) = (Arc::clone(&store), Arc::new(Notify::new()));
             let watch = Watch::start(&[&files.certificate, &files.key], Arc::clone(&wake));
             tokio::spawn(async move {
