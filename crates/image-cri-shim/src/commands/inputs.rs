@@ -148,6 +148,11 @@ impl Wanted {
 
     fn manifest(&mut self, file: &str, text: &str) -> anyhow::Result<()> {
         let found = manifest::images(text);
+        if found.images.is_empty() && is_config(text) {
+            bail!(
+                "{file} is a config of image-cri-shim; `-f` takes manifests here, and the config is named by `--file`"
+            );
+        }
         if let Some(broken) = &found.broken {
             bail!("{}", located(file, broken));
         }
@@ -172,6 +177,20 @@ impl Wanted {
             .extend(problems.map(|problem| located(file, problem)));
         Ok(())
     }
+}
+
+/// Whether a text looks like our own config, which has an `image` that is none: the folder of the shim's state.
+fn is_config(text: &str) -> bool {
+    const FIELDS: [&str; 6] = [
+        "registries:",
+        "imageRedirMapping:",
+        "offlinePriority:",
+        "shim:",
+        "cri:",
+        "nodeCache:",
+    ];
+    let has = |field: &str| text.lines().any(|line| line.starts_with(field));
+    FIELDS.into_iter().any(has) && !has("kind:") && !has("apiVersion:")
 }
 
 /// By which an image is known, whatever its spelling.
@@ -346,6 +365,20 @@ mod tests {
         std::fs::write(&file, "registries: [{address: a.io}]\n").unwrap();
         let error = gather(&[], &[file]).unwrap_err().to_string();
         assert!(error.contains("the config is named by `--file`"), "{error}");
+        let config =
+            "shim: /run/x.sock\nimage: /var/lib/image-cri-shim\nregistries: [{address: a.io}]\n";
+        std::fs::write(dir.path().join("config.yaml"), config).unwrap();
+        let error = gather(&[], &[dir.path().join("config.yaml")]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("the config is named by `--file`"), "{error}");
+        // A chart's values may have such a field, too.
+        std::fs::write(
+            dir.path().join("values.yaml"),
+            "registries: []\nimage: a:1\n",
+        )
+        .unwrap();
+        let wanted = gather(&[], &[dir.path().join("values.yaml")]).unwrap();
+        assert_eq!(names(&wanted), ["a:1"]);
         assert!(gather(&[], &[dir.path().join("none")]).is_err());
         assert!(gather(&["-".to_owned()], &["-".into()]).is_err());
     }
