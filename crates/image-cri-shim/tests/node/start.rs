@@ -119,6 +119,31 @@ async fn a_dry_run_fails_where_serving_would() {
 }
 
 #[tokio::test]
+async fn a_folder_that_nobody_has_made_is_an_error_and_is_not_made() {
+    let runtime = FakeRuntime::start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yaml");
+    let text = format!(
+        "shim: {0}/nodir/shim.sock\ncri: {1}\nimage: {0}/state\nregistries: []\n",
+        dir.path().display(),
+        runtime.socket().display()
+    );
+    std::fs::write(&config, text).unwrap();
+    for args in [&["serve"][..], &["serve", "--dry-run"]] {
+        let mut command = tokio::process::Command::new(BINARY);
+        let command = command.arg("-f").arg(&config).args(args).env_clear();
+        let output = command.kill_on_drop(true).output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("there is no folder") && said.contains("nodir"),
+            "{said}"
+        );
+        assert!(!dir.path().join("nodir").exists());
+    }
+}
+
+#[tokio::test]
 async fn the_log_can_be_json() {
     let runtime = FakeRuntime::start().await.unwrap();
     let options = Options::new(BINARY, runtime.socket())

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use cri::upstream::Upstream;
 use policy::config::Settings;
 
-use super::{detect, runtime_files};
+use super::{detect, folder, runtime_files};
 use crate::process::systemd;
 use crate::stdout;
 
@@ -30,6 +30,10 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
     }
     for warning in config::absent::files(&loaded.settings) {
         stdout::line(format_args!("warning   {warning}"))?;
+    }
+    // Where kubelet dials the packages' link, their unit has a socket of its own, and makes its folder.
+    if !Path::new(installer::LINK).is_symlink() {
+        folder::check(&loaded.settings.shim_socket, &loaded.settings.state_dir)?;
     }
     let socket = detect::runtime_socket(&loaded.settings)?;
     let shown = socket.display();

@@ -5,6 +5,7 @@
 //! | [`bypass`] | whether kubelet may be led past the shim, and was |
 //! | [`detect`] | the runtime's socket |
 //! | [`dry_run`] | what serving would find |
+//! | [`folder`] | the folder that the shim's socket is in |
 //! | [`handover`] | one shim takes over from another |
 //! | [`inspection`] | what the running shim can be asked |
 //! | [`runtime_files`] | the runtime's own files, beside each config |
@@ -18,6 +19,7 @@
 mod bypass;
 mod detect;
 pub(crate) mod dry_run;
+mod folder;
 mod handover;
 mod inspection;
 pub(crate) mod runtime_files;
@@ -171,7 +173,10 @@ fn serve(launch: Launch, take_over: Option<TakeOver<'_>>) -> anyhow::Result<()> 
     let wanted = listen.unwrap_or_else(|| settings.shim_socket.clone());
     let socket = match &take_over {
         Some(take_over) => take_over.socket(),
-        None => wanted.clone(),
+        None => {
+            folder::check(&wanted, &settings.state_dir)?;
+            wanted.clone()
+        }
     };
     if socket != wanted {
         tracing::warn!(
