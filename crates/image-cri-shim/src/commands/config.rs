@@ -18,7 +18,7 @@ use policy::config::{
 };
 
 use crate::commands::terminal;
-use crate::roles::node::runtime_files;
+use crate::roles::runtime::files as runtime_files;
 use crate::stdout;
 use crate::told::told;
 

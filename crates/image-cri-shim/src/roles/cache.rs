@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::process::logging::{self, LogFormat};
 use crate::process::{limits, signals, systemd, usage};
-use crate::roles::node::runtime_files;
+use crate::roles::runtime::files as runtime_files;
 use crate::stdout;
 
 /// Threads that may wait for the disk at once.

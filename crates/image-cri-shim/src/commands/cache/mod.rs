@@ -27,7 +27,7 @@ use self::shown::Shown;
 use super::inputs::{self, filled_in_later, not_looked_at};
 use super::terminal;
 use crate::process::signals;
-use crate::roles::node::runtime_files;
+use crate::roles::runtime::files as runtime_files;
 use crate::told::told;
 
 /// Something could not be done.

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::commands::daemon::{Daemon, DaemonError};
 use crate::commands::terminal;
-use crate::roles::{node::runtime_files, resolving};
+use crate::roles::{resolving, runtime::files as runtime_files};
 
 /// How long credentials from files, Secrets and plugins may take to be found.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);

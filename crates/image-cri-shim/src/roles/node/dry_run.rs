@@ -7,8 +7,9 @@ use anyhow::{Context, bail};
 use cri::upstream::Upstream;
 use policy::config::Settings;
 
-use super::{detect, folder, runtime_files};
+use super::folder;
 use crate::process::systemd;
+use crate::roles::runtime::{files, socket};
 use crate::stdout;
 
 /// How long the runtime may take to accept a connection.
@@ -25,7 +26,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
     }
     stdout::line(format_args!("config    {}: good", file.display()))?;
     show_rules(&loaded.settings)?;
-    for warning in runtime_files::of(&loaded.settings).warnings(&loaded.settings.rules) {
+    for warning in files::of(&loaded.settings).warnings(&loaded.settings.rules) {
         stdout::line(format_args!("warning   {warning}"))?;
     }
     for warning in config::absent::files(&loaded.settings) {
@@ -33,11 +34,14 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<()> {
     }
     // Where kubelet dials the packages' link, their unit has a socket of its own, and makes its folder.
     if !Path::new(installer::LINK).is_symlink() {
-        folder::check(&loaded.settings.shim_socket, &loaded.settings.state_dir)?;
+        let (socket, state) = (&loaded.settings.shim_socket, &loaded.settings.state_dir);
+        if let Some(warning) = folder::warning(socket, state) {
+            stdout::line(format_args!("warning   {warning}"))?;
+        }
     }
-    let socket = detect::runtime_socket(&loaded.settings)?;
+    let socket = socket::of(&loaded.settings)?;
     let shown = socket.display();
-    if !detect::is_socket(&socket) {
+    if !socket::is_there(&socket) {
         if loaded.settings.force || systemd::runs_us() {
             stdout::line(format_args!(
                 "runtime   {shown}: not there yet; serving would start all the same"

@@ -2,30 +2,23 @@
 
 use std::path::Path;
 
-use anyhow::bail;
-
 /// Folders that are empty after each boot, so that whoever listens there makes his own.
 const EMPTIED: [&str; 2] = ["/run", "/var/run"];
 
-/// Whether the socket's folder is there, or may be made: in what a boot empties, and in the shim's own state.
-///
-/// # Errors
-/// It may not: a mistyped path would make a folder where nobody looks for the socket.
-pub(super) fn check(socket: &Path, state: &Path) -> anyhow::Result<()> {
-    let Some(folder) = socket.parent() else {
-        return Ok(());
-    };
+/// What to say where the socket's folder is not there, and would not be expected to be made. It is made all the same: a
+/// node whose shim does not start pulls nothing.
+pub(super) fn warning(socket: &Path, state: &Path) -> Option<String> {
+    let folder = socket.parent()?;
     let is_relative = folder == Path::new("");
-    let may_be_made = EMPTIED.into_iter().map(Path::new).chain([state]);
-    if is_relative || folder.is_dir() || may_be_made.into_iter().any(|top| folder.starts_with(top))
-    {
-        return Ok(());
+    let mut may_be_made = EMPTIED.into_iter().map(Path::new).chain([state]);
+    if is_relative || folder.is_dir() || may_be_made.any(|top| folder.starts_with(top)) {
+        return None;
     }
-    bail!(
-        "cannot listen on {}: there is no folder {}; mend `shim:` in the config, or make the folder",
+    Some(format!(
+        "the socket {} needs a new folder, {}; if that is not where kubelet looks for it, mend `shim:` in the config",
         socket.display(),
         folder.display()
-    )
+    ))
 }
 
 #[cfg(test)]
@@ -33,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_and_what_must_be_there() {
+    fn what_is_made_in_silence_and_what_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let state = Path::new("/var/lib/image-cri-shim");
         for (socket, is_fine) in [
@@ -45,8 +38,8 @@ mod tests {
             ("/runn/shim.sock".into(), false),
             ("shim.sock".into(), true),
         ] {
-            let checked = check(&socket, state);
-            assert_eq!(checked.is_ok(), is_fine, "{}", socket.display());
+            let warning = warning(&socket, state);
+            assert_eq!(warning.is_none(), is_fine, "{}", socket.display());
         }
     }
 }

@@ -3,12 +3,10 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`bypass`] | whether kubelet may be led past the shim, and was |
-//! | [`detect`] | the runtime's socket |
 //! | [`dry_run`] | what serving would find |
 //! | [`folder`] | the folder that the shim's socket is in |
 //! | [`handover`] | one shim takes over from another |
 //! | [`inspection`] | what the running shim can be asked |
-//! | [`runtime_files`] | the runtime's own files, beside each config |
 //! | [`self_probe`] | whether it serves |
 //! | [`surface`] | the same at `metricsAddress` |
 //! | [`stats`] | the periodic line of counters |
@@ -17,12 +15,10 @@
 //! network or a disk runs on another, so that no call stands behind a TLS handshake.
 
 mod bypass;
-mod detect;
 pub(crate) mod dry_run;
 mod folder;
 mod handover;
 mod inspection;
-pub(crate) mod runtime_files;
 mod self_probe;
 mod stats;
 mod surface;
@@ -55,8 +51,9 @@ use self::handover::give::{self, HandOver};
 use self::handover::metrics_socket::MetricsSocket;
 use self::handover::take::{Inherited, TakeOver};
 use self::inspection::{Inspection, Parts};
-use self::runtime_files::RuntimeFiles;
 use super::resolving;
+use super::runtime::files::RuntimeFiles;
+use super::runtime::socket;
 use crate::process::handover::predecessor::Predecessor;
 use crate::process::handover::successor::CommandLine;
 use crate::process::logging::{self, LogFormat, LogLevel};
@@ -131,10 +128,10 @@ fn serve(launch: Launch, take_over: Option<TakeOver<'_>>) -> anyhow::Result<()> 
     }
     config::announce::config(&settings);
     limits::raise_open_files();
-    let runtime_socket = detect::runtime_socket(&settings)?;
+    let runtime_socket = socket::of(&settings)?;
     let mut runtime_files = RuntimeFiles::new(runtime_socket.clone());
     let settings = runtime_files.applied_to(settings);
-    if !detect::is_socket(&runtime_socket) {
+    if !socket::is_there(&runtime_socket) {
         let shown = runtime_socket.display();
         // Distributions start their runtime after us, and kubelet needs our socket before that.
         if !settings.force && !systemd::runs_us() && take_over.is_none() {
@@ -174,7 +171,9 @@ fn serve(launch: Launch, take_over: Option<TakeOver<'_>>) -> anyhow::Result<()> 
     let socket = match &take_over {
         Some(take_over) => take_over.socket(),
         None => {
-            folder::check(&wanted, &settings.state_dir)?;
+            if let Some(warning) = folder::warning(&wanted, &settings.state_dir) {
+                tracing::warn!("{warning}");
+            }
             wanted.clone()
         }
     };

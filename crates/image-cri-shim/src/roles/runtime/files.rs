@@ -6,7 +6,7 @@ use config::runtime::RuntimeConfig;
 use policy::config::Settings;
 use registry::CertsDirs;
 
-use super::detect;
+use super::socket;
 
 /// Reads the files of the runtime behind a socket anew for each config. What they need beside the config is
 /// logged once, and again when it is something else.
@@ -39,7 +39,7 @@ impl RuntimeFiles {
 
 /// What the files say of the runtime that a config is for; nothing where nobody knows which one that is.
 pub(crate) fn of(settings: &Settings) -> RuntimeConfig {
-    match detect::runtime_socket(settings) {
+    match socket::of(settings) {
         Ok(socket) => read(&socket),
         Err(_) => RuntimeConfig::default(),
     }
@@ -47,7 +47,7 @@ pub(crate) fn of(settings: &Settings) -> RuntimeConfig {
 
 /// The socket of the runtime that a config is for, where somebody knows which one that is.
 pub(crate) fn socket(settings: &Settings) -> Option<PathBuf> {
-    detect::runtime_socket(settings).ok()
+    socket::of(settings).ok()
 }
 
 /// What that runtime is told about hosts' certificates. Where nobody knows which one it is, as in a Pod that sees no

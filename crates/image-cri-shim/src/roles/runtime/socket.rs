@@ -48,7 +48,7 @@ struct Known {
 ///
 /// # Errors
 /// There are several, and only people know which one kubelet uses.
-pub(super) fn runtime_socket(settings: &Settings) -> anyhow::Result<PathBuf> {
+pub(crate) fn of(settings: &Settings) -> anyhow::Result<PathBuf> {
     if let Some(configured) = &settings.runtime_socket {
         return Ok(configured.clone());
     }
@@ -69,7 +69,7 @@ fn find(root: &Path, shim: &Path) -> anyhow::Result<PathBuf> {
         let itself = identity(&socket);
         // By what it is: distributions link one place to another, and `/var/run` is `/run`.
         let is_known = found.iter().any(|other| identity(other) == itself);
-        if is_socket(&socket) && itself != ours && !is_known {
+        if is_there(&socket) && itself != ours && !is_known {
             found.push(socket);
         }
     }
@@ -92,7 +92,7 @@ fn find(root: &Path, shim: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Whether a socket is there; nobody need be listening yet.
-pub(super) fn is_socket(path: &Path) -> bool {
+pub(crate) fn is_there(path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|metadata| metadata.file_type().is_socket())
 }
@@ -180,9 +180,6 @@ mod tests {
     #[test]
     fn a_configured_socket_is_not_looked_for() {
         let (settings, _) = Settings::read("cri: unix:///nowhere.sock", &|_| None);
-        assert_eq!(
-            runtime_socket(&settings).unwrap(),
-            Path::new("/nowhere.sock")
-        );
+        assert_eq!(of(&settings).unwrap(), Path::new("/nowhere.sock"));
     }
 }
