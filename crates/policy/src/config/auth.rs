@@ -29,9 +29,15 @@ impl Reader<'_> {
     ) -> Option<Credentials> {
         let raw = raw?;
         let expanded = match &raw.value {
-            RawAuth::Pair(pair) => self
-                .expand(pair.expose_secret())
-                .map(|pair| Credentials::from_pair(&pair)),
+            RawAuth::Pair(pair) => self.expand(pair.expose_secret()).map(|pair| {
+                if !pair.is_empty() && !pair.contains(':') {
+                    // Not quoted: it may be the password.
+                    let message = "there is no `:` in it, so it is a user name without a password; write `user:password`";
+                    self.findings
+                        .push(Diagnostic::warning(raw.position, field, message));
+                }
+                Credentials::from_pair(&pair)
+            }),
             RawAuth::Split { username, password } => self
                 .expand(username.expose_secret())
                 .and_then(|u| Ok((u, self.expand(password.expose_secret())?)))

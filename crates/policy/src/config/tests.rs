@@ -328,6 +328,15 @@ fn credentials_from_the_environment_and_inside_addresses() {
 }
 
 #[test]
+fn a_user_without_a_password_is_told_and_not_shown() {
+    let (settings, findings) = settings("registries: [{address: a.io, auth: hunter2}]\n");
+    assert!(settings.rules.registries[0].credentials.is_some());
+    let all = findings.join("\n");
+    assert!(all.contains("registries[1].auth: there is no `:`"), "{all}");
+    assert!(!all.contains("hunter2"), "{all}");
+}
+
+#[test]
 fn nothing_of_an_auth_is_ever_shown() {
     let text =
         "auth: [hunter2]\nregistries: [{address: 'http://user:hunter2@', auth: 'u:hunter2'}]\n";

@@ -198,7 +198,7 @@ impl NodeCache {
             }),
             max_size: reader.size(raw.max_size.as_ref(), "nodeCache.maxSize", MIB, 100),
             min_free: reader
-                .size(raw.min_free.as_ref(), "nodeCache.minFree", 0, 95)
+                .size(raw.min_free.as_ref(), "nodeCache.minFree", MIB, 95)
                 .unwrap_or(default.min_free),
             tag_ttl: reader.time(raw.tag_ttl.as_ref(), "nodeCache.tagTTL", TAG_TTL),
             max_stale: Some(reader.time(raw.max_stale.as_ref(), "nodeCache.maxStale", MAX_STALE))
