@@ -103,9 +103,11 @@ impl<'a> Exchange<'a> {
             .slots(&Site::of(&registry.endpoint), started);
         // The semaphore is never closed, so this only ever waits.
         let slot = slots.acquire_owned().await.ok();
-        if started.elapsed() > deadline.mul_f32(LATEST_START) {
+        let waited = started.elapsed();
+        if waited > deadline.mul_f32(LATEST_START) {
             return Err(progress.cut_short(deadline, shared.slots_each));
         }
+        progress.begins(waited);
         Ok(Self {
             _slot: slot,
             ..Self::unqueued(shared, registry, progress)

@@ -98,6 +98,8 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 pub enum Cause {
     /// The deadline passed while the registry was being asked.
     Timeout,
+    /// The same, and a good part of the time had gone by before it was this question's turn.
+    Late,
     /// The deadline passed before it was this question's turn; the registry itself was never asked.
     Queue,
     /// The connection was refused.
@@ -127,6 +129,7 @@ impl Cause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
+            Self::Late => "late",
             Self::Queue => "queue",
             Self::Refused => "refused",
             Self::Reset => "reset",
@@ -144,7 +147,7 @@ impl Cause {
     /// Whether the registry took the question and gave no answer at all. Only another question
     /// tells whether the registry is silent as a whole.
     pub fn is_silence(self) -> bool {
-        matches!(self, Self::Timeout | Self::Reset)
+        matches!(self, Self::Timeout | Self::Late | Self::Reset)
     }
 }
 

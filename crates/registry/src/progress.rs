@@ -8,6 +8,10 @@ use parking_lot::Mutex;
 
 use crate::outcome::{Cause, ExchangeError, Failure};
 
+/// Part of the deadline for which a question may have waited for its turn, and its silence is still that of a question
+/// that had its time.
+const FAIR_WAIT: f32 = 0.25;
+
 /// Steps of one question, and how many requests it sent.
 pub(crate) struct Progress {
     requests: AtomicU32,
@@ -16,6 +20,8 @@ pub(crate) struct Progress {
 
 struct State {
     phase: Phase,
+    /// How long it waited for its turn.
+    waited: Duration,
     notes: Vec<String>,
 }
 
@@ -38,6 +44,7 @@ impl Progress {
             requests: AtomicU32::new(0),
             state: Mutex::new(State {
                 phase: Phase::Queue,
+                waited: Duration::ZERO,
                 notes: Vec::new(),
             }),
         }
@@ -45,6 +52,11 @@ impl Progress {
 
     pub(crate) fn enter(&self, phase: Phase) {
         self.state.lock().phase = phase;
+    }
+
+    /// It is this question's turn, after so long.
+    pub(crate) fn begins(&self, waited: Duration) {
+        self.state.lock().waited = waited;
     }
 
     pub(crate) fn count_request(&self) {
@@ -78,11 +90,21 @@ impl Progress {
 
     /// The error where the deadline came first.
     pub(crate) fn cut_short(&self, deadline: Duration, slots: usize) -> ExchangeError {
-        let (cause, detail) = match self.state.lock().phase.clone() {
+        let (phase, waited) = {
+            let state = self.state.lock();
+            (state.phase.clone(), state.waited)
+        };
+        let (cause, detail) = match phase {
             Phase::Queue => (
                 Cause::Queue,
                 format!(
                     "not asked within {deadline:?}: {slots} requests to this registry were under way all the time"
+                ),
+            ),
+            Phase::Asking(host) if waited > deadline.mul_f32(FAIR_WAIT) => (
+                Cause::Late,
+                format!(
+                    "no answer within {deadline:?} from {host}; {waited:?} of these it waited, since {slots} requests to this registry were under way"
                 ),
             ),
             Phase::Asking(host) => (

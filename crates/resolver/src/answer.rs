@@ -81,9 +81,9 @@ fn verdict(outcome: &Outcome) -> Verdict {
         Outcome::NotFound => Verdict::NotFound,
         Outcome::Unauthorized => Verdict::Unauthorized,
         Outcome::RateLimited { .. } => Verdict::RateLimited,
-        // Nobody was asked, so nothing failed.
+        // Nobody was asked, or had his time to answer, so nothing failed.
         Outcome::ImageFailed {
-            cause: Cause::Queue,
+            cause: Cause::Queue | Cause::Late,
             ..
         } => Verdict::Unavailable,
         Outcome::ImageFailed { .. } => Verdict::ImageFailed,

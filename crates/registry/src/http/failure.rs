@@ -57,7 +57,7 @@ impl SendError {
     pub(crate) fn is_registrys(&self) -> bool {
         let registrys = match self.cause {
             Cause::Refused | Cause::Unreachable | Cause::Dns | Cause::Address | Cause::Tls => true,
-            Cause::Timeout | Cause::Reset => self.connecting,
+            Cause::Timeout | Cause::Late | Cause::Reset => self.connecting,
             Cause::Queue
             | Cause::Status(_)
             | Cause::Protocol

@@ -72,6 +72,34 @@ async fn waiting_for_a_slot_is_not_the_registrys_silence() {
     assert!(is_found(&ask(&client, &target(&registry.url())).await));
 }
 
+/// A question that gets its turn when a good part of its time is over.
+#[tokio::test]
+async fn who_is_asked_late_has_not_failed() {
+    let (registry, _) = registry();
+    registry.set_delay(Duration::from_secs(3));
+    let client = Client::new(ClientOptions {
+        concurrency_per_registry: 1,
+        ..options()
+    });
+    let ask_within = |deadline: u64| {
+        let (client, mut target) = (client.clone(), target(&registry.url()));
+        target.deadline = Duration::from_secs(deadline);
+        tokio::spawn(async move { ask(&client, &target).await })
+    };
+    let first = ask_within(60);
+    until("the slot is taken", || async {
+        (!registry.requests().is_empty()).then_some(())
+    })
+    .await;
+    // The next one takes longer than anybody waits.
+    registry.set_delay(Duration::from_secs(600));
+    let second = ask_within(6);
+    assert!(is_found(&first.await.unwrap()));
+    let second = second.await.unwrap();
+    assert_eq!(cause(&second), Some(Cause::Late), "{}", second.detail);
+    assert_eq!(second.requests, 1);
+}
+
 #[tokio::test]
 async fn a_registry_that_never_answers_is_not_asked_by_those_who_waited_in_vain() {
     let (registry, _) = registry();

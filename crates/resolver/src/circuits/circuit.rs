@@ -180,7 +180,7 @@ impl Circuit {
             Outcome::ImageFailed { cause, .. } => match cause {
                 // The registry was never asked.
                 Cause::Queue => return finding,
-                Cause::Timeout => {
+                Cause::Timeout | Cause::Late => {
                     finding.is_registrys = !inner.breaker.has_answered_since(asked);
                     Signal::Unanswered { repository, asked }
                 }
