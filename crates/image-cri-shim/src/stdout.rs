@@ -18,7 +18,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 /// Prints a line.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
     print(&format!("{text}\n")).context("cannot write to standard output")
 }
