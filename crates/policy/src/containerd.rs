@@ -24,7 +24,7 @@ pub struct RegistryFiles {
     /// Its `config_path`: directories that hold one directory per host, with a `hosts.toml`.
     pub certs_d: &'static [&'static str],
     /// Where the distribution writes `certs_d` itself: what it does that from, so that an operator edits this file.
-    pub written_from: &'static [&'static str],
+    written_from: &'static [&'static str],
     /// Its own config, where an operator writes it.
     pub config: Option<&'static str>,
 }
@@ -63,6 +63,15 @@ impl RegistryFiles {
             return K0S;
         }
         USUAL
+    }
+
+    /// The file that `certs_d` is written from by the distribution that is here, by its folder: the first one where
+    /// neither is. None where no distribution writes it.
+    pub fn written_from(&self, is_dir: impl Fn(&Path) -> bool) -> Option<&'static str> {
+        let is_here = |file: &&&str| Path::new(*file).parent().is_some_and(&is_dir);
+        let candidates = self.written_from;
+        let here = candidates.iter().find(is_here).or(candidates.first());
+        here.copied()
     }
 }
 

@@ -86,13 +86,8 @@ impl RuntimeConfig {
                 folders.push((folder, text.map(|(_, text)| text)));
             }
         }
-        let is_here = |file: &&&str| {
-            let folder = Path::new(*file).parent();
-            folder.is_some_and(|folder| below(root, folder).is_dir())
-        };
-        let candidates = files.written_from;
-        let written_from = candidates.iter().find(is_here).or(candidates.first());
-        let plain = Plain::new(certs_d, written_from.copied(), config, folders);
+        let written_from = files.written_from(|folder| below(root, folder).is_dir());
+        let plain = Plain::new(certs_d, written_from, config, folders);
         problems.extend(texts.into_problems());
         Self {
             crio: None,

@@ -74,16 +74,9 @@ impl CertsDirs {
             };
         }
         let files = RegistryFiles::of(runtime);
-        let written_from = files.written_from.iter().map(Path::new);
-        let is_here = |file: &&Path| file.parent().is_some_and(&is_dir);
-        let first = written_from.clone().next();
         Self {
             containerd: files.certs_d.iter().map(PathBuf::from).collect(),
-            written_from: written_from
-                .clone()
-                .find(is_here)
-                .or(first)
-                .map(Path::to_owned),
+            written_from: files.written_from(is_dir).map(PathBuf::from),
             ..Self::default()
         }
     }
