@@ -60,7 +60,11 @@ impl Cache {
         }
         let mut so_far = SoFar::default();
         let mut classes = self.classes(who);
-        let own = known.and_then(|tag| self.own_place(who, &tag));
+        // One class alone hears for itself what that place says.
+        let own = match classes.len() {
+            0 | 1 => None,
+            _ => known.and_then(|tag| self.own_place(who, &tag)),
+        };
         if own.as_ref().is_some_and(|own| !own.is_callers()) {
             // What the tag's own place says decides, and only everybody's round asks that.
             classes.sort_by_key(|class| *class != Class::Everybody);
@@ -91,11 +95,10 @@ impl Cache {
                     return self.stale(who, &name, digest, *why, failures).await;
                 }
                 Some(Outcome::Private(failures) | Outcome::Nothing(failures)) => {
-                    let said = failures.0.iter();
-                    for (place, failure) in said {
-                        if let Some(own) = own.as_mut().filter(|own| own.name == *place) {
-                            own.heard = Some(Heard::Failed(failure.clone()));
-                        }
+                    if let Some(own) = &mut own
+                        && let Some((_, said)) = failures.0.iter().find(|(at, _)| *at == own.name)
+                    {
+                        own.heard = Some(Heard::Failed(said.clone()));
                     }
                     let refusal = Refusal::of(failures.clone());
                     if !self.refused(who, class, refusal, &mut so_far) {
@@ -111,8 +114,8 @@ impl Cache {
 
     /// The place that a tag came from, where the config still has it.
     fn own_place(&self, who: &Who, tag: &Tag) -> Option<Place> {
-        let places = self.places(who, Class::Everybody).into_iter();
-        places.into_iter().find(|place| place.name == tag.place)
+        let mut places = self.places(who, Class::Everybody).into_iter();
+        places.find(|place| place.name == tag.place)
     }
 
     async fn known_tag(&self, name: &TagName) -> Option<Tag> {
