@@ -16,6 +16,11 @@ const SEQUENTIAL: Parallelism = Parallelism {
     above: u64::MAX,
 };
 
+const PARALLEL: Parallelism = Parallelism {
+    connections: 4,
+    above: 1024 * 1024,
+};
+
 struct World {
     upstream: FakeUpstream,
     storage: Arc<Storage>,
@@ -261,12 +266,8 @@ async fn a_registry_that_counts_connections_holds_up_no_blob() {
         fake.pace = pace;
         fake.one_at_a_time = Some(Failure::RateLimited(None));
     });
-    let how = Parallelism {
-        connections: 4,
-        above: 1024 * 1024,
-    };
     let began = tokio::time::Instant::now();
-    let transfer = world.join(&digest, Some(blob.len() as u64), how);
+    let transfer = world.join(&digest, Some(blob.len() as u64), PARALLEL);
     assert!(transfer.finished().await);
     assert!(world.is_stored(&digest));
     // Of a clock that stands still while anybody works.
@@ -285,11 +286,7 @@ async fn a_part_of_a_blob_whose_length_is_not_said_is_not_the_whole() {
         let world = World::new();
         let blob = content(10 * 1024 * 1024);
         let digest = world.has("a", &blob, Sending::WithoutLength);
-        let how = Parallelism {
-            connections: 4,
-            above: 1024 * 1024,
-        };
-        let transfer = world.join(&digest, Some(hint), how);
+        let transfer = world.join(&digest, Some(hint), PARALLEL);
         assert!(collect(&transfer, 0, None).await.unwrap() == blob);
         assert!(world.is_stored(&digest));
         assert_eq!(world.upstream.sent(), blob.len() as u64);
@@ -302,11 +299,7 @@ async fn large_blobs_come_over_several_connections_from_all_who_have_them() {
     let blob = content(40 * 1024 * 1024);
     let digest = world.has("a", &blob, Sending::Well);
     world.has("b", &blob, Sending::Well);
-    let how = Parallelism {
-        connections: 4,
-        above: 1024 * 1024,
-    };
-    let transfer = world.join(&digest, Some(blob.len() as u64), how);
+    let transfer = world.join(&digest, Some(blob.len() as u64), PARALLEL);
     assert!(collect(&transfer, 0, None).await.unwrap() == blob);
     for place in ["a", "b"] {
         let gets = world.upstream.read(place, |fake| fake.blob_gets);
@@ -341,10 +334,6 @@ async fn large_blobs_leave_room_for_others_to_begin() {
 
 async fn large_blobs_leave_room(with_others: &dyn Fn(&World)) {
     let world = World::new();
-    let how = Parallelism {
-        connections: 4,
-        above: 1024 * 1024,
-    };
     let length = 16 * 1024 * 1024;
     let digests: Vec<Digest> = (0..8u8)
         .map(|n| world.has("a", &vec![n; length], Sending::Well))
@@ -355,7 +344,7 @@ async fn large_blobs_leave_room(with_others: &dyn Fn(&World)) {
     with_others(&world);
     let mut transfers = Vec::new();
     for digest in &digests {
-        let transfer = world.join(digest, Some(length as u64), how);
+        let transfer = world.join(digest, Some(length as u64), PARALLEL);
         // It has all the connections that it can get before the next one asks.
         testkit::wait::until("it arrives", || async {
             (!transfer.watch().borrow().ranges.pairs().is_empty()).then_some(())
@@ -376,12 +365,8 @@ async fn one_of_several_sources_lies() {
     let blob = content(24 * 1024 * 1024);
     let digest = world.has("a", &blob, Sending::Well);
     world.has("b", &blob, Sending::Wrongly);
-    let how = Parallelism {
-        connections: 4,
-        above: 1024 * 1024,
-    };
     let hint = Some(blob.len() as u64);
-    let transfer = world.join(&digest, hint, how);
+    let transfer = world.join(&digest, hint, PARALLEL);
     assert!(transfer.finished().await);
     assert!(world.is_stored(&digest));
     assert!(world.storage.verify().unwrap().is_clean());
@@ -393,11 +378,7 @@ async fn a_hint_that_is_wrong_only_costs_the_ranges() {
         let world = World::new();
         let blob = content(9 * 1024 * 1024);
         let digest = world.has("a", &blob, Sending::Well);
-        let how = Parallelism {
-            connections: 4,
-            above: 1024 * 1024,
-        };
-        let transfer = world.join(&digest, Some(hint), how);
+        let transfer = world.join(&digest, Some(hint), PARALLEL);
         assert!(collect(&transfer, 0, None).await.unwrap() == blob);
         assert!(world.is_stored(&digest));
     }
